@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE
 #include "base/text.h"
 
 #include <errno.h>
@@ -173,6 +172,7 @@ const char *lb_time_format(int64_t time_ns, char text[LB_TIME_TEXT_BYTES])
 {
 	int64_t s = time_ns / LB_NS_PER_S, ns = time_ns % LB_NS_PER_S;
 	struct tm tm;
+	size_t length;
 	time_t t;
 
 	if (ns < 0) {
@@ -181,8 +181,8 @@ const char *lb_time_format(int64_t time_ns, char text[LB_TIME_TEXT_BYTES])
 	}
 	t = (time_t)s;
 	gmtime_r(&t, &tm);
-	snprintf(text, LB_TIME_TEXT_BYTES, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1,
-		 tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(ns / LB_NS_PER_MS));
+	length = strftime(text, LB_TIME_TEXT_BYTES, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(text + length, LB_TIME_TEXT_BYTES - length, ".%03uZ", (unsigned int)(ns / LB_NS_PER_MS) % 1000);
 	return text;
 }
 
