@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * An object store: named, immutable byte strings. Backends: a directory (dir.c); Azure Blob and S3 stand beside it.
+ * Names: components of [A-Za-z0-9._-], joined by '/', at most LB_STORE_NAME_BYTES_MAX, no component starting with a dot.
+ * All functions may be called from any thread. A successful put is durable. Errors name store and object:
+ *   -ENOENT no such object, -EEXIST taken, -ESTALE condition not met, -EACCES credentials or permissions,
+ *   -ENOSPC full, -EIO other.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/env.h"
+
+#define LB_STORE_NAME_BYTES_MAX 200
+#define LB_STORE_OBJECT_BYTES_MAX (64u << 20)
+#define LB_STORE_ETAG_BYTES 72
+
+struct lb_store;
+
+/* Called per object in the order of names; a non-zero return ends the listing and is passed on. */
+typedef int (*lb_store_list_fn)(void *arg, const char *name, uint64_t size_bytes);
+
+struct lb_store_ops {
+	const char *scheme;
+	int (*put_new)(struct lb_store *s, const char *name, const void *data, size_t size_bytes);
+	/* `etag` of an earlier get_etag(): replaced only if it is still that one (-ESTALE); NULL: only if absent (-EEXIST). */
+	int (*replace)(struct lb_store *s, const char *name, const char *etag, const void *data, size_t size_bytes);
+	int (*get)(struct lb_store *s, const char *name, uint64_t offset_bytes, size_t size_bytes, struct lb_buf *out);
+	int (*stat)(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char ret_etag[LB_STORE_ETAG_BYTES]);
+	int (*list)(struct lb_store *s, const char *prefix, lb_store_list_fn fn, void *arg);
+	int (*remove)(struct lb_store *s, const char *name); /* -ENOENT when it is gone already */
+	int (*now)(struct lb_store *s, int64_t *ret_now_ns); /* the store's own clock */
+	void (*free)(struct lb_store *s);
+};
+
+struct lb_store {
+	const struct lb_store_ops *ops;
+	char *url; /* as a person wrote it, without secrets */
+	struct lb_env *env;
+};
+
+/* "dir:/absolute/path". `create` makes the container where it is missing. */
+int lb_store_open(struct lb_env *env, const char *url, bool create, struct lb_store **ret_store);
+void lb_store_free(struct lb_store *s);
+LB_DEFINE_CLEANUP(struct lb_store *, lb_store_free);
+
+/* These check names and bounds and then call the backend. */
+int lb_store_put_new(struct lb_store *s, const char *name, const void *data, size_t size_bytes);
+int lb_store_replace(struct lb_store *s, const char *name, const char *etag, const void *data, size_t size_bytes);
+/* Appends exactly `size_bytes` from `offset_bytes`; -ENODATA when the object is shorter. */
+int lb_store_get(struct lb_store *s, const char *name, uint64_t offset_bytes, size_t size_bytes, struct lb_buf *out);
+/* A whole object of at most `size_bytes_max`. */
+int lb_store_get_all(struct lb_store *s, const char *name, size_t size_bytes_max, struct lb_buf *out);
+int lb_store_stat(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char ret_etag[LB_STORE_ETAG_BYTES]);
+int lb_store_list(struct lb_store *s, const char *prefix, lb_store_list_fn fn, void *arg);
+int lb_store_remove(struct lb_store *s, const char *name);
+int lb_store_now(struct lb_store *s, int64_t *ret_now_ns);
+
+/* Proves that put-if-absent is kept: puts a probe twice, -EOPNOTSUPP from a store that takes both. */
+int lb_store_prove(struct lb_store *s);

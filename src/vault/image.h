@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The disks of a machine at a position, read straight from the vault: an extent map (newest checkpoint before the
+ * position, then the indexes after it) and a bounded cache of segment heads and opened frames.
+ * May be used from several threads at once.
+ */
+#include "vault/catalog.h"
+#include "vault/points.h"
+
+#define LB_IMAGE_CACHE_BYTES_DEFAULT (128u << 20)
+
+struct lb_image;
+
+/* Any position that the journal holds: a point, or (for comparing) the end of an epoch. */
+int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
+		  size_t cache_bytes, struct lb_image **ret_image);
+void lb_image_free(struct lb_image *image);
+LB_DEFINE_CLEANUP(struct lb_image *, lb_image_free);
+
+/* Bytes that no extent covers are zeroes. -EBADMSG names the object that is not authentic, missing or foreign. */
+int lb_image_pread(struct lb_image *image, uint16_t disk, void *buf, size_t size_bytes, uint64_t offset_bytes);
+
+struct lb_image_extent {
+	uint64_t offset_bytes;
+	uint64_t length_bytes;
+	bool zero; /* reads as zeroes and holds no data */
+};
+/* The extents of [offset, offset + length) in order, adjacent ones of a kind merged; a non-zero return ends it. */
+int lb_image_extents(struct lb_image *image, uint16_t disk, uint64_t offset_bytes, uint64_t length_bytes,
+		     int (*fn)(void *arg, const struct lb_image_extent *extent), void *arg);
+/* Figures for people and benches. */
+struct lb_image_stats {
+	uint64_t map_extents, data_bytes, objects_read, bytes_read;
+	bool from_checkpoint;
+};
+void lb_image_stats(struct lb_image *image, struct lb_image_stats *ret_stats);

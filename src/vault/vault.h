@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A vault: one container of an object store that holds the journals of machines, sealed. docs/vault-format.md names
+ * its objects. What rests in it is readable with the passphrase alone, and with nothing else.
+ *
+ * Keys: the random vault key is wrapped by the passphrase (scrypt, two slots, so that a passphrase can be changed while
+ * the old one still opens). Each machine has a random key of its own, wrapped by the vault key: a process server holds only
+ * the keys of its machines, and destroying `m/<machine>/key` erases one machine.
+ *
+ * A struct lb_vault may be used from any thread.
+ */
+#include <stdint.h>
+
+#include "base/crypto.h"
+#include "base/text.h"
+#include "store/store.h"
+
+#define LB_PASSPHRASE_BYTES_MIN 8
+#define LB_PASSPHRASE_BYTES_MAX 1024
+
+struct lb_vault;
+
+/* Makes vault.json in an empty container (-EEXIST when a vault is there). Owns nothing of `store` afterwards. */
+int lb_vault_create(struct lb_store *store, const char *passphrase, struct lb_uuid *ret_id);
+
+/* Opens with the passphrase: -EKEYREJECTED when it is wrong. The vault borrows `store`, which must outlive it. */
+int lb_vault_open(struct lb_store *store, const char *passphrase, struct lb_vault **ret_vault);
+/* Opens without the vault key, for a process server: only machines whose keys are then given can be used. */
+int lb_vault_open_keyless(struct lb_store *store, struct lb_vault **ret_vault);
+void lb_vault_free(struct lb_vault *v);
+LB_DEFINE_CLEANUP(struct lb_vault *, lb_vault_free);
+
+const struct lb_uuid *lb_vault_id(const struct lb_vault *v);
+struct lb_store *lb_vault_store(struct lb_vault *v);
+
+/* Changes the passphrase: the new one is put into the other slot, then the old slot is emptied. */
+int lb_vault_passphrase_change(struct lb_vault *v, const char *passphrase_new);
+
+/* Makes a machine's key if it has none; both keep it in memory. -ENOKEY from a keyless vault. */
+int lb_vault_machine_key(struct lb_vault *v, const struct lb_uuid *machine, bool create, struct lb_key *ret_key);
+/* Gives a keyless vault the key of one machine. */
+int lb_vault_machine_key_give(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key);
+
+/* The machines of the vault, by listing `m/`. */
+int lb_vault_machines(struct lb_vault *v, int (*fn)(void *arg, const struct lb_uuid *machine), void *arg);
+
+/* Small sealed objects under a machine's key (catalog entries, pins, heartbeat records); `name` is bound in. */
+int lb_vault_seal_small(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data,
+			size_t size_bytes, struct lb_buf *out);
+int lb_vault_open_small(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data,
+			size_t size_bytes, struct lb_buf *out);
