@@ -2,7 +2,8 @@
 #pragma once
 /*
  * HTTPS requests by libcurl: TLS 1.3, the server's certificate checked against our CA, our own shown. A client keeps its
- * connections; one thread uses it at a time. `ops` lets a simulated network stand in.
+ * connections; one thread uses it at a time. `ops` lets a simulated network stand in. Connections are direct: proxies of
+ * the environment are for object stores, not for the site.
  */
 #include <stddef.h>
 #include <stdint.h>

@@ -20,11 +20,14 @@
 #define LB_HTTP_PARAMS_MAX 4
 #define LB_HTTP_PARAM_BYTES 129
 #define LB_HTTP_JSON_BYTES_MAX (1u << 20)
+#define LB_HTTP_IDLE_TIMEOUT_S_DEFAULT 120
+#define LB_HTTP_BODY_TIMEOUT_S 300 /* a body that takes longer is dropped with its connection */
 
 struct lb_http_peer {
 	enum lb_role role; /* LB_ROLE_NONE: no certificate */
 	char name[LB_SUBJECT_BYTES]; /* CN */
 	struct lb_digest fingerprint;
+	bool expired; /* the certificate is ours but past its time; only routes with `expired_ok` see such a peer */
 	char address[64];
 };
 
@@ -62,6 +65,7 @@ struct lb_http_route {
 	uint32_t roles;	     /* LB_ROLE_BITs that may call it; bit of LB_ROLE_NONE: without a certificate too */
 	size_t body_bytes_max;
 	lb_http_handler handler;
+	bool expired_ok; /* for renewal: a certificate of our CA that has expired is let in, marked as such */
 };
 
 struct lb_http_server_options {
@@ -72,7 +76,9 @@ struct lb_http_server_options {
 	size_t n_routes;
 	void *arg;		/* for handlers */
 	uint32_t connections_max;
-	size_t body_bytes_total_max; /* all bodies in memory at once; beyond it 503 with Retry-After */
+	uint32_t connections_max_per_address; /* 0: connections_max */
+	uint32_t idle_timeout_s;     /* 0: LB_HTTP_IDLE_TIMEOUT_S_DEFAULT */
+	size_t body_bytes_total_max; /* all bodies in memory at once; beyond it 503 with Retry-After; 0: 64 MiB */
 	/* Asked for every call with a certificate: false refuses it (revoked) with 403. May be NULL. */
 	bool (*peer_allowed)(void *arg, const struct lb_http_peer *peer);
 };
@@ -80,6 +86,11 @@ struct lb_http_server_options {
 struct lb_http_server;
 int lb_http_server_start(const struct lb_http_server_options *options, struct lb_http_server **ret_server);
 uint16_t lb_http_server_port(const struct lb_http_server *s);
+/*
+ * Takes the identity folder's files anew (after a renewal); the port stays open, connections are made afresh by the
+ * clients. Never from a handler. On failure the server goes on with what it had.
+ */
+int lb_http_server_reload(struct lb_http_server *s);
 /* Waits for handlers that run, then frees. */
 void lb_http_server_stop(struct lb_http_server *s);
 

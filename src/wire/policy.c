@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "wire/policy.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/text.h"
+
+const struct lb_policy lb_policy_default = {
+	.name = LB_POLICY_NAME_DEFAULT,
+	.rpo_threshold_s = 60,
+	.consistency_interval_s = 5,
+	.upload_interval_s = 15,
+	.zstd_level = 1,
+	.ring_bytes = 256u << 20,
+	.heartbeat_interval_s = 5,
+};
+
+static const struct member {
+	const char *name;
+	size_t offset;
+	size_t size_bytes; /* 4 or 8 */
+	uint64_t min, max;
+} members[] = {
+#define MEMBER(m, lo, hi) {#m, offsetof(struct lb_policy, m), sizeof(((struct lb_policy *)NULL)->m), lo, hi}
+	MEMBER(rpo_threshold_s, 1, LB_POLICY_RPO_THRESHOLD_S_MAX),
+	MEMBER(consistency_interval_s, 1, LB_POLICY_INTERVAL_S_MAX),
+	MEMBER(upload_interval_s, 1, LB_POLICY_INTERVAL_S_MAX),
+	MEMBER(zstd_level, 0, LB_POLICY_ZSTD_LEVEL_MAX),
+	MEMBER(ring_bytes, LB_POLICY_RING_BYTES_MIN, LB_POLICY_RING_BYTES_MAX),
+	MEMBER(heartbeat_interval_s, 1, LB_POLICY_INTERVAL_S_MAX),
+	MEMBER(budget_ns_per_kib, 0, INT64_MAX),
+	MEMBER(bandwidth_bytes_per_s, 0, INT64_MAX),
+#undef MEMBER
+};
+
+static uint64_t member_get(const struct lb_policy *policy, const struct member *m)
+{
+	const uint8_t *p = (const uint8_t *)policy + m->offset;
+
+	return m->size_bytes == 4 ? *(const uint32_t *)p : *(const uint64_t *)p;
+}
+
+static void member_set(struct lb_policy *policy, const struct member *m, uint64_t value)
+{
+	uint8_t *p = (uint8_t *)policy + m->offset;
+
+	if (m->size_bytes == 4)
+		*(uint32_t *)p = (uint32_t)value;
+	else
+		*(uint64_t *)p = value;
+}
+
+static int member_check(const struct member *m, uint64_t value)
+{
+	if (value < m->min || value > m->max)
+		return lb_fail(-EINVAL, "policy: %s must be from %" PRIu64 " to %" PRIu64 ", not %" PRIu64, m->name, m->min,
+			       m->max, value);
+	return 0;
+}
+
+int lb_policy_check(const struct lb_policy *policy)
+{
+	int r;
+
+	r = lb_name_check("policy", policy->name);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < LB_ARRAY_LEN(members); i++) {
+		r = member_check(&members[i], member_get(policy, &members[i]));
+		if (r < 0)
+			return r;
+	}
+	if ((policy->ring_bytes & (policy->ring_bytes - 1)) != 0)
+		return lb_fail(-EINVAL, "policy: ring_bytes must be a power of two, not %" PRIu64, policy->ring_bytes);
+	return 0;
+}
+
+static int refuse_unknown(const json_t *object)
+{
+	const char *name;
+	json_t *value;
+
+	json_object_foreach((json_t *)object, name, value) {
+		bool known = strcmp(name, "name") == 0;
+
+		for (size_t i = 0; i < LB_ARRAY_LEN(members); i++)
+			known = known || strcmp(name, members[i].name) == 0;
+		if (!known)
+			return lb_fail(-EINVAL, "a policy has no setting \"%.60s\"", name);
+	}
+	return 0;
+}
+
+int lb_policy_parse(const json_t *object, bool strict, struct lb_policy *ret_policy)
+{
+	struct lb_policy policy = lb_policy_default;
+	const char *name;
+	uint64_t value;
+	int r;
+
+	if (strict) {
+		r = refuse_unknown(object);
+		if (r < 0)
+			return r;
+	}
+	if (json_object_get(object, "name") != NULL) {
+		r = lb_json_get_str(object, "name", &name);
+		if (r == 0)
+			r = lb_name_check("policy", name);
+		if (r < 0)
+			return r;
+		memcpy(policy.name, name, strlen(name) + 1);
+	}
+	for (size_t i = 0; i < LB_ARRAY_LEN(members); i++) {
+		if (json_object_get(object, members[i].name) == NULL)
+			continue;
+		r = lb_json_get_u64(object, members[i].name, &value);
+		if (r == 0)
+			r = member_check(&members[i], value);
+		if (r < 0)
+			return r;
+		member_set(&policy, &members[i], value);
+	}
+	r = lb_policy_check(&policy);
+	if (r < 0)
+		return r;
+	*ret_policy = policy;
+	return 0;
+}
+
+int lb_policy_print(const struct lb_policy *policy, json_t **ret_object)
+{
+	_cleanup_json_ json_t *object = json_object();
+	int r;
+
+	if (object == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a policy");
+	r = lb_json_set_str(object, "name", policy->name);
+	for (size_t i = 0; r == 0 && i < LB_ARRAY_LEN(members); i++)
+		r = lb_json_set_u64(object, members[i].name, member_get(policy, &members[i]));
+	if (r < 0)
+		return r;
+	*ret_object = lb_steal_ptr(object);
+	return 0;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A replication policy: what an operator asks of a machine's replication. One JSON shape from the configuration
+ * server's API to process servers and agents:
+ *
+ *   {"name", "rpo_threshold_s", "consistency_interval_s", "upload_interval_s", "zstd_level", "ring_bytes",
+ *    "heartbeat_interval_s", "budget_ns_per_kib", "bandwidth_bytes_per_s"}
+ *
+ * Pure functions; nothing is shared between threads.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#define LB_POLICY_NAME_BYTES 65
+#define LB_POLICY_NAME_DEFAULT "default"
+#define LB_POLICY_INTERVAL_S_MAX 3600
+#define LB_POLICY_RPO_THRESHOLD_S_MAX (7 * 24 * 3600)
+#define LB_POLICY_ZSTD_LEVEL_MAX 9
+#define LB_POLICY_RING_BYTES_MIN (16u << 20)
+#define LB_POLICY_RING_BYTES_MAX (2048u << 20)
+
+struct lb_policy {
+	char name[LB_POLICY_NAME_BYTES];
+	uint32_t rpo_threshold_s;	/* an older newest point in the vault raises an alert; 1 s to 7 days */
+	uint32_t consistency_interval_s; /* a segment closes after it; 1..3600 */
+	uint32_t upload_interval_s;	/* an object goes to the vault after it; 1..3600 */
+	uint32_t zstd_level;		/* 0 (none) .. 9 */
+	uint64_t ring_bytes;		/* of the capture ring: a power of two, 16 MiB .. 2 GiB */
+	uint32_t heartbeat_interval_s;	/* 1..3600 */
+	uint64_t budget_ns_per_kib;	/* capture's cost above which the agent only marks; 0: no budget */
+	uint64_t bandwidth_bytes_per_s; /* of the agent; 0: unlimited */
+};
+
+extern const struct lb_policy lb_policy_default;
+
+/*
+ * Members that are missing keep the value of `lb_policy_default` (the name too). `strict` refuses members that no policy
+ * has, as what a person wrote; a peer's newer members are passed over. -EINVAL names the member and its limits.
+ */
+int lb_policy_parse(const json_t *object, bool strict, struct lb_policy *ret_policy);
+/* -EINVAL names the member that is out of its limits. */
+int lb_policy_check(const struct lb_policy *policy);
+int lb_policy_print(const struct lb_policy *policy, json_t **ret_object);
