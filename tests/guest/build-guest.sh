@@ -218,7 +218,7 @@ put_init()
                         service=$(basename "$service" .sh)
                         printf '::respawn:/usr/lib/lifeboat-guest/run-service %s\n' "$service"
                 done
-                printf '::ctrlaltdel:/sbin/poweroff\n::shutdown:/bin/sync\n::shutdown:/bin/umount -a -r\n'
+                printf '::ctrlaltdel:/sbin/poweroff\n::shutdown:/bin/sync\n::shutdown:/sbin/umount -a -r\n'
         } >"$tree/etc/inittab"
 }
 

@@ -152,7 +152,9 @@ guest_put_mbr()
 
 guest_unhex()
 {
-        printf '%b' "$(sed 's/../\\x&/g' <<<"$1")"
+        local i
+
+        for ((i = 0; i < ${#1}; i += 2)); do printf '%b' "\\x${1:i:2}"; done
 }
 
 guest_le32()
