@@ -51,7 +51,8 @@ static inline pthread_mutex_t *lb_locked(pthread_mutex_t *m)
 #define _cleanup_fclose_ _cleanup_(lb_fclosep)
 
 /* Holds `mutex` until the end of the scope. */
-#define LB_LOCK_SCOPE(mutex) _cleanup_(lb_unlockp) __attribute__((unused)) pthread_mutex_t *lb_scope_lock = lb_locked(mutex)
+#define LB_LOCK_SCOPE(mutex)                                                                                           \
+	_cleanup_(lb_unlockp) __attribute__((unused)) pthread_mutex_t *lb_scope_lock = lb_locked(mutex)
 
 /* Hands a value out of a scope whose cleanup would otherwise take it. */
 #define lb_steal_ptr(p)                                                                                                \

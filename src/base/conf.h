@@ -16,7 +16,7 @@ enum lb_conf_type { LB_CONF_STR, LB_CONF_U64, LB_CONF_SIZE, LB_CONF_BOOL };
 struct lb_conf_key {
 	const char *name;
 	enum lb_conf_type type;
-	void *value; /* char ** (allocated, replaced), uint64_t *, uint64_t * (bytes), bool * */
+	void *value;       /* char ** (allocated, replaced), uint64_t *, uint64_t * (bytes), bool * */
 	uint64_t min, max; /* for numbers and sizes; both 0: any */
 };
 

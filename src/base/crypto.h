@@ -44,8 +44,8 @@ struct lb_gcm;
 int lb_gcm_new(const struct lb_key *key, struct lb_gcm **ret_gcm);
 void lb_gcm_free(struct lb_gcm *gcm);
 /* `out` takes size_bytes + LB_TAG_BYTES (the tag last); in place is fine. A nonce is never used twice with one key. */
-int lb_gcm_seal(struct lb_gcm *gcm, const uint8_t nonce[LB_NONCE_BYTES], const void *aad, size_t aad_bytes, const void *in,
-		size_t size_bytes, void *out);
+int lb_gcm_seal(struct lb_gcm *gcm, const uint8_t nonce[LB_NONCE_BYTES], const void *aad, size_t aad_bytes,
+		const void *in, size_t size_bytes, void *out);
 /* `in` is size_bytes + LB_TAG_BYTES long. -EBADMSG, and `out` wiped, when it is not authentic. */
-int lb_gcm_open(struct lb_gcm *gcm, const uint8_t nonce[LB_NONCE_BYTES], const void *aad, size_t aad_bytes, const void *in,
-		size_t size_bytes, void *out);
+int lb_gcm_open(struct lb_gcm *gcm, const uint8_t nonce[LB_NONCE_BYTES], const void *aad, size_t aad_bytes,
+		const void *in, size_t size_bytes, void *out);

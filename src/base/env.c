@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -184,24 +185,30 @@ static int real_room(UNUSED struct lb_env *env, const char *path, uint64_t *ret_
 	return 0;
 }
 
+static int real_lock(UNUSED struct lb_env *env, int fd)
+{
+	return or_errno(flock(fd, LOCK_EX | LOCK_NB));
+}
+
 static const struct lb_env_ops real_ops = {
-	.now_ns = real_now_ns,
-	.mono_ns = real_mono_ns,
-	.wait_until = real_wait_until,
-	.random = real_random,
-	.open = real_open,
-	.close = real_close,
-	.pread = real_pread,
-	.pwrite = real_pwrite,
-	.fsync = real_fsync,
-	.ftruncate = real_ftruncate,
-	.size = real_size,
-	.rename = real_rename,
-	.link = real_link,
-	.unlink = real_unlink,
-	.mkdir = real_mkdir,
-	.list = real_list,
-	.room = real_room,
+    .now_ns = real_now_ns,
+    .mono_ns = real_mono_ns,
+    .wait_until = real_wait_until,
+    .random = real_random,
+    .open = real_open,
+    .close = real_close,
+    .pread = real_pread,
+    .pwrite = real_pwrite,
+    .fsync = real_fsync,
+    .ftruncate = real_ftruncate,
+    .size = real_size,
+    .rename = real_rename,
+    .link = real_link,
+    .unlink = real_unlink,
+    .mkdir = real_mkdir,
+    .list = real_list,
+    .room = real_room,
+    .lock = real_lock,
 };
 
 struct lb_env *lb_env_real(void)

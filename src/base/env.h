@@ -19,7 +19,7 @@ struct lb_env;
 typedef int (*lb_dir_entry_fn)(void *arg, const char *name, bool is_dir);
 
 struct lb_env_ops {
-	int64_t (*now_ns)(struct lb_env *env);	/* wall clock, since 1970 */
+	int64_t (*now_ns)(struct lb_env *env);  /* wall clock, since 1970 */
 	int64_t (*mono_ns)(struct lb_env *env); /* never goes back */
 	/* Returns at `mono_ns` or when `wake_fd` (-1: none) can be read. */
 	int (*wait_until)(struct lb_env *env, int64_t mono_ns, int wake_fd);
@@ -38,6 +38,9 @@ struct lb_env_ops {
 	int (*mkdir)(struct lb_env *env, const char *path, mode_t mode);
 	int (*list)(struct lb_env *env, const char *path, lb_dir_entry_fn fn, void *arg);
 	int (*room)(struct lb_env *env, const char *path, uint64_t *ret_free_bytes, uint64_t *ret_size_bytes);
+	/* Takes the exclusive lock of an open file, held until it is closed; -EWOULDBLOCK while another open file has
+	 * it. */
+	int (*lock)(struct lb_env *env, int fd);
 };
 
 struct lb_env {

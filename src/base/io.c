@@ -59,7 +59,8 @@ int lb_pwrite_full(struct lb_env *env, int fd, const void *buf, size_t size_byte
 	return 0;
 }
 
-int lb_file_read(struct lb_env *env, const char *path, size_t size_bytes_max, uint8_t **ret_data, size_t *ret_size_bytes)
+int lb_file_read(struct lb_env *env, const char *path, size_t size_bytes_max, uint8_t **ret_data,
+		 size_t *ret_size_bytes)
 {
 	_cleanup_(open_file_close) struct open_file f = {.env = env, .fd = -1};
 	_cleanup_free_ uint8_t *data = NULL;

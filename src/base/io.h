@@ -12,7 +12,8 @@ int lb_pread_full(struct lb_env *env, int fd, void *buf, size_t size_bytes, uint
 int lb_pwrite_full(struct lb_env *env, int fd, const void *buf, size_t size_bytes, uint64_t offset_bytes);
 
 /* A whole file of at most `size_bytes_max` (-EFBIG past that), NUL-terminated beyond its size; free() it. */
-int lb_file_read(struct lb_env *env, const char *path, size_t size_bytes_max, uint8_t **ret_data, size_t *ret_size_bytes);
+int lb_file_read(struct lb_env *env, const char *path, size_t size_bytes_max, uint8_t **ret_data,
+		 size_t *ret_size_bytes);
 
 /* Writes a file of that name whole and durable: temporary name, fsync, rename, fsync of the folder. */
 int lb_file_write(struct lb_env *env, const char *path, const void *data, size_t size_bytes, mode_t mode);

@@ -14,7 +14,8 @@ int lb_json_parse(const void *text, size_t size_bytes, size_t size_bytes_max, js
 		return lb_fail(-EMSGSIZE, "JSON of %zu bytes exceeds the limit of %zu", size_bytes, size_bytes_max);
 	object = json_loadb(text, size_bytes, JSON_REJECT_DUPLICATES, &error);
 	if (object == NULL)
-		return lb_fail(-EBADMSG, "not valid JSON at line %d, column %d: %s", error.line, error.column, error.text);
+		return lb_fail(-EBADMSG, "not valid JSON at line %d, column %d: %s", error.line, error.column,
+			       error.text);
 	if (!json_is_object(object))
 		return lb_fail(-EBADMSG, "JSON is not an object");
 	*ret_object = lb_steal_ptr(object);

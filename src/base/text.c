@@ -225,10 +225,12 @@ int lb_name_check(const char *what, const char *name)
 	size_t length = strlen(name);
 
 	if (length < 1 || length > 64 || name[0] == '.')
-		return lb_fail(-EINVAL, "%s name \"%.80s\" must have 1 to 64 characters and not start with a dot", what, name);
+		return lb_fail(-EINVAL, "%s name \"%.80s\" must have 1 to 64 characters and not start with a dot", what,
+			       name);
 	for (const char *p = name; *p != '\0'; p++)
 		if (strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *p) == NULL)
-			return lb_fail(-EINVAL, "%s name \"%.80s\" may hold letters, digits, dots, dashes and underscores only",
+			return lb_fail(-EINVAL,
+				       "%s name \"%.80s\" may hold letters, digits, dots, dashes and underscores only",
 				       what, name);
 	return 0;
 }

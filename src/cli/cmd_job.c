@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include <stdio.h>
+
+#include "base/json.h"
+
+static const char *text_of(const json_t *object, const char *member)
+{
+	const json_t *v = json_object_get(object, member);
+
+	return json_is_string(v) ? json_string_value(v) : "";
+}
+
+int cmd_job_list(struct cli *c)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	const json_t *j;
+	size_t i;
+	int r;
+
+	r = cli_call(c, "GET", "/v1/job", NULL, &reply);
+	if (r < 0)
+		return r;
+	if (c->json)
+		return cli_print_json("jobs", json_incref(reply));
+	json_array_foreach(json_object_get(reply, "jobs"), i, j)
+	{
+		printf("%-38s %-18s %-24s %-10s %s\n", text_of(j, "id"), text_of(j, "kind"), text_of(j, "target"),
+		       text_of(j, "state"), text_of(j, "error"));
+	}
+	return 0;
+}
+
+int cmd_job_watch(struct cli *c)
+{
+	_cleanup_json_ json_t *job = NULL;
+	int r;
+
+	r = cli_job_follow(c, c->args[0], &job);
+	if (r < 0)
+		return r;
+	if (c->json)
+		return cli_print_json("job", json_incref(job));
+	printf("Job %s (%s of %s) is done.\n", c->args[0], text_of(job, "kind"), text_of(job, "target"));
+	return 0;
+}
+
+int cmd_job_cancel(struct cli *c)
+{
+	int r;
+
+	if (c->dry_run) {
+		printf("would cancel job %s\n", c->args[0]);
+		return 0;
+	}
+	r = cli_callf(c, "POST", NULL, NULL, "/v1/job/%s/cancel", c->args[0]);
+	if (r == 0 && !c->json)
+		printf("Job %s stops at its next step.\n", c->args[0]);
+	return r;
+}

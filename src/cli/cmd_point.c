@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "fabric/export.h"
+#include "vault/catalog.h"
+#include "vault/points.h"
+
+#define LIMIT_DEFAULT 50
+
+/* ---- list: both ways give the same JSON ------------------------------------------------------------- */
+
+static const char *kind_name(uint32_t flags)
+{
+	if (flags & LB_HRL_MARK_GROUP)
+		return "multi-vm";
+	return flags & LB_HRL_MARK_APP ? "app" : "crash";
+}
+
+static int collect(void *arg, const struct lb_point *p)
+{
+	json_t *points = arg;
+	json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s}", "epoch", (json_int_t)p->position.epoch, "seq",
+			      (json_int_t)p->position.seq, "time_ns", (json_int_t)p->time_ns, "until_ns",
+			      (json_int_t)p->until_ns, "kinds", kind_name(p->flags), "name", p->name);
+
+	if (json_array_append_new(points, j) < 0)
+		return lb_fail(-ENOMEM, "out of memory for the list of points");
+	return 0;
+}
+
+static int list_direct(struct cli *c, int64_t from_ns, int64_t to_ns, json_t **ret_points)
+{
+	_cleanup_json_ json_t *points = json_array();
+	struct lb_catalog_item item;
+	int r;
+
+	r = cli_vault_open(c);
+	if (r < 0)
+		return r;
+	r = lb_catalog_find(c->vault, c->args[0], &item);
+	if (r < 0)
+		return r;
+	r = lb_points_list(c->vault, &item.machine, from_ns, to_ns, collect, points);
+	if (r < 0)
+		return r;
+	*ret_points = lb_steal_ptr(points);
+	return 0;
+}
+
+static int list_server(struct cli *c, int64_t from_ns, int64_t to_ns, json_t **ret_points)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	json_t *points;
+	int r;
+
+	r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s/point?from_ns=%" PRId64 "&to_ns=%" PRId64, c->args[0],
+		      from_ns, to_ns);
+	if (r < 0)
+		return r;
+	points = json_object_get(reply, "points");
+	if (!json_is_array(points))
+		return lb_fail(-EREMOTEIO, "the server's answer has no list of points; is it of another version?");
+	*ret_points = json_incref(points);
+	return 0;
+}
+
+static void print_points(const json_t *points)
+{
+	const json_t *p, *kind;
+	size_t i;
+
+	printf("%-26s %-26s %-14s %-10s %s\n", "TIME (UTC)", "UNCHANGED UNTIL", "POSITION", "KIND", "NAME");
+	json_array_foreach(points, i, p)
+	{
+		char when[LB_TIME_TEXT_BYTES], until[LB_TIME_TEXT_BYTES], position[48];
+
+		kind = json_array_get(json_object_get(p, "kinds"), 0);
+		lb_time_format(json_integer_value(json_object_get(p, "time_ns")), when);
+		lb_time_format(json_integer_value(json_object_get(p, "until_ns")), until);
+		snprintf(position, sizeof(position), "%" JSON_INTEGER_FORMAT ":%" JSON_INTEGER_FORMAT,
+			 json_integer_value(json_object_get(p, "epoch")),
+			 json_integer_value(json_object_get(p, "seq")));
+		printf("%-26s %-26s %-14s %-10s %s\n", when, until, position,
+		       json_is_string(kind) ? json_string_value(kind) : "",
+		       json_is_string(json_object_get(p, "name")) ? json_string_value(json_object_get(p, "name")) : "");
+	}
+}
+
+int cmd_point_list(struct cli *c)
+{
+	_cleanup_json_ json_t *points = NULL;
+	int64_t from_ns = 0, to_ns = INT64_MAX;
+	uint64_t limit = LIMIT_DEFAULT;
+	int r;
+
+	r = cli_value_u64(c, "limit", 1000000, &limit);
+	if (r == 0 && cli_value(c, "from") != NULL)
+		r = lb_time_parse(cli_value(c, "from"), &from_ns);
+	if (r == 0 && cli_value(c, "to") != NULL)
+		r = lb_time_parse(cli_value(c, "to"), &to_ns);
+	if (r < 0)
+		return r;
+	r = cli_is_direct(c) ? list_direct(c, from_ns, to_ns, &points) : list_server(c, from_ns, to_ns, &points);
+	if (r < 0)
+		return r;
+	while (limit > 0 && json_array_size(points) > limit)
+		json_array_remove(points, 0);
+	if (c->json)
+		return cli_print_json("points", json_pack("{s:s,s:O}", "machine", c->args[0], "points", points));
+	print_points(points);
+	return 0;
+}
+
+/* ---- pin and export ------------------------------------------------------------------------------------ */
+
+static const char *point_text(const struct cli *c)
+{
+	const char *text = cli_value(c, "point");
+
+	return text != NULL ? text : "latest";
+}
+
+static int pin_direct(struct cli *c)
+{
+	struct lb_catalog_item item;
+	struct lb_point point;
+	int r;
+
+	r = cli_vault_open(c);
+	if (r < 0)
+		return r;
+	r = lb_catalog_find(c->vault, c->args[0], &item);
+	if (r < 0)
+		return r;
+	r = lb_point_find(c->vault, &item.machine, point_text(c), &point);
+	if (r < 0)
+		return r;
+	return lb_point_pin(c->vault, &item.machine, &point, c->args[1]);
+}
+
+int cmd_point_pin(struct cli *c)
+{
+	_cleanup_json_ json_t *body = json_pack("{s:s,s:s}", "point", point_text(c), "name", c->args[1]);
+	int r;
+
+	r = lb_name_check("point", c->args[1]);
+	if (r < 0)
+		return r;
+	if (c->dry_run) {
+		printf("would pin point %s of %s as %s\n", point_text(c), c->args[0], c->args[1]);
+		return 0;
+	}
+	r = cli_is_direct(c) ? pin_direct(c) : cli_callf(c, "POST", body, NULL, "/v1/machine/%s/point", c->args[0]);
+	if (r < 0)
+		return r;
+	if (!c->json)
+		printf("Point %s of %s is kept as \"%s\".\n", point_text(c), c->args[0], c->args[1]);
+	return 0;
+}
+
+static int find_disk(const struct lb_catalog_item *item, const char *text, const struct lb_catalog_disk **ret_disk)
+{
+	char names[256] = "";
+
+	for (uint32_t i = 0; i < item->n_disks; i++) {
+		const struct lb_catalog_disk *d = &item->disks[i];
+		char id[16];
+
+		snprintf(id, sizeof(id), "%u", d->id);
+		if (strcmp(d->name, text) == 0 || strcmp(id, text) == 0) {
+			*ret_disk = d;
+			return 0;
+		}
+		snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s", i > 0 ? ", " : "", d->name);
+	}
+	return lb_fail(-ENOENT, "machine %s has no disk \"%.60s\", but: %s", item->name, text, names);
+}
+
+static void export_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+	cli_progress(arg, "Exporting", done_bytes, total_bytes, true);
+}
+
+static int export_now(struct cli *c, const struct lb_catalog_item *item, const struct lb_catalog_disk *disk,
+		      const struct lb_point *point)
+{
+	const char *format = cli_value(c, "format");
+	char when[LB_TIME_TEXT_BYTES], size[LB_SIZE_TEXT_BYTES];
+	int r;
+
+	lb_time_format(point->time_ns, when);
+	if (c->dry_run) {
+		printf("would write disk %s of %s at %s (%s) to %s\n", disk->name, item->name, when,
+		       lb_size_format(disk->size_bytes, size), c->args[2]);
+		return 0;
+	}
+	r = lb_point_export(c->vault, item, &point->position, disk->id, c->args[2],
+			    format != NULL && format[0] == 'q' ? LB_EXPORT_QCOW2 : LB_EXPORT_RAW, export_progress, c);
+	cli_progress_end(c);
+	if (r < 0)
+		return r;
+	if (c->json)
+		return cli_print_json(
+		    "export", json_pack("{s:s,s:s,s:s,s:I,s:I,s:I}", "machine", item->name, "disk", disk->name, "file",
+					c->args[2], "epoch", (json_int_t)point->position.epoch, "seq",
+					(json_int_t)point->position.seq, "time_ns", (json_int_t)point->time_ns));
+	printf("Disk %s of %s as it was at %s is in %s (%s).\n", disk->name, item->name, when, c->args[2],
+	       lb_size_format(disk->size_bytes, size));
+	return 0;
+}
+
+int cmd_point_export(struct cli *c)
+{
+	const char *format = cli_value(c, "format");
+	const struct lb_catalog_disk *disk;
+	struct lb_catalog_item item;
+	struct lb_point point;
+	int r;
+
+	if (format != NULL && strcmp(format, "raw") != 0 && strcmp(format, "qcow2") != 0)
+		return lb_fail(-EINVAL, "--format takes raw or qcow2, not \"%.40s\"", format);
+	r = cli_vault_open(c);
+	if (r < 0)
+		return r;
+	r = lb_catalog_find(c->vault, c->args[0], &item);
+	if (r < 0)
+		return r;
+	r = find_disk(&item, c->args[1], &disk);
+	if (r < 0)
+		return r;
+	r = lb_point_find(c->vault, &item.machine, point_text(c), &point);
+	if (r < 0)
+		return r;
+	return export_now(c, &item, disk, &point);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+
+static const struct {
+	const char *option, *member;
+	bool is_size;
+} settings[] = {
+    {"rpo-threshold", "rpo_threshold_s", false},
+    {"consistency-interval", "consistency_interval_s", false},
+    {"upload-interval", "upload_interval_s", false},
+    {"heartbeat-interval", "heartbeat_interval_s", false},
+    {"compression", "zstd_level", false},
+    {"ring", "ring_bytes", true},
+    {"bandwidth", "bandwidth_bytes_per_s", true},
+};
+
+int cmd_policy_list(struct cli *c)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	const json_t *p;
+	size_t i;
+	int r;
+
+	r = cli_call(c, "GET", "/v1/policy", NULL, &reply);
+	if (r < 0)
+		return r;
+	if (c->json)
+		return cli_print_json("policies", json_incref(reply));
+	json_array_foreach(json_object_get(reply, "policies"), i, p)
+	{
+		printf("%s:", json_string_value(json_object_get(p, "name")));
+		for (size_t k = 0; k < sizeof(settings) / sizeof(settings[0]); k++)
+			printf(" %s %" JSON_INTEGER_FORMAT "%s", settings[k].option,
+			       json_integer_value(json_object_get(p, settings[k].member)),
+			       k + 1 < sizeof(settings) / sizeof(settings[0]) ? "," : "\n");
+	}
+	return 0;
+}
+
+static int set_one(const struct cli *c, json_t *body, size_t k, bool *changed)
+{
+	const char *text = cli_value(c, settings[k].option);
+	uint64_t value;
+	int r;
+
+	if (text == NULL)
+		return 0;
+	r = settings[k].is_size ? lb_size_parse(text, &value) : lb_u64_parse(text, INT64_MAX, &value);
+	if (r < 0)
+		return lb_wrap(-EINVAL, "--%s", settings[k].option);
+	*changed = true;
+	return lb_json_set_u64(body, settings[k].member, value);
+}
+
+/* Only what is named changes: the server keeps the rest of an existing policy, and its defaults for a new one. */
+int cmd_policy_set(struct cli *c)
+{
+	_cleanup_json_ json_t *body = json_object();
+	bool changed = false;
+	int r;
+
+	for (size_t k = 0; k < sizeof(settings) / sizeof(settings[0]); k++) {
+		r = set_one(c, body, k, &changed);
+		if (r < 0)
+			return r;
+	}
+	if (!changed)
+		return lb_fail(-EINVAL, "nothing to set; see `lifeboat policy set --help`");
+	if (c->dry_run) {
+		printf("would set policy %s\n", c->args[0]);
+		return 0;
+	}
+	r = cli_callf(c, "PUT", body, NULL, "/v1/policy/%s", c->args[0]);
+	if (r == 0 && !c->json)
+		printf("Policy %s is set; machines follow within seconds.\n", c->args[0]);
+	return r;
+}
