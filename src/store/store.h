@@ -23,14 +23,18 @@ struct lb_store;
 /* Called per object in the order of names; a non-zero return ends the listing and is passed on. */
 typedef int (*lb_store_list_fn)(void *arg, const char *name, uint64_t size_bytes);
 
+/* Called per folder name ("m/" may have "0b1c..."), in order, without slashes. */
+typedef int (*lb_store_folder_fn)(void *arg, const char *folder);
+
 struct lb_store_ops {
 	const char *scheme;
 	int (*put_new)(struct lb_store *s, const char *name, const void *data, size_t size_bytes);
-	/* `etag` of an earlier get_etag(): replaced only if it is still that one (-ESTALE); NULL: only if absent (-EEXIST). */
+	/* `etag` of an earlier stat(): replaced only if it is still that one (-ESTALE); NULL: only if absent (-EEXIST). */
 	int (*replace)(struct lb_store *s, const char *name, const char *etag, const void *data, size_t size_bytes);
 	int (*get)(struct lb_store *s, const char *name, uint64_t offset_bytes, size_t size_bytes, struct lb_buf *out);
-	int (*stat)(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char ret_etag[LB_STORE_ETAG_BYTES]);
+	int (*stat)(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char *ret_etag);
 	int (*list)(struct lb_store *s, const char *prefix, lb_store_list_fn fn, void *arg);
+	int (*list_folders)(struct lb_store *s, const char *prefix, lb_store_folder_fn fn, void *arg);
 	int (*remove)(struct lb_store *s, const char *name); /* -ENOENT when it is gone already */
 	int (*now)(struct lb_store *s, int64_t *ret_now_ns); /* the store's own clock */
 	void (*free)(struct lb_store *s);
@@ -47,15 +51,26 @@ int lb_store_open(struct lb_env *env, const char *url, bool create, struct lb_st
 void lb_store_free(struct lb_store *s);
 LB_DEFINE_CLEANUP(struct lb_store *, lb_store_free);
 
+/* A backend's own way in; lb_store_open() picks it by the scheme. `path` is absolute. */
+int lb_store_dir_open(struct lb_env *env, const char *path, bool create, struct lb_store **ret_store);
+
+/* -EINVAL for what is no name. A prefix may be empty, end in a slash or in the middle of a component. */
+int lb_store_name_check(const char *name, bool is_prefix);
+
 /* These check names and bounds and then call the backend. */
+/* -EEXIST promises that the object that has the name is durable, too. */
 int lb_store_put_new(struct lb_store *s, const char *name, const void *data, size_t size_bytes);
 int lb_store_replace(struct lb_store *s, const char *name, const char *etag, const void *data, size_t size_bytes);
 /* Appends exactly `size_bytes` from `offset_bytes`; -ENODATA when the object is shorter. */
 int lb_store_get(struct lb_store *s, const char *name, uint64_t offset_bytes, size_t size_bytes, struct lb_buf *out);
 /* A whole object of at most `size_bytes_max`. */
 int lb_store_get_all(struct lb_store *s, const char *name, size_t size_bytes_max, struct lb_buf *out);
-int lb_store_stat(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char ret_etag[LB_STORE_ETAG_BYTES]);
+/* `ret_etag` has LB_STORE_ETAG_BYTES, or is NULL where only the size is wanted: the etag may cost a read of the object. */
+int lb_store_stat(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char *ret_etag);
+/* Every object whose name begins with `prefix` (may be empty). Other objects may be read and put during the listing. */
 int lb_store_list(struct lb_store *s, const char *prefix, lb_store_list_fn fn, void *arg);
+/* The folders directly under `prefix`, which is empty or ends in a slash; not what is in them. */
+int lb_store_list_folders(struct lb_store *s, const char *prefix, lb_store_folder_fn fn, void *arg);
 int lb_store_remove(struct lb_store *s, const char *name);
 int lb_store_now(struct lb_store *s, int64_t *ret_now_ns);
 
