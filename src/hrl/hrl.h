@@ -27,7 +27,11 @@
 #define LB_HRL_EXTENTS_MAX (256u << 10)		    /* extents of one segment */
 #define LB_HRL_DATA_BYTES_NOMINAL (8u << 20)	    /* the agent closes a segment at this many raw bytes */
 #define LB_HRL_DATA_BYTES_MAX (24u << 20)	    /* raw bytes that one segment may hold */
+#define LB_HRL_FRAMES_MAX 1024			    /* frames of one segment; our builder makes 96 at most */
+#define LB_HRL_ZERO_BYTES_MAX (1u << 31)	    /* one extent of zeroes; the builder splits longer ones */
+#define LB_HRL_OFFSET_BYTES_MAX INT64_MAX	    /* where the last extent of a disk may end */
 #define LB_HRL_DISKS_MAX 64
+#define LB_HRL_ZSTD_LEVEL_MAX 19
 #define LB_HRL_HEADER_BYTES 512
 #define LB_HRL_SECTOR_BYTES 512			    /* offsets and lengths are multiples of it */
 #define LB_HRL_SEGMENT_BYTES_MAX (40u << 20)	    /* header + index + data, plain or sealed */
@@ -93,15 +97,17 @@ LB_DEFINE_CLEANUP(struct lb_hrl_builder *, lb_hrl_builder_free);
 
 /*
  * Adds one write in its order. `data` (NULL for zero kinds) is not copied: it must stay until lb_hrl_builder_finish().
- * Later captured writes hide earlier captured ones byte for byte. -EMSGSIZE when it does not fit any more: the builder is as
- * it was, and the caller finishes this segment and adds to the next. Bytes count before overlaps are resolved.
+ * Later captured writes hide earlier captured ones byte for byte; any captured one hides scanned ones of the same segment.
+ * -EMSGSIZE when it does not fit any more: the builder is as it was, and the caller finishes this segment and adds to the
+ * next. Bytes count before overlaps are resolved. A write longer than data_bytes_max fits no segment whole: the caller cuts it.
  */
 int lb_hrl_builder_add(struct lb_hrl_builder *b, uint16_t disk, enum lb_hrl_kind kind, uint64_t offset_bytes,
 		       uint64_t length_bytes, const void *data);
 size_t lb_hrl_builder_data_bytes(const struct lb_hrl_builder *b);
+/* How many extents may come of what was added, at worst; 0 when nothing was. */
 size_t lb_hrl_builder_extents(const struct lb_hrl_builder *b);
 /* Sorts, resolves overlaps, makes zero extents of zero blocks (4 KiB), packs frames and writes the plain segment into
- * `out` (appended). The builder is then empty and can be used again. */
+ * `out` (appended). The builder is then empty and can be used again; after a failure it and `out` are as they were. */
 int lb_hrl_builder_finish(struct lb_hrl_builder *b, const struct lb_hrl_header *header, struct lb_buf *out,
 			  struct lb_digest *ret_digest);
 
