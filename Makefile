@@ -15,6 +15,9 @@ build: $(BUILD)/build.ninja
 deps:
 	scripts/deps.sh $(if $(YES),--yes)
 
+deps-full:
+	scripts/deps.sh --full $(if $(YES),--yes)
+
 doctor:
 	scripts/doctor.sh
 
@@ -24,7 +27,7 @@ demo: deps build
 demo-clean:
 	scripts/demo.py --clean
 
-demo-full: deps build
+demo-full: deps-full build
 	scripts/demo-full.py --build $(BUILD)
 
 check: deps
@@ -51,4 +54,4 @@ install: build
 clean:
 	rm -rf $(BUILD) build-asan build-fault
 
-.PHONY: all build deps doctor demo demo-clean demo-full check check-fresh bench deb fuzz format install clean
+.PHONY: all build deps deps-full doctor demo demo-clean demo-full check check-fresh bench deb fuzz format install clean

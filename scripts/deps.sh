@@ -1,0 +1,134 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what Lifeboat is built, tested and shown with: Debian 12's packages
+# and nothing else. Only what is missing; a person is asked first.
+set -euo pipefail
+
+usage()
+{
+        cat <<'END'
+usage: deps.sh [--yes] [--full] [--list]
+  --yes   do not ask (also when CI=true)
+  --full  also what `make demo-full` needs (libvirt)
+  --list  print the packages, one a line, and install nothing
+END
+}
+
+BUILD="make git gcc libc6-dev meson ninja-build pkg-config clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev libssl-dev
+        libcurl4-openssl-dev libmicrohttpd-dev libgnutls28-dev libzstd-dev libxxhash-dev libsqlite3-dev libjansson-dev
+        libcap-dev nbdkit nbdkit-plugin-dev libnbd-dev dpkg-dev fakeroot"
+TEST="libcmocka-dev libclang-rt-14-dev clang-format clang-tidy python3 python3-pytest python3-pytest-xdist fio sqlite3
+        e2fsprogs xfsprogs btrfs-progs dosfstools mtools shellcheck openssl curl iproute2 procps util-linux mount"
+DEMO="qemu-system-x86 qemu-utils seabios libnbd-bin busybox-static cpio kmod grub-common grub-pc-bin mmdebstrap
+        xz-utils zstd ca-certificates"
+FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients"
+
+yes=${CI:-} full="" list=""
+while [ $# -gt 0 ]; do
+        case $1 in
+        --yes) yes=true ;;
+        --full) full=yes ;;
+        --list) list=yes ;;
+        --help) usage; exit 0 ;;
+        *) usage >&2; exit 2 ;;
+        esac
+        shift
+done
+
+die()
+{
+        printf 'deps: %s\n' "$*" >&2
+        exit 1
+}
+
+installed()
+{
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# missing PACKAGE...: those that are not installed, on one line.
+missing()
+{
+        local package text=""
+
+        for package; do installed "$package" || text="$text $package"; done
+        printf '%s' "${text# }"
+}
+
+check_system()
+{
+        local name
+
+        # shellcheck disable=SC1091
+        name=$(. /etc/os-release && printf '%s' "$PRETTY_NAME")
+        # shellcheck disable=SC1091
+        if ! (. /etc/os-release && [ "$ID" = debian ] && [ "${VERSION_ID:-}" = 12 ]); then
+                die "this is $name; Lifeboat is built on Debian 12 (bookworm). On another system install what" \
+                        "'scripts/deps.sh --list' names under that system's names, and run 'ninja' yourself"
+        fi
+}
+
+tell()
+{
+        [ -z "$2" ] || printf '  to %-22s %s\n' "$1:" "$2"
+}
+
+ask()
+{
+        local answer
+
+        [ "$yes" != true ] || return 0
+        if [ ! -t 0 ] || [ ! -t 1 ]; then
+                die "nobody to ask here: run 'make deps YES=1' to install them"
+        fi
+        read -r -p "Install them from Debian now? [Y/n] " answer
+        case $answer in
+        ''|y|Y|yes) ;;
+        *) die "nothing was installed" ;;
+        esac
+}
+
+# shellcheck disable=SC2086
+if [ -n "$list" ]; then
+        printf '%s\n' $BUILD $TEST $DEMO ${full:+$FULL}
+        exit 0
+fi
+check_system
+# shellcheck disable=SC2086
+{
+        build=$(missing $BUILD)
+        test=$(missing $TEST)
+        demo=$(missing $DEMO)
+        more=$(missing ${full:+$FULL})
+}
+if [ -z "$build$test$demo$more" ]; then
+        printf 'deps: everything is installed\n'
+        exit 0
+fi
+printf 'These Debian packages are missing\n'
+tell 'build Lifeboat' "$build"
+tell 'test it' "$test"
+tell 'run the demo' "$demo"
+tell 'run the full demo' "$more"
+ask
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || die "neither root nor sudo: become root and run 'scripts/deps.sh --yes'"
+        as_root=(sudo)
+fi
+install()
+{
+        # shellcheck disable=SC2086
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+                apt-get install -y -q --no-install-recommends $build $test $demo $more
+}
+# A new machine has no package lists; old ones may name what the mirror no longer has.
+if [ -z "$(apt-cache show ninja-build 2>/dev/null)" ] || ! install; then
+        printf 'deps: fetching package lists\n'
+        "${as_root[@]}" apt-get update -q
+        install
+fi
+# shellcheck disable=SC2086
+left=$(missing $BUILD $TEST $DEMO ${full:+$FULL})
+[ -z "$left" ] || die "these are still missing: $left"
+printf 'deps: everything is installed\n'
