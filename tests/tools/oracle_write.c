@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * oracle_write --log FILE --writers N --seconds S [--seed N] [--rate WRITES_PER_S] DISK...
+ *
+ * N threads write stamped sectors to the disks with O_DIRECT until the time is up or SIGTERM comes. Prints what was
+ * written and the greatest number of writes that were in flight at once.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tools/oracle.h"
+
+#define WRITERS_MAX 128
+#define REGION_SECTORS ORACLE_SECTORS_PER_WRITE_MAX
+#define WRITE_ALIGNMENT 4096
+
+struct disk {
+	int fd;
+	uint64_t n_sectors;
+	pthread_mutex_t *regions; /* racing writes never overlap */
+};
+
+static struct disk disks[ORACLE_DISKS_MAX];
+static uint32_t n_disks, n_writers = 32;
+static uint64_t seed = 1, rate_per_s;
+static int log_fd = -1;
+static atomic_bool stopping;
+
+/* Numbers are given out and `low` is worked out under one lock: it is what makes the stamps an order. */
+static pthread_mutex_t order_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t next_seq = 1, in_flight[WRITERS_MAX], in_flight_max, n_in_flight;
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static void begin_write(uint32_t writer, uint64_t *ret_seq, uint64_t *ret_low)
+{
+	uint64_t low;
+
+	pthread_mutex_lock(&order_lock);
+	low = next_seq - 1;
+	for (uint32_t i = 0; i < n_writers; i++)
+		if (in_flight[i] != 0 && in_flight[i] - 1 < low)
+			low = in_flight[i] - 1;
+	*ret_seq = in_flight[writer] = next_seq++;
+	*ret_low = low;
+	if (++n_in_flight > in_flight_max)
+		in_flight_max = n_in_flight;
+	pthread_mutex_unlock(&order_lock);
+}
+
+static void end_write(uint32_t writer)
+{
+	pthread_mutex_lock(&order_lock);
+	in_flight[writer] = 0;
+	n_in_flight--;
+	pthread_mutex_unlock(&order_lock);
+}
+
+static uint64_t draw(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+static int write_once(uint32_t writer, uint64_t *state, uint8_t *buf)
+{
+	struct oracle_write w = {.disk = (uint32_t)(draw(state) % n_disks)};
+	struct disk *d = &disks[w.disk];
+	uint64_t region = draw(state) % (d->n_sectors / REGION_SECTORS);
+	uint32_t first = (uint32_t)(draw(state) % REGION_SECTORS);
+	ssize_t n;
+
+	w.n_sectors = 1 + (uint32_t)(draw(state) % (REGION_SECTORS - first));
+	w.sector = region * REGION_SECTORS + first;
+	pthread_mutex_lock(&d->regions[region]);
+	begin_write(writer, &w.seq, &w.low);
+	for (uint32_t i = 0; i < w.n_sectors; i++)
+		oracle_stamp(buf + (size_t)i * ORACLE_SECTOR_BYTES, w.disk, w.sector + i, w.seq, w.low);
+	w.submitted_ns = now_ns();
+	n = pwrite(d->fd, buf, (size_t)w.n_sectors * ORACLE_SECTOR_BYTES, (off_t)(w.sector * ORACLE_SECTOR_BYTES));
+	if (n == (ssize_t)w.n_sectors * ORACLE_SECTOR_BYTES)
+		w.completed_ns = now_ns();
+	end_write(writer);
+	pthread_mutex_unlock(&d->regions[region]);
+	if (write(log_fd, &w, sizeof(w)) != sizeof(w))
+		return -EIO;
+	return n < 0 ? -errno : 0;
+}
+
+static void *writer_main(void *arg)
+{
+	uint32_t writer = (uint32_t)(uintptr_t)arg;
+	uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15) + writer + 1;
+	int64_t due_ns = now_ns(),
+		interval_ns = rate_per_s > 0 ? (int64_t)(1000000000 * (uint64_t)n_writers / rate_per_s) : 0;
+	uint8_t *buf = aligned_alloc(WRITE_ALIGNMENT, (size_t)REGION_SECTORS * ORACLE_SECTOR_BYTES);
+	int r = buf == NULL ? -ENOMEM : 0;
+
+	while (r == 0 && !atomic_load(&stopping)) {
+		r = write_once(writer, &state, buf);
+		due_ns += interval_ns;
+		if (interval_ns > 0 && due_ns > now_ns()) {
+			struct timespec ts = {.tv_nsec = (due_ns - now_ns()) % 1000000000};
+
+			nanosleep(&ts, NULL);
+		}
+	}
+	free(buf);
+	return (void *)(intptr_t)r;
+}
+
+static int open_disk(const char *path)
+{
+	struct disk *d = &disks[n_disks];
+	off_t end;
+
+	if (n_disks == ORACLE_DISKS_MAX)
+		return -E2BIG;
+	d->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (d->fd < 0)
+		return -errno;
+	end = lseek(d->fd, 0, SEEK_END);
+	if (end < REGION_SECTORS * ORACLE_SECTOR_BYTES)
+		return -EINVAL;
+	d->n_sectors = (uint64_t)end / ORACLE_SECTOR_BYTES;
+	d->regions = calloc(d->n_sectors / REGION_SECTORS, sizeof(pthread_mutex_t));
+	if (d->regions == NULL)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < d->n_sectors / REGION_SECTORS; i++)
+		pthread_mutex_init(&d->regions[i], NULL);
+	n_disks++;
+	return 0;
+}
+
+static int run(uint64_t seconds)
+{
+	pthread_t threads[WRITERS_MAX];
+	struct timespec limit = {.tv_sec = (time_t)seconds};
+	sigset_t stop;
+	void *result;
+	int r = 0;
+
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &stop, NULL);
+	for (uint32_t i = 0; i < n_writers; i++)
+		if (pthread_create(&threads[i], NULL, writer_main, (void *)(uintptr_t)i) != 0)
+			return -EAGAIN;
+	sigtimedwait(&stop, NULL, &limit);
+	atomic_store(&stopping, true);
+	for (uint32_t i = 0; i < n_writers; i++) {
+		pthread_join(threads[i], &result);
+		if ((intptr_t)result < 0)
+			r = (int)(intptr_t)result;
+	}
+	for (uint32_t i = 0; i < n_disks; i++)
+		if (fsync(disks[i].fd) < 0)
+			r = -errno;
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+	    {"log", required_argument, NULL, 'l'},     {"writers", required_argument, NULL, 'w'},
+	    {"seconds", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'e'},
+	    {"rate", required_argument, NULL, 'r'},    {0},
+	};
+	uint64_t seconds = 10;
+	int c, r = 0;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		if (c == 'l')
+			log_fd = open(optarg, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+		else if (c == 'w')
+			n_writers = (uint32_t)strtoul(optarg, NULL, 10);
+		else if (c == 's')
+			seconds = strtoull(optarg, NULL, 10);
+		else if (c == 'e')
+			seed = strtoull(optarg, NULL, 10);
+		else if (c == 'r')
+			rate_per_s = strtoull(optarg, NULL, 10);
+		else
+			return 2;
+	}
+	if (log_fd < 0 || n_writers < 1 || n_writers > WRITERS_MAX || optind == argc) {
+		fprintf(stderr,
+			"usage: oracle_write --log FILE [--writers N] [--seconds S] [--seed N] [--rate N] DISK...\n");
+		return 2;
+	}
+	for (int i = optind; r == 0 && i < argc; i++)
+		r = open_disk(argv[i]);
+	if (r == 0)
+		r = run(seconds);
+	printf("{\"writes\":%" PRIu64 ",\"in_flight_max\":%" PRIu64 ",\"error\":%d}\n", next_seq - 1, in_flight_max, r);
+	return r == 0 ? 0 : 1;
+}
