@@ -88,7 +88,7 @@ int lb_http_server_start(const struct lb_http_server_options *options, struct lb
 uint16_t lb_http_server_port(const struct lb_http_server *s);
 /*
  * Takes the identity folder's files anew (after a renewal); the port stays open, connections are made afresh by the
- * clients. Never from a handler. On failure the server goes on with what it had.
+ * clients. Never from a handler. Files that don't fit together are refused and the server goes on with what it had.
  */
 int lb_http_server_reload(struct lb_http_server *s);
 /* Waits for handlers that run, then frees. */
