@@ -7,7 +7,7 @@
 
 static __thread char err_text[LB_ERR_TEXT_BYTES_MAX];
 
-int lb_fail(int code, const char *fmt, ...)
+void lb_fail_text(int code, const char *fmt, ...)
 {
 	char text[LB_ERR_TEXT_BYTES_MAX];
 	va_list ap;
@@ -18,10 +18,9 @@ int lb_fail(int code, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	memcpy(err_text, text, sizeof(text));
-	return code;
 }
 
-int lb_wrap(int code, const char *fmt, ...)
+void lb_wrap_text(int code, const char *fmt, ...)
 {
 	char text[LB_ERR_TEXT_BYTES_MAX];
 	va_list ap;
@@ -32,9 +31,8 @@ int lb_wrap(int code, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	used = strlen(text);
-	snprintf(text + used, sizeof(text) - used, ": %s", lb_err_text());
+	snprintf(text + used, sizeof(text) - used, ": %.*s", (int)(sizeof(text) - used), lb_err_text());
 	memcpy(err_text, text, sizeof(text));
-	return code;
 }
 
 const char *lb_err_text(void)

@@ -13,8 +13,20 @@
 
 #define LB_ERR_TEXT_BYTES_MAX 1024
 
-int lb_fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int lb_wrap(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void lb_fail_text(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void lb_wrap_text(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Macros, so that the compiler sees the negative result and knows what stays unset behind it. */
+#define lb_fail(code, ...) LB_ERR_NEGATIVE(lb_fail_text, code, __VA_ARGS__)
+#define lb_wrap(code, ...) LB_ERR_NEGATIVE(lb_wrap_text, code, __VA_ARGS__)
+#define LB_ERR_NEGATIVE(fn, code, ...)                                                                                 \
+	({                                                                                                             \
+		int lb_err_code = (code);                                                                              \
+		fn(lb_err_code, __VA_ARGS__);                                                                          \
+		if (lb_err_code >= 0)                                                                                  \
+			__builtin_unreachable();                                                                       \
+		lb_err_code;                                                                                           \
+	})
 
 /* The text of this thread's last failure, never NULL. */
 const char *lb_err_text(void);

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Failover by order to the configuration server; with --vault, failover_direct.c does it here. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "cli/failover_direct.h"
+
+static const char *text_of(const json_t *object, const char *member)
+{
+	const json_t *v = json_object_get(object, member);
+
+	return json_is_string(v) ? json_string_value(v) : "";
+}
+
+static const char *point_text(const struct cli *c)
+{
+	const char *text = cli_value(c, "point");
+
+	return text != NULL ? text : "latest";
+}
+
+/* ---- list ---------------------------------------------------------------------------------------------- */
+
+static void print_double(const json_t *d)
+{
+	char when[LB_TIME_TEXT_BYTES];
+	const json_t *forward;
+	size_t i;
+
+	lb_time_format(json_integer_value(json_object_get(d, "point_ns")), when);
+	printf("%-24s %-5s of %-20s %-10s at %s", text_of(d, "name"), text_of(d, "kind"), text_of(d, "machine_name"),
+	       text_of(d, "state"), when);
+	json_array_foreach(json_object_get(d, "forwards"), i, forward)
+	    printf("%s port %" JSON_INTEGER_FORMAT " -> %" JSON_INTEGER_FORMAT, i > 0 ? "," : "  ",
+		   json_integer_value(json_object_get(forward, "host_port")),
+		   json_integer_value(json_object_get(forward, "guest_port")));
+	printf("\n");
+}
+
+int cmd_failover_list(struct cli *c)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	const json_t *d;
+	size_t i;
+	int r;
+
+	r = cli_is_direct(c) ? cli_failover_list_direct(c, &reply) : cli_call(c, "GET", "/v1/failover", NULL, &reply);
+	if (r < 0)
+		return r;
+	if (c->json)
+		return cli_print_json("failovers", json_incref(reply));
+	json_array_foreach(json_object_get(reply, "failovers"), i, d) print_double(d);
+	if (json_array_size(json_object_get(reply, "failovers")) == 0)
+		printf("There are no doubles.\n");
+	return 0;
+}
+
+/* ---- orders ---------------------------------------------------------------------------------------------- */
+
+static int follow(struct cli *c, const json_t *reply, const char *said)
+{
+	_cleanup_json_ json_t *job = NULL;
+	const char *id;
+	int r;
+
+	r = lb_json_get_str(reply, "job", &id);
+	if (r < 0)
+		return r;
+	if (cli_value(c, "no-wait") != NULL) {
+		if (!c->json)
+			printf("Job %s has begun; `lifeboat job watch %s` follows it.\n", id, id);
+		return c->json ? cli_print_json("job", json_incref((json_t *)reply)) : 0;
+	}
+	r = cli_job_follow(c, id, &job);
+	if (r < 0)
+		return r;
+	if (c->json)
+		return cli_print_json("job", json_incref(job));
+	printf("%s %s.\n", c->args[0], said);
+	return 0;
+}
+
+static int set_forwards(json_t *body, const char *list)
+{
+	_cleanup_free_ char *copy = strdup(list);
+	json_t *forwards = json_array();
+	char *rest = copy, *one;
+
+	if (copy == NULL || json_object_set_new(body, "forwards", forwards) < 0)
+		return lb_fail(-ENOMEM, "out of memory");
+	while ((one = strsep(&rest, ",")) != NULL) {
+		uint64_t host, guest;
+		char *colon = strchr(one, ':');
+
+		if (colon == NULL)
+			return lb_fail(-EINVAL, "--forward takes HOST:GUEST ports, not \"%.40s\"", one);
+		*colon = '\0';
+		if (lb_u64_parse(one, 65535, &host) < 0 || lb_u64_parse(colon + 1, 65535, &guest) < 0)
+			return lb_wrap(-EINVAL, "--forward");
+		if (json_array_append_new(forwards, json_sprintf("tcp:%" PRIu64 ":%" PRIu64, host, guest)) < 0)
+			return lb_fail(-ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static int failover_body(const struct cli *c, const char *kind, json_t **ret_body)
+{
+	_cleanup_json_ json_t *body =
+	    json_pack("{s:s,s:s,s:s}", "machine", c->args[0], "point", point_text(c), "kind", kind);
+	uint64_t value;
+	int r = 0;
+
+	if (cli_value(c, "name") != NULL)
+		r = lb_json_set_str(body, "name", cli_value(c, "name"));
+	if (r == 0 && cli_value(c, "memory") != NULL) {
+		r = lb_size_parse(cli_value(c, "memory"), &value);
+		if (r == 0)
+			r = lb_json_set_u64(body, "memory_bytes", value);
+	}
+	if (r == 0 && cli_value(c, "cpus") != NULL) {
+		r = cli_value_u64(c, "cpus", 256, &value);
+		if (r == 0)
+			r = lb_json_set_u64(body, "cpus", value);
+	}
+	if (r == 0 && cli_value(c, "forward") != NULL)
+		r = set_forwards(body, cli_value(c, "forward"));
+	if (r < 0)
+		return r;
+	*ret_body = lb_steal_ptr(body);
+	return 0;
+}
+
+/* What this point would lose, before anything is done. */
+static int tell_point(struct cli *c)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	const json_t *points, *newest;
+	char when[LB_TIME_TEXT_BYTES], age[CLI_AGE_BYTES];
+	int64_t until_ns;
+	int r;
+
+	if (c->json || strcmp(point_text(c), "latest") != 0)
+		return 0;
+	r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s/point", c->args[0]);
+	if (r < 0)
+		return r;
+	points = json_object_get(reply, "points");
+	if (json_array_size(points) == 0)
+		return lb_fail(-ENOENT, "%s has no recovery point yet; `lifeboat status %s` says why", c->args[0],
+			       c->args[0]);
+	newest = json_array_get(points, json_array_size(points) - 1);
+	until_ns = json_integer_value(json_object_get(newest, "until_ns"));
+	printf("The newest recovery point holds everything up to %s, %s ago; what came later is lost.\n",
+	       lb_time_format(until_ns, when), cli_age(lb_now_ns(c->env) - until_ns, age));
+	return 0;
+}
+
+static int order_failover(struct cli *c, const char *kind, const char *said)
+{
+	_cleanup_json_ json_t *body = NULL, *reply = NULL;
+	int r;
+
+	r = failover_body(c, kind, &body);
+	if (r < 0)
+		return r;
+	r = tell_point(c);
+	if (r < 0)
+		return r;
+	if (kind[0] == 'l') {
+		r = cli_confirm(c, "end the replication of, and start the double of,", c->args[0]);
+		if (r < 0)
+			return r;
+	}
+	if (c->dry_run) {
+		printf("would start a %s double of %s from %s\n", kind, c->args[0], point_text(c));
+		return 0;
+	}
+	r = cli_call(c, "POST", "/v1/failover", body, &reply);
+	if (r < 0)
+		return r;
+	return follow(c, reply, said);
+}
+
+int cmd_failover_test(struct cli *c)
+{
+	if (cli_is_direct(c))
+		return cli_failover_direct(c, LB_FAILOVER_TEST);
+	return order_failover(c, "test", "has a double on an isolated network; `lifeboat failover list` names it");
+}
+
+int cmd_failover_start(struct cli *c)
+{
+	if (cli_is_direct(c))
+		return cli_failover_direct(c, LB_FAILOVER_LIVE);
+	return order_failover(c, "live", "is failed over: its double is running");
+}
+
+static int order_double(struct cli *c, const char *verb, const json_t *body, const char *said)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	int r;
+
+	if (c->dry_run) {
+		printf("would %s %s\n", verb, c->args[0]);
+		return 0;
+	}
+	r = cli_callf(c, "POST", body, &reply, "/v1/failover/%s/%s", c->args[0], verb);
+	if (r < 0)
+		return r;
+	return follow(c, reply, said);
+}
+
+int cmd_failover_cleanup(struct cli *c)
+{
+	int r;
+
+	r = cli_confirm(c, "destroy the double", c->args[0]);
+	if (r < 0)
+		return r;
+	return cli_is_direct(c) ? cli_failover_cleanup_direct(c)
+				: order_double(c, "cleanup", NULL, "is gone without trace");
+}
+
+int cmd_failover_repoint(struct cli *c)
+{
+	_cleanup_json_ json_t *body = json_pack("{s:s}", "point", point_text(c));
+	int r;
+
+	r = cli_confirm(c, "give up everything that was written on the double", c->args[0]);
+	if (r < 0)
+		return r;
+	return cli_is_direct(c) ? cli_failover_repoint_direct(c)
+				: order_double(c, "repoint", body, "runs from the other point");
+}
+
+int cmd_failover_commit(struct cli *c)
+{
+	return cli_is_direct(c) ? cli_failover_commit_direct(c)
+				: order_double(c, "commit", NULL, "is committed: it stands by itself now");
+}

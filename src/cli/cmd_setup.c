@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `lifeboat setup`: vault, certificates, configuration. Each step looks first whether it is done, so that an
+ * interrupted setup is finished by running it again.
+ */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/io.h"
+
+#define NAME_BYTES_MAX 64
+
+static void wipe_passphrase(char **passphrase)
+{
+	if (*passphrase != NULL)
+		lb_wipe(*passphrase, strlen(*passphrase));
+	free(*passphrase);
+}
+
+static const char *value_or(const struct cli *c, const char *name, const char *otherwise)
+{
+	return cli_value(c, name) != NULL ? cli_value(c, name) : otherwise;
+}
+
+static int make_vault(struct cli *c)
+{
+	_cleanup_(wipe_passphrase) char *passphrase = NULL;
+	struct lb_uuid id;
+	int r;
+
+	r = lb_store_open(c->env, c->vault_url, true, &c->store);
+	if (r < 0)
+		return r;
+	r = lb_store_prove(c->store);
+	if (r < 0)
+		return r;
+	r = cli_passphrase(c, true, &passphrase);
+	if (r < 0)
+		return r;
+	r = lb_vault_create(c->store, passphrase, &id);
+	if (r == -EEXIST) {
+		printf("1. Vault: there already, in %s.\n", c->vault_url);
+		return lb_vault_open(c->store, passphrase, &c->vault);
+	}
+	if (r == 0)
+		printf("1. Vault: made in %s. Only its passphrase opens it; keep that where the servers are not.\n",
+		       c->vault_url);
+	return r;
+}
+
+/* The configuration server's program stands beside this one, in its build folder, or on the path. */
+static void exec_config(const char *const *argv)
+{
+	char self[PATH_MAX], path[PATH_MAX + 64];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (n > 0) {
+		const char *folder;
+
+		self[n] = '\0';
+		folder = dirname(self);
+		snprintf(path, sizeof(path), "%s/lifeboat-config", folder);
+		execv(path, (char *const *)argv);
+		snprintf(path, sizeof(path), "%s/../config/lifeboat-config", folder);
+		execv(path, (char *const *)argv);
+	}
+	execvp(argv[0], (char *const *)argv);
+	fprintf(stderr, "lifeboat: lifeboat-config is not on this host; install the package lifeboat\n");
+	_exit(CLI_EXIT_ABSENT);
+}
+
+static int run_config_init(const char *const *argv)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		return lb_fail(-errno, "can't start lifeboat-config: %s", strerror(errno));
+	if (pid == 0)
+		exec_config(argv);
+	if (waitpid(pid, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		return lb_fail(-EIO,
+			       "`lifeboat-config init` failed; its message is above; mend it and run setup again");
+	return 0;
+}
+
+int cmd_setup(struct cli *c)
+{
+	const char *state = value_or(c, "state-folder", "/var/lib/lifeboat"),
+		   *etc = value_or(c, "etc-folder", "/etc/lifeboat");
+	char host[NAME_BYTES_MAX + 1] = "localhost", conf[PATH_MAX];
+	const char *argv[] = {"lifeboat-config",
+			      "init",
+			      "--config",
+			      conf,
+			      "--state-folder",
+			      state,
+			      "--vault",
+			      NULL,
+			      "--passphrase-file",
+			      NULL,
+			      "--admin-identity",
+			      NULL,
+			      "--public-host",
+			      NULL,
+			      "--port",
+			      NULL,
+			      "--process-port",
+			      NULL,
+			      NULL};
+	int r;
+
+	gethostname(host, sizeof(host) - 1);
+	if (c->vault_url == NULL)
+		return lb_fail(-EINVAL,
+			       "where shall the vault be? Give --vault URL, for example --vault dir:/srv/vault");
+	if (c->passphrase_file == NULL)
+		return lb_fail(
+		    -EINVAL,
+		    "the servers read the vault's passphrase from a file at each start: write it to one that only root "
+		    "can read, and give --passphrase-file FILE");
+	if (snprintf(conf, sizeof(conf), "%s/config.conf", etc) >= (int)sizeof(conf))
+		return lb_fail(-ENAMETOOLONG, "--etc-folder is too long");
+	argv[7] = c->vault_url;
+	argv[9] = c->passphrase_file;
+	argv[11] = c->identity_folder;
+	argv[13] = value_or(c, "public-host", host);
+	argv[15] = value_or(c, "port", "443");
+	argv[17] = value_or(c, "process-port", "9443");
+	if (c->dry_run) {
+		printf("would make a vault in %s and a configuration server in %s\n", c->vault_url, state);
+		return 0;
+	}
+	r = make_vault(c);
+	if (r == 0)
+		r = lb_folder_make(c->env, etc, 0755);
+	if (r == 0)
+		r = run_config_init(argv);
+	if (r < 0)
+		return r;
+	printf("2. Configuration server: its certificates and database are in %s, its settings in %s.\n"
+	       "3. You: your key and certificate are in %s.\n\n"
+	       "Next: start it (`systemctl enable --now lifeboat-config`, or `lifeboat-config --config %s`),\n"
+	       "then `lifeboat token create` for the first machine, and `lifeboat status` to see it.\n",
+	       state, conf, c->identity_folder, conf);
+	return 0;
+}

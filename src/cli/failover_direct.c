@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/failover_direct.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "cli/cli.h"
+
+static const char *vm_folder(const struct cli *c)
+{
+	return cli_value(c, "folder") != NULL ? cli_value(c, "folder") : "/var/lib/lifeboat/vm";
+}
+
+static int parse_forwards(const struct cli *c, struct lb_vm_forward *forwards, uint32_t *ret_n)
+{
+	_cleanup_free_ char *copy = cli_value(c, "forward") != NULL ? strdup(cli_value(c, "forward")) : NULL;
+	char *rest = copy, *one;
+	uint32_t n = 0;
+
+	while (copy != NULL && (one = strsep(&rest, ",")) != NULL) {
+		struct lb_vm_forward *f = &forwards[n];
+		char *colon = strchr(one, ':');
+		uint64_t host, guest;
+
+		if (n == LB_VM_FORWARDS_MAX)
+			return lb_fail(-EINVAL, "at most %d ports can be forwarded", LB_VM_FORWARDS_MAX);
+		if (colon == NULL)
+			return lb_fail(-EINVAL, "--forward takes HOST:GUEST ports, not \"%.40s\"", one);
+		*colon = '\0';
+		if (lb_u64_parse(one, 65535, &host) < 0 || lb_u64_parse(colon + 1, 65535, &guest) < 0)
+			return lb_wrap(-EINVAL, "--forward");
+		*f = (struct lb_vm_forward){
+		    .address = "127.0.0.1", .host_port = (uint16_t)host, .guest_port = (uint16_t)guest};
+		n++;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+static json_t *report_json(const struct lb_failover_report *report, enum lb_vm_state state)
+{
+	json_t *forwards = json_array();
+	char id[LB_UUID_TEXT_BYTES];
+
+	lb_uuid_format(&report->machine, id);
+	for (uint32_t i = 0; i < report->n_forwards; i++)
+		json_array_append_new(forwards, json_pack("{s:i,s:i}", "host_port", (int)report->forwards[i].host_port,
+							  "guest_port", (int)report->forwards[i].guest_port));
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:b,s:I,s:s,s:o}", "name", report->vm_name, "machine", id,
+			 "machine_name", report->machine_name, "kind",
+			 report->kind == LB_FAILOVER_LIVE ? "live" : "test", "state", lb_vm_state_name(state),
+			 "point_ns", (json_int_t)report->point_time_ns, "epoch", (json_int_t)report->position.epoch,
+			 "seq", (json_int_t)report->position.seq, "committed", (int)report->committed, "rto_ms",
+			 (json_int_t)report->rto_ms, "console", report->console_path, "forwards", forwards);
+}
+
+static int tell_step(void *arg, enum lb_failover_step step)
+{
+	const struct cli *c = arg;
+
+	if (!c->json && step != LB_STEP_DONE)
+		printf("  %s\n", lb_failover_step_name(step));
+	fflush(stdout);
+	return 0;
+}
+
+static int tell_done(struct cli *c, struct lb_failover *f)
+{
+	struct lb_failover_report report;
+	char when[LB_TIME_TEXT_BYTES];
+
+	lb_failover_report(f, &report);
+	if (c->json)
+		return cli_print_json("failover", report_json(&report, LB_VM_RUNNING));
+	printf("Double %s of %s is running, as the machine was at %s (RTO %.1f s).\n", report.vm_name,
+	       report.machine_name, lb_time_format(report.point_time_ns, when), (double)report.rto_ms / 1000);
+	for (uint32_t i = 0; i < report.n_forwards; i++)
+		printf("  port %u here is its port %u\n", report.forwards[i].host_port, report.forwards[i].guest_port);
+	if (report.warning[0] != '\0')
+		printf("  mind: %s\n", report.warning);
+	return 0;
+}
+
+static int start(struct cli *c, const struct lb_failover_request *request)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	int r;
+
+	r = lb_failover_begin(c->env, request, &f);
+	if (r < 0)
+		return r;
+	r = lb_failover_run(f, tell_step, c);
+	if (r < 0)
+		return r;
+	return tell_done(c, f);
+}
+
+int cli_failover_direct(struct cli *c, enum lb_failover_kind kind)
+{
+	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX];
+	struct lb_failover_request request = {
+	    .vault_url = c->vault_url,
+	    .secret = {.passphrase_file = c->passphrase_file},
+	    .machine = c->args[0],
+	    .point = cli_value(c, "point"),
+	    .kind = kind,
+	    .vm_name = cli_value(c, "name"),
+	    .vm_folder = vm_folder(c),
+	    .fabric = cli_value(c, "fabric"),
+	    .isolated = kind == LB_FAILOVER_TEST,
+	    .forwards = forwards,
+	};
+	uint64_t cpus = 0;
+	int r;
+
+	if (c->passphrase_file == NULL)
+		return lb_fail(-EINVAL,
+			       "the double's disks are served by processes of their own: give --passphrase-file FILE");
+	r = parse_forwards(c, forwards, &request.n_forwards);
+	if (r == 0 && cli_value(c, "memory") != NULL)
+		r = lb_size_parse(cli_value(c, "memory"), &request.memory_bytes);
+	if (r == 0)
+		r = cli_value_u64(c, "cpus", LB_VM_CPUS_MAX, &cpus);
+	if (r < 0)
+		return r;
+	request.cpus = (uint32_t)cpus;
+	if (kind == LB_FAILOVER_LIVE) {
+		r = cli_confirm(c, "end the replication of, and start the double of,", c->args[0]);
+		if (r < 0)
+			return r;
+	}
+	if (c->dry_run) {
+		printf("would start a double of %s from %s in %s\n", c->args[0],
+		       request.point != NULL ? request.point : "latest", request.vm_folder);
+		return 0;
+	}
+	return start(c, &request);
+}
+
+static int list_one(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
+{
+	return json_array_append_new(arg, report_json(report, state)) < 0 ? lb_fail(-ENOMEM, "out of memory") : 0;
+}
+
+int cli_failover_list_direct(struct cli *c, json_t **ret_reply)
+{
+	_cleanup_json_ json_t *list = json_array();
+	int r;
+
+	r = lb_failover_list(c->env, vm_folder(c), list_one, list);
+	if (r < 0)
+		return r;
+	*ret_reply = json_pack("{s:O}", "failovers", list);
+	return 0;
+}
+
+static int open_double(struct cli *c, struct lb_failover **ret_failover)
+{
+	const struct lb_vault_secret secret = {.passphrase_file = c->passphrase_file};
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	int r;
+
+	r = lb_failover_open(c->env, vm_folder(c), c->args[0], &f);
+	if (r == 0 && c->passphrase_file != NULL)
+		r = lb_failover_secret_set(f, &secret);
+	if (r < 0)
+		return r;
+	*ret_failover = lb_steal_ptr(f);
+	return 0;
+}
+
+int cli_failover_cleanup_direct(struct cli *c)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	int r;
+
+	r = open_double(c, &f);
+	if (r < 0)
+		return r;
+	if (c->dry_run) {
+		printf("would destroy the double %s\n", c->args[0]);
+		return 0;
+	}
+	r = lb_failover_cleanup(f, c->confirm != NULL);
+	if (r < 0)
+		return r;
+	f = NULL;
+	if (!c->json)
+		printf("%s is gone without trace.\n", c->args[0]);
+	return 0;
+}
+
+int cli_failover_repoint_direct(struct cli *c)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	const char *point = cli_value(c, "point") != NULL ? cli_value(c, "point") : "latest";
+	int r;
+
+	r = open_double(c, &f);
+	if (r < 0)
+		return r;
+	if (c->dry_run) {
+		printf("would start %s again from %s\n", c->args[0], point);
+		return 0;
+	}
+	r = lb_failover_repoint(f, point);
+	if (r == 0)
+		r = lb_failover_run(f, tell_step, c);
+	return r < 0 ? r : tell_done(c, f);
+}
+
+static int commit_progress(void *arg, const struct lb_vm_pull *pull)
+{
+	cli_progress(arg, "Pulling in", pull->done_bytes, pull->total_bytes, true);
+	return 0;
+}
+
+int cli_failover_commit_direct(struct cli *c)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	int r;
+
+	r = open_double(c, &f);
+	if (r < 0)
+		return r;
+	if (c->dry_run) {
+		printf("would commit %s\n", c->args[0]);
+		return 0;
+	}
+	r = lb_failover_commit(f, commit_progress, c);
+	cli_progress_end(c);
+	if (r == 0 && !c->json)
+		printf("%s is committed: it stands by itself now.\n", c->args[0]);
+	return r;
+}
