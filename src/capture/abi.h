@@ -82,6 +82,7 @@ struct lb_capture_disk_slot {
 	__u64 captured_requests;
 	__u64 lost_bytes;
 	__u64 lost_requests;
+	__u64 whole; /* the whole disk is marked, beside what the bitmap says */
 
 	/* written by user space */
 	__s64 reconcile_base[2] __attribute__((aligned(64))); /* kernel's count - seen: writes, discards */

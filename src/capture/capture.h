@@ -161,7 +161,7 @@ struct lb_capture_range {
 
 /*
  * The first range of the scan set at or after `cursor`: 1, and *ret_cursor is the cursor behind it; 0 at the end. A cursor
- * is a number over all disks, 0 at the beginning; it grows; (disk, offset) of a cursor by lb_capture_scan_place().
+ * is a number over all disks, 0 at the beginning, that grows; lb_capture_scan_cursor() gives that of a place.
  */
 int lb_capture_scan_next(const struct lb_capture *capture, uint64_t cursor, uint64_t length_bytes_max,
 			 struct lb_capture_range *ret_range, uint64_t *ret_cursor);
@@ -185,7 +185,7 @@ int lb_capture_drain(struct lb_capture *capture, unsigned int disk, unsigned int
 
 enum lb_capture_fit {
 	LB_CAPTURE_FIT_OK,
-	LB_CAPTURE_FIT_MISSED,	/* the kernel counted more than was seen: lb_capture_declare_loss() the disk */
+	LB_CAPTURE_FIT_MISSED,	/* the kernel counted more than was seen; the whole disk was declared lost */
 	LB_CAPTURE_FIT_GONE,	/* the disk is no longer there, or another took its name */
 	LB_CAPTURE_FIT_GROWN,	/* its size changed: attach again */
 	LB_CAPTURE_FIT_UNKNOWN, /* the kernel's counters are off (queue/iostats) */
