@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "process/compare.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "process/process.h"
+#include "process/record.h"
+#include "process/schedule.h"
+
+void lb_compare_init(struct lb_compare *c)
+{
+	*c = (struct lb_compare){0};
+	pthread_mutex_init(&c->lock, NULL);
+}
+
+void lb_compare_destroy(struct lb_compare *c)
+{
+	for (size_t i = 0; i < LB_COMPARE_IMAGES_MAX; i++)
+		if (c->images[i].image != NULL)
+			lb_image_free(c->images[i].image);
+	pthread_mutex_destroy(&c->lock);
+}
+
+static void slot_empty(struct lb_compare_image *slot)
+{
+	if (slot->image != NULL)
+		lb_image_free(slot->image);
+	*slot = (struct lb_compare_image){0};
+}
+
+void lb_compare_sweep(struct lb_process *p)
+{
+	struct lb_compare *c = &p->compare;
+	int64_t idle_since = lb_mono_ns(p->env) - LB_COMPARE_IMAGE_IDLE_S * LB_NS_PER_S;
+	LB_LOCK_SCOPE(&c->lock);
+
+	for (size_t i = 0; i < LB_COMPARE_IMAGES_MAX; i++)
+		if (c->images[i].users == 0 && c->images[i].image != NULL && c->images[i].used_mono_ns < idle_since)
+			slot_empty(&c->images[i]);
+}
+
+/* ---- images -------------------------------------------------------------------------------------------- */
+
+static bool slot_is(const struct lb_compare_image *slot, const struct lb_machine *m, const struct lb_position *at)
+{
+	return (slot->image != NULL || slot->opening) && lb_uuid_equal(&slot->machine, &m->id) && slot->at.epoch == at->epoch &&
+	       slot->at.seq == at->seq;
+}
+
+/* With the lock held: the image's slot, or one to open it in; NULL when all are in use. */
+static struct lb_compare_image *choose(struct lb_compare *c, const struct lb_machine *m, const struct lb_position *at)
+{
+	struct lb_compare_image *oldest = NULL;
+
+	for (size_t i = 0; i < LB_COMPARE_IMAGES_MAX; i++) {
+		struct lb_compare_image *slot = &c->images[i];
+
+		if (slot_is(slot, m, at))
+			return slot;
+		if (slot->users == 0 && !slot->opening && (oldest == NULL || slot->used_mono_ns < oldest->used_mono_ns))
+			oldest = slot;
+	}
+	return oldest;
+}
+
+static int reserve(struct lb_machine *m, const struct lb_position *at, struct lb_compare_image **ret_slot, bool *ret_open)
+{
+	struct lb_process *p = m->process;
+	struct lb_compare_image *slot;
+	LB_LOCK_SCOPE(&p->compare.lock);
+
+	slot = choose(&p->compare, m, at);
+	if (slot == NULL)
+		return lb_fail(-EAGAIN, "%d comparisons run already", LB_COMPARE_IMAGES_MAX);
+	if (slot->opening)
+		return lb_fail(-EAGAIN, "the image of machine %s is being opened", m->id_text);
+	*ret_open = !slot_is(slot, m, at);
+	if (*ret_open) {
+		slot_empty(slot);
+		*slot = (struct lb_compare_image){.machine = m->id, .at = *at, .opening = true};
+	}
+	slot->users++;
+	*ret_slot = slot;
+	return 0;
+}
+
+static void release(struct lb_process *p, struct lb_compare_image *slot)
+{
+	LB_LOCK_SCOPE(&p->compare.lock);
+
+	slot->users--;
+	slot->used_mono_ns = lb_mono_ns(p->env);
+}
+
+static int acquire(struct lb_machine *m, const struct lb_position *at, struct lb_compare_image **ret_slot)
+{
+	struct lb_process *p = m->process;
+	struct lb_compare_image *slot;
+	struct lb_image *image = NULL;
+	bool open;
+	int r;
+
+	r = reserve(m, at, &slot, &open);
+	if (r < 0)
+		return r;
+	if (open) {
+		r = lb_image_open(p->vault, &m->id, at, LB_COMPARE_IMAGE_CACHE_BYTES, &image);
+		pthread_mutex_lock(&p->compare.lock);
+		slot->image = image;
+		slot->opening = false;
+		pthread_mutex_unlock(&p->compare.lock);
+	}
+	if (r < 0) {
+		release(p, slot);
+		return lb_wrap(r, "machine %s, image of epoch %" PRIu64 ", segment %" PRIu64, m->id_text, at->epoch, at->seq);
+	}
+	*ret_slot = slot;
+	return 0;
+}
+
+/* ---- comparing ----------------------------------------------------------------------------------------- */
+
+static int check_request(const struct lb_machine *m, const struct lb_compare_request *q, const struct lb_process_disk *disk)
+{
+	uint64_t length = q->n * q->block_bytes;
+
+	if (q->n < 1 || q->n > LB_COMPARE_HASHES_MAX || q->block_bytes < LB_COMPARE_BLOCK_BYTES_MIN ||
+	    q->block_bytes > LB_COMPARE_BLOCK_BYTES_MAX || q->block_bytes % LB_HRL_SECTOR_BYTES != 0 ||
+	    length > LB_COMPARE_BYTES_MAX)
+		return lb_fail(-EINVAL, "a comparison is of 1 to %d blocks of %d to %u bytes, at most %u bytes together",
+			       LB_COMPARE_HASHES_MAX, LB_COMPARE_BLOCK_BYTES_MIN, LB_COMPARE_BLOCK_BYTES_MAX, LB_COMPARE_BYTES_MAX);
+	if (disk == NULL)
+		return lb_fail(-EINVAL, "machine %s has no disk with id %u", m->assigned.name, q->disk);
+	if (q->offset_bytes % LB_HRL_SECTOR_BYTES != 0 || q->offset_bytes >= disk->size_bytes ||
+	    (q->n - 1) * q->block_bytes >= disk->size_bytes - q->offset_bytes)
+		return lb_fail(-EINVAL, "machine %s, disk %s: %zu blocks of %" PRIu64 " bytes at %" PRIu64 " lie past its end",
+			       m->assigned.name, disk->name, q->n, q->block_bytes, q->offset_bytes);
+	return 0;
+}
+
+/* The frozen position that epoch `q->epoch` began from, and the disk's size. */
+static int look_up(struct lb_machine *m, const struct lb_compare_request *q, struct lb_position *ret_at, uint64_t *ret_disk_bytes)
+{
+	const struct lb_process_disk *disk;
+	const struct lb_epoch *e;
+	int r;
+	LB_LOCK_SCOPE(&m->lock);
+
+	e = m->newest;
+	if (e == NULL || e->record.epoch != q->epoch || m->durable.epoch != q->epoch)
+		return lb_fail(-ESTALE, "machine %s is in epoch %" PRIu64 ", not %" PRIu64, m->assigned.name, m->durable.epoch, q->epoch);
+	if (e->record.lost)
+		return lb_fail(-ESTALE, "machine %s: how epoch %" PRIu64 " began was lost with the cache; begin a new epoch",
+			       m->assigned.name, q->epoch);
+	disk = lb_disks_find(&e->record.disks, q->disk);
+	r = check_request(m, q, disk);
+	if (r < 0)
+		return r;
+	if (e->record.prev.epoch > m->vault.epoch ||
+	    (e->record.prev.epoch == m->vault.epoch && e->record.prev.epoch != 0 && e->record.prev.seq > m->vault.seq))
+		return lb_fail(-EAGAIN, "machine %s: the epochs before %" PRIu64 " are still on their way into the vault",
+			       m->assigned.name, q->epoch);
+	*ret_at = e->record.prev;
+	*ret_disk_bytes = disk->size_bytes;
+	return 0;
+}
+
+/* `image` NULL: all zeroes. */
+static int compare(struct lb_image *image, const struct lb_compare_request *q, uint64_t disk_bytes, uint8_t *differ)
+{
+	_cleanup_free_ uint8_t *block = calloc(1, q->block_bytes);
+	struct lb_digest digest;
+	int r;
+
+	if (block == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a block");
+	for (size_t i = 0; i < q->n; i++) {
+		uint64_t offset = q->offset_bytes + i * q->block_bytes;
+		size_t length = LB_MIN(q->block_bytes, disk_bytes - offset);
+
+		r = image != NULL ? lb_image_pread(image, q->disk, block, length, offset) : 0;
+		if (r < 0)
+			return r;
+		r = lb_hmac_sha256(&q->key, block, length, &digest);
+		if (r < 0)
+			return r;
+		if (!lb_equal_ct(&digest, q->hashes + i * LB_DIGEST_BYTES, LB_DIGEST_BYTES))
+			differ[i / 8] |= (uint8_t)(1u << i % 8);
+	}
+	return 0;
+}
+
+int lb_compare_blocks(struct lb_machine *m, const struct lb_compare_request *request, uint8_t *differ)
+{
+	struct lb_compare_image *slot;
+	struct lb_position at;
+	uint64_t disk_bytes;
+	int r;
+
+	r = look_up(m, request, &at, &disk_bytes);
+	if (r == -EAGAIN)
+		lb_schedule(m, lb_mono_ns(m->process->env));
+	if (r < 0)
+		return r;
+	memset(differ, 0, (request->n + 7) / 8);
+	if (at.epoch == 0)
+		return compare(NULL, request, disk_bytes, differ);
+	r = acquire(m, &at, &slot);
+	if (r < 0)
+		return r;
+	r = compare(slot->image, request, disk_bytes, differ);
+	release(m->process, slot);
+	return r;
+}

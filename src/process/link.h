@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The link to the configuration server: every LB_LINK_INTERVAL_S the configuration is read and a report is sent. While
+ * it is away the last good configuration stands, in memory only: keys never rest here.
+ */
+#include "process/process.h"
+#include "wire/client.h"
+
+#define LB_LINK_INTERVAL_S 2
+#define LB_LINK_TIMEOUT_S 20
+
+struct lb_link {
+	struct lb_process *process;
+	struct lb_http_client *client;
+	char *url;
+	bool down, refused; /* said already */
+	int stop_fd;
+	pthread_t thread;
+	bool running;
+};
+
+/* One round: 0 when a configuration was taken. */
+int lb_link_round(struct lb_link *link);
+int lb_link_start(struct lb_process *p, const char *config_url, const char *identity_folder, struct lb_link *ret_link);
+void lb_link_stop(struct lb_link *link);

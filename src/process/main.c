@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* lifeboat-process: takes segments from agents, keeps them safe, brings them into the vault. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/notify.h"
+#include "process/api.h"
+#include "process/link.h"
+#include "process/settings.h"
+#include "process/upload.h"
+
+#define EXIT_USAGE 2
+
+struct daemon {
+	struct lb_settings settings;
+	struct lb_process *process;
+	struct lb_http_server *server;
+	struct lb_upload_pool pool;
+	struct lb_link link;
+	bool uploading, linked;
+};
+
+static void usage(FILE *out)
+{
+	fputs("usage: lifeboat-process [--config FILE] [--check] [--verbose] [--version]\n"
+	      "  --config FILE  settings (" LB_SETTINGS_PATH ")\n"
+	      "  --check        read the settings, say whether they are right, and exit\n"
+	      "  --verbose      log more\n",
+	      out);
+}
+
+/* Keys are in our memory: neither core dumps nor debuggers get at it. */
+static int protect_memory(void)
+{
+	const struct rlimit none = {0, 0};
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
+		return lb_fail(-errno, "can't switch core dumps off: %s", strerror(errno));
+	return 0;
+}
+
+static bool peer_allowed(void *arg, const struct lb_http_peer *peer)
+{
+	/* handlers look at the certificate again, with better words */
+	(void)arg;
+	return peer->role == LB_ROLE_MACHINE;
+}
+
+static int start_server(struct daemon *d)
+{
+	const struct lb_http_server_options options = {
+		.address = d->settings.address,
+		.port = (uint16_t)d->settings.port,
+		.identity_folder = d->settings.identity_folder,
+		.routes = lb_process_routes,
+		.n_routes = lb_process_routes_n,
+		.arg = d->process,
+		.connections_max = LB_PROCESS_MACHINES_MAX,
+		.body_bytes_total_max = d->settings.memory_bytes_max / 2,
+		.peer_allowed = peer_allowed,
+	};
+
+	return lb_http_server_start(&options, &d->server);
+}
+
+static int start(struct daemon *d)
+{
+	const struct lb_process_options options = {
+		.cache_folder = d->settings.cache_folder,
+		.cache_bytes_max = d->settings.cache_bytes_max,
+		.vault_url = d->settings.vault,
+		.seal_bytes_max = d->settings.memory_bytes_max / 2,
+	};
+	int r;
+
+	r = lb_process_new(lb_env_real(), &options, &d->process);
+	if (r < 0)
+		return r;
+	r = lb_upload_start(d->process, (unsigned int)d->settings.uploads_max, &d->pool);
+	if (r < 0)
+		return r;
+	d->uploading = true;
+	r = start_server(d);
+	if (r < 0)
+		return r;
+	r = lb_link_start(d->process, d->settings.config_url, d->settings.identity_folder, &d->link);
+	d->linked = r == 0;
+	return r;
+}
+
+static void stop(struct daemon *d)
+{
+	if (d->linked)
+		lb_link_stop(&d->link);
+	if (d->server != NULL)
+		lb_http_server_stop(d->server);
+	if (d->uploading)
+		lb_upload_stop(&d->pool);
+	if (d->process != NULL)
+		lb_process_free(d->process);
+	lb_settings_free(&d->settings);
+}
+
+static int serve(struct daemon *d)
+{
+	sigset_t ends;
+	int signal_number, r;
+
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGINT);
+	/* before any thread is made, so that all inherit it */
+	pthread_sigmask(SIG_BLOCK, &ends, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r = start(d);
+	if (r < 0)
+		return r;
+	lb_info("ready on %s, port %u", d->settings.address, lb_http_server_port(d->server));
+	if (lb_notify("READY=1") < 0)
+		lb_warning("%s", lb_err_text());
+	sigwait(&ends, &signal_number);
+	lb_info("ends by signal %d", signal_number);
+	if (lb_notify("STOPPING=1") < 0)
+		lb_warning("%s", lb_err_text());
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'}, {"verbose", no_argument, NULL, 'v'},
+		{"version", no_argument, NULL, 'V'},	  {"help", no_argument, NULL, 'h'},  {0}};
+	const char *path = LB_SETTINGS_PATH;
+	enum lb_log_level level = LB_LOG_INFO;
+	struct daemon d = {0};
+	bool check = false;
+	int c, r;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			path = optarg;
+			break;
+		case 'k':
+			check = true;
+			break;
+		case 'v':
+			level = LB_LOG_DEBUG;
+			break;
+		case 'V':
+			puts("lifeboat-process " LB_VERSION);
+			return EXIT_SUCCESS;
+		case 'h':
+			usage(stdout);
+			return EXIT_SUCCESS;
+		default:
+			usage(stderr);
+			return EXIT_USAGE;
+		}
+	}
+	lb_log_init("lifeboat-process", level);
+	r = optind < argc ? lb_fail(-EINVAL, "unexpected argument \"%s\"", argv[optind]) : protect_memory();
+	if (r == 0)
+		r = lb_settings_read(lb_env_real(), path, &d.settings);
+	if (r == 0 && check)
+		puts("the settings are right");
+	if (r == 0 && !check)
+		r = serve(&d);
+	if (r < 0)
+		lb_error("%s", lb_err_text());
+	stop(&d);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
