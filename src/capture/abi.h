@@ -130,4 +130,5 @@ enum lb_capture_fault {
 	LB_FAULT_IGNORE_INFLIGHT = 1 << 6,   /* rule 5: chunks are read while writes to them are in flight */
 	LB_FAULT_POINT_BEFORE_SAMPLE = 1 << 7, /* rule 6: the first point doesn't wait for the scan (the agent's) */
 	LB_FAULT_DROP_WRITE = 1 << 8,	     /* one write vanishes: the oracle must see it; clears itself */
+	LB_FAULT_SLOW = 1 << 9,		     /* no rule: the program dawdles after it looked at the mode */
 };

@@ -46,6 +46,35 @@ static __always_inline int dropped(struct lb_capture_control *c)
 	return __sync_val_compare_and_swap(&c->faults, faults, faults & ~LB_FAULT_DROP_WRITE) == faults;
 }
 
+/* In debt: what the mode said when the request came counts, also when a new generation began since; the grace waits for us. */
+static __always_inline int mark_only(struct lb_capture_control *c, __u32 id, __u64 offset, __u32 length)
+{
+	struct lb_capture_disk_slot *slot = lb_slot(c, id);
+
+	__sync_fetch_and_add(&slot->lost_bytes, length);
+	__sync_fetch_and_add(&slot->lost_requests, 1);
+	if (!lb_faulty(c, LB_FAULT_NO_MARK))
+		lb_mark_range(id, offset, length);
+	return 0;
+}
+
+#ifdef LB_FAULT_INJECTION
+#define LB_SLOW_NS 200000000ULL
+
+static long dawdle_step(__u32 i, void *until)
+{
+	return bpf_ktime_get_ns() >= *(__u64 *)until;
+}
+
+static __noinline int dawdle(void)
+{
+	__u64 until = bpf_ktime_get_ns() + LB_SLOW_NS;
+
+	bpf_loop(1u << 23, dawdle_step, &until, 0);
+	return 0;
+}
+#endif
+
 /* Takes one range in the mode that stands now. Rule 1: the in-flight counter first, then the mode. */
 __noinline int take_range(__u32 id, __u64 offset, __u32 length, __u64 bio, __u32 how)
 {
@@ -60,12 +89,16 @@ __noinline int take_range(__u32 id, __u64 offset, __u32 length, __u64 bio, __u32
 	lb_flight_range(id, offset, length, 0);
 	__u64 word = *(volatile __u64 *)&c->word;
 	r.generation = word >> 32;
+#ifdef LB_FAULT_INJECTION
+	if (lb_faulty(c, LB_FAULT_SLOW))
+		dawdle();
+#endif
 	if ((__u32)word == LB_CAPTURE_OFF)
 		return 0;
 	if (length > slot->size_bytes || offset > slot->size_bytes - length)
 		return lb_lose(id, offset, length, LB_REASON_OUT_OF_RANGE);
 	if ((__u32)word != LB_CAPTURE_RUNNING)
-		return lb_lose(id, offset, length, LB_REASONS);
+		return mark_only(c, id, offset, length);
 	if (dropped(c))
 		return 0;
 	reason = bio != 0 ? lb_record_data(&r, bio, how) : lb_record_zero(&r);
