@@ -138,15 +138,17 @@ static void neighbouring_writes_become_one_extent_and_other_kinds_and_disks_do_n
 
 	(void)state;
 	fill_random(data, sizeof(data));
+	add(b, 2, LB_HRL_CAPTURED, 3584, 512, data);
 	add(b, 1, LB_HRL_CAPTURED, 3072, 512, data);
 	add(b, 0, LB_HRL_SCANNED, 2048, 1024, data);
 	add(b, 0, LB_HRL_CAPTURED, 1024, 1024, data);
 	add(b, 0, LB_HRL_CAPTURED, 0, 1024, data);
 	s = finish(b, &out);
-	assert_extent_count(s, 3);
+	assert_extent_count(s, 4);
 	assert_extent(s, 0, 0, LB_HRL_CAPTURED, 0, 2048);
 	assert_extent(s, 1, 0, LB_HRL_SCANNED, 2048, 1024);
 	assert_extent(s, 2, 1, LB_HRL_CAPTURED, 3072, 512);
+	assert_extent(s, 3, 2, LB_HRL_CAPTURED, 3584, 512);
 }
 
 static void blocks_of_zeroes_become_extents_without_data(void **state)
@@ -393,6 +395,7 @@ static const struct lie lies[] = {
 	{LB_HRL_AT_EXTENTS, 4, UINT32_MAX, "above the limit"},
 	{LB_HRL_AT_FRAMES, 4, UINT32_MAX, "frames"},
 	{LB_HRL_AT_FRAMES, 4, 2, "contradict"},
+	{LB_HRL_AT_FRAMES, 4, 5, "can't have 5 frames"},
 	{LB_HRL_AT_DATA_BYTES, 8, UINT64_MAX - 511, "can't hold"},
 	{LB_HRL_AT_DATA_BYTES, 8, 0, "can't hold"},
 	{LB_HRL_AT_ZERO_1 + 50, 1, 1, "reserved"},
@@ -464,6 +467,46 @@ static void a_plain_segment_that_breaks_a_rule_is_refused_by_that_rule(void **st
 	}
 }
 
+static void bytes_of_a_frame_that_no_extent_takes_are_refused(void **state)
+{
+	static const struct lie no_data[] = {{EXTENT(3, KIND), 1, LB_HRL_CAPTURED_ZERO, NULL},
+					     {EXTENT(3, FRAME_OFFSET), 4, 0, NULL}};
+	_cleanup_buf_ struct lb_buf out = OUT;
+	struct lb_hrl_segment *s = NULL;
+
+	(void)state;
+	sample(&out);
+	tell_lie(&out, &no_data[0]);
+	tell_lie(&out, &no_data[1]);
+	assert_int_equal(lb_hrl_open_plain(out.data, out.size_bytes, &s), -EBADMSG);
+	assert_non_null(strstr(lb_err_text(), "unused"));
+}
+
+static void a_segment_of_more_disks_than_the_limit_is_refused(void **state)
+{
+	_cleanup_builder_ struct lb_hrl_builder *b = new_builder();
+	_cleanup_buf_ struct lb_buf out = OUT;
+	struct lie last = {.size_bytes = 2};
+	struct lb_hrl_segment *s = NULL;
+	struct lb_digest digest;
+
+	(void)state;
+	for (uint64_t i = 0; i <= LB_HRL_DISKS_MAX; i++)
+		add(b, 0, LB_HRL_CAPTURED_ZERO, i * 4096, 512, NULL);
+	assert_int_equal(lb_hrl_builder_finish(b, &header, &out, &digest), 0);
+	for (size_t i = 0; i <= LB_HRL_DISKS_MAX; i++) {
+		last.at = EXTENT(i, DISK);
+		last.value = i * 3;
+		tell_lie(&out, &last);
+	}
+	assert_int_equal(lb_hrl_open_plain(out.data, out.size_bytes, &s), -EBADMSG);
+	assert_non_null(strstr(lb_err_text(), "limit"));
+	last.value -= 3; /* on the disk before: as many as may be */
+	tell_lie(&out, &last);
+	assert_int_equal(lb_hrl_open_plain(out.data, out.size_bytes, &s), 0);
+	lb_hrl_segment_free(s);
+}
+
 static void captured_extents_that_overlap_are_refused(void **state)
 {
 	static const struct lie overlap = {EXTENT(0, LENGTH), 4, 8192, "overlaps"};
@@ -498,6 +541,8 @@ int main(void)
 		cmocka_unit_test(every_shortened_or_lengthened_plain_segment_is_refused),
 		cmocka_unit_test(every_flipped_bit_of_a_plain_segment_is_refused),
 		cmocka_unit_test(a_plain_segment_that_breaks_a_rule_is_refused_by_that_rule),
+		cmocka_unit_test(bytes_of_a_frame_that_no_extent_takes_are_refused),
+		cmocka_unit_test(a_segment_of_more_disks_than_the_limit_is_refused),
 		cmocka_unit_test(captured_extents_that_overlap_are_refused),
 	};
 

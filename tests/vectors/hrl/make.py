@@ -95,14 +95,14 @@ def find_zero_blocks(seen):
                 seen[b] = (seen[b][0] + 1, None)
 
 
-def pack(writes):
+def pack(writes, frame_bytes_max):
     """Extents [offset, length, frame, frame offset, disk, kind] and frames."""
     seen, extents, frames = sectors_of(writes), [], []
     find_zero_blocks(seen)
     for (disk, offset), (kind, data) in sorted(seen.items()):
         frame = frame_offset = 0
         if data:
-            if not frames or len(frames[-1]) == FRAME:
+            if not frames or len(frames[-1]) == frame_bytes_max:
                 frames.append(b"")
             frame, frame_offset = len(frames) - 1, len(frames[-1])
             frames[-1] += data
@@ -128,10 +128,10 @@ def storage_header(form, codec, index_stored, total, receipt_ns, digest, salt):
     return (struct.pack("<BBxxIQq", form, codec, index_stored, total, receipt_ns) + digest + salt).ljust(256, b"\0")
 
 
-def make(name, description, head, writes, level):
+def make(name, description, head, writes, level, frame_bytes_max=FRAME):
     machine_key, salt = hashlib.sha256(b"key of " + name.encode()).digest(), hashlib.md5(name.encode()).digest()
     receipt_ns = 1767225605123456789
-    extents, frames = pack(writes)
+    extents, frames = pack(writes, frame_bytes_max)
     canonical = canonical_header(head, extents, frames)
     index = b"".join(struct.pack("<QIIIHBx", *e) for e in extents)
     index += b"".join(struct.pack("<I", len(f)) + frame_hash(f) for f in frames)
@@ -155,6 +155,8 @@ def make(name, description, head, writes, level):
     vector = {"description": description, "header": head, "writes": writes, "plain": plain.hex(),
               "digest": digest.hex(), "machine_key": machine_key.hex(), "salt": salt.hex(), "receipt_ns": receipt_ns,
               "zstd_level": level, "sealed": sealed.hex()}
+    if frame_bytes_max != FRAME:
+        vector["frame_bytes_max"] = frame_bytes_max
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".json"), "w") as f:
         f.write(json.dumps(vector, indent=1) + "\n")
 
@@ -188,3 +190,5 @@ make("overlaps", "two disks, all kinds, later writes over earlier ones; nothing 
          zero(1, "scanned_zero", 0, 8192)], 0)
 make("compressed", "one frame and an index that zstd makes smaller", dict(HEAD, flags=["point", "mark_app"], seq=43), [
     data(0, "captured", i * 16384, 512, "%02x" % (i + 1)) for i in range(6)], 1)
+make("frames", "several frames, smaller than our builder makes them", dict(HEAD, flags=["last"], seq=44), [
+    data(7, "captured", 0, 2560, "0102030405060708090a0b"), data(7, "scanned", 2560, 512, "99")], 0, 1024)
