@@ -18,7 +18,8 @@
  */
 static uint64_t extents_worst(uint64_t n_ops, uint64_t data_bytes, uint64_t zero_splits)
 {
-	return 2 * n_ops + 2 * (data_bytes / LB_HRL_ZERO_BLOCK_BYTES) + data_bytes / LB_HRL_FRAME_BYTES_MAX + zero_splits;
+	return 2 * n_ops + 2 * (data_bytes / LB_HRL_ZERO_BLOCK_BYTES) + data_bytes / LB_HRL_FRAME_BYTES_MAX +
+	       zero_splits;
 }
 
 int lb_hrl_array_grow(void *array, uint32_t n, uint32_t n_max, size_t size_bytes, uint32_t *room)
@@ -43,8 +44,8 @@ int lb_hrl_builder_new(size_t data_bytes_max, struct lb_hrl_builder **ret_builde
 	struct lb_hrl_builder *b;
 
 	if (data_bytes_max == 0 || data_bytes_max > LB_HRL_DATA_BYTES_MAX)
-		return lb_fail(-EINVAL, "a segment of %zu bytes of data is not possible; the limit is %u", data_bytes_max,
-			       LB_HRL_DATA_BYTES_MAX);
+		return lb_fail(-EINVAL, "a segment of %zu bytes of data is not possible; the limit is %u",
+			       data_bytes_max, LB_HRL_DATA_BYTES_MAX);
 	b = calloc(1, sizeof(*b));
 	if (b == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a segment builder");
@@ -62,7 +63,8 @@ void lb_hrl_builder_free(struct lb_hrl_builder *b)
 	free(b);
 }
 
-static int check_add(uint16_t disk, enum lb_hrl_kind kind, uint64_t offset_bytes, uint64_t length_bytes, const void *data)
+static int check_add(uint16_t disk, enum lb_hrl_kind kind, uint64_t offset_bytes, uint64_t length_bytes,
+		     const void *data)
 {
 	if (kind < LB_HRL_CAPTURED || kind > LB_HRL_SCANNED_ZERO)
 		return lb_fail(-EINVAL, "extent kind %d is unknown", (int)kind);
@@ -70,8 +72,8 @@ static int check_add(uint16_t disk, enum lb_hrl_kind kind, uint64_t offset_bytes
 		return lb_fail(-EINVAL, "an extent of data needs its bytes, one of zeroes has none");
 	if (length_bytes == 0 || (offset_bytes | length_bytes) % LB_HRL_SECTOR_BYTES != 0 ||
 	    offset_bytes > (uint64_t)LB_HRL_OFFSET_BYTES_MAX || length_bytes > LB_HRL_OFFSET_BYTES_MAX - offset_bytes)
-		return lb_fail(-EINVAL, "%" PRIu64 " bytes at %" PRIu64 " of disk %u are not whole sectors of a disk", length_bytes,
-			       offset_bytes, disk);
+		return lb_fail(-EINVAL, "%" PRIu64 " bytes at %" PRIu64 " of disk %u are not whole sectors of a disk",
+			       length_bytes, offset_bytes, disk);
 	return 0;
 }
 
@@ -96,16 +98,22 @@ int lb_hrl_builder_add(struct lb_hrl_builder *b, uint16_t disk, enum lb_hrl_kind
 	if (r < 0)
 		return r;
 	if (data_bytes > b->data_bytes_max - b->data_bytes ||
-	    extents_worst(b->n_ops + 1, b->data_bytes + data_bytes, b->zero_splits + zero_splits) > LB_HRL_EXTENTS_MAX ||
+	    extents_worst(b->n_ops + 1, b->data_bytes + data_bytes, b->zero_splits + zero_splits) >
+		LB_HRL_EXTENTS_MAX ||
 	    (!known && b->n_disks == LB_HRL_DISKS_MAX))
-		return lb_fail(-EMSGSIZE, "%" PRIu64 " bytes more don't fit this segment; they belong to the next", length_bytes);
+		return lb_fail(-EMSGSIZE, "%" PRIu64 " bytes more don't fit this segment; they belong to the next",
+			       length_bytes);
 	r = lb_hrl_array_grow(&b->ops, b->n_ops, LB_HRL_EXTENTS_MAX / 2, sizeof(*b->ops), &b->room_ops);
 	if (r < 0)
 		return r;
 	if (!known)
 		b->disks[b->n_disks++] = disk;
-	b->ops[b->n_ops] = (struct lb_hrl_op){.offset_bytes = offset_bytes, .length_bytes = length_bytes, .data = data,
-					      .number = b->n_ops, .disk = disk, .kind = (uint8_t)kind};
+	b->ops[b->n_ops] = (struct lb_hrl_op){.offset_bytes = offset_bytes,
+					      .length_bytes = length_bytes,
+					      .data = data,
+					      .number = b->n_ops,
+					      .disk = disk,
+					      .kind = (uint8_t)kind};
 	b->n_ops++;
 	b->data_bytes += data_bytes;
 	b->zero_splits += zero_splits;

@@ -69,8 +69,9 @@ static int check_identity(const uint8_t *in)
 	if (memcmp(in, LB_HRL_MAGIC, LB_HRL_MAGIC_BYTES) != 0)
 		return lb_fail(-EBADMSG, "these bytes are no .hrl segment: the magic differs");
 	if (version != LB_HRL_VERSION)
-		return lb_fail(-EBADMSG, "the segment's format version is %u and this program reads %d; upgrade Lifeboat", version,
-			       LB_HRL_VERSION);
+		return lb_fail(-EBADMSG,
+			       "the segment's format version is %u and this program reads %d; upgrade Lifeboat",
+			       version, LB_HRL_VERSION);
 	if (!all_zero(in + LB_HRL_AT_ZERO_1, LB_HRL_CANONICAL_BYTES - LB_HRL_AT_ZERO_1) ||
 	    !all_zero(in + LB_HRL_AT_ZERO_2, LB_HRL_AT_INDEX_STORED - LB_HRL_AT_ZERO_2) ||
 	    !all_zero(in + LB_HRL_AT_ZERO_3, LB_HRL_HEADER_BYTES - LB_HRL_AT_ZERO_3))
@@ -97,14 +98,16 @@ static void decode_header(const uint8_t *in, struct lb_hrl_header *h)
 static int check_counts(const struct lb_hrl_head *head)
 {
 	if (head->n_extents > LB_HRL_EXTENTS_MAX)
-		return lb_fail(-EBADMSG, "a segment of %u extents is above the limit of %u", head->n_extents, LB_HRL_EXTENTS_MAX);
+		return lb_fail(-EBADMSG, "a segment of %u extents is above the limit of %u", head->n_extents,
+			       LB_HRL_EXTENTS_MAX);
 	if (head->n_frames > LB_HRL_FRAMES_MAX || head->n_frames > head->n_extents)
-		return lb_fail(-EBADMSG, "a segment of %u extents can't have %u frames; the limit is %u", head->n_extents,
-			       head->n_frames, LB_HRL_FRAMES_MAX);
+		return lb_fail(-EBADMSG, "a segment of %u extents can't have %u frames; the limit is %u",
+			       head->n_extents, head->n_frames, LB_HRL_FRAMES_MAX);
 	if (head->data_bytes > LB_HRL_DATA_BYTES_MAX ||
 	    head->data_bytes < (uint64_t)head->n_frames * LB_HRL_SECTOR_BYTES ||
 	    head->data_bytes > (uint64_t)head->n_frames * LB_HRL_FRAME_BYTES_MAX)
-		return lb_fail(-EBADMSG, "%u frames can't hold %" PRIu64 " bytes of data", head->n_frames, head->data_bytes);
+		return lb_fail(-EBADMSG, "%u frames can't hold %" PRIu64 " bytes of data", head->n_frames,
+			       head->data_bytes);
 	return 0;
 }
 
@@ -127,17 +130,20 @@ static int check_sealed_sizes(const struct lb_hrl_head *head)
 	uint64_t stored_bytes = head->index_stored_bytes, frames_bytes;
 
 	if (head->index_codec == LB_HRL_CODEC_NONE && stored_bytes != index_bytes + LB_TAG_BYTES)
-		return lb_fail(-EBADMSG, "a sealed index of %" PRIu64 " bytes can't rest in %" PRIu64, index_bytes, stored_bytes);
+		return lb_fail(-EBADMSG, "a sealed index of %" PRIu64 " bytes can't rest in %" PRIu64, index_bytes,
+			       stored_bytes);
 	if (head->index_codec == LB_HRL_CODEC_ZSTD &&
 	    (stored_bytes <= LB_TAG_BYTES || stored_bytes >= index_bytes + LB_TAG_BYTES))
 		return lb_fail(-EBADMSG, "a compressed index of %" PRIu64 " bytes can't rest in %" PRIu64, index_bytes,
 			       stored_bytes);
 	if (head->total_bytes < LB_HRL_HEADER_BYTES + stored_bytes || head->total_bytes > LB_HRL_SEGMENT_BYTES_MAX)
-		return lb_fail(-EBADMSG, "a sealed segment of %" PRIu64 " bytes is shorter than its head or above the limit",
+		return lb_fail(-EBADMSG,
+			       "a sealed segment of %" PRIu64 " bytes is shorter than its head or above the limit",
 			       head->total_bytes);
 	frames_bytes = head->total_bytes - LB_HRL_HEADER_BYTES - stored_bytes;
 	if (frames_bytes < tags_bytes + head->n_frames || frames_bytes > tags_bytes + head->data_bytes)
-		return lb_fail(-EBADMSG, "%u sealed frames can't rest in %" PRIu64 " bytes", head->n_frames, frames_bytes);
+		return lb_fail(-EBADMSG, "%u sealed frames can't rest in %" PRIu64 " bytes", head->n_frames,
+			       frames_bytes);
 	return 0;
 }
 

@@ -64,7 +64,8 @@ static int frames_decode(struct lb_hrl_segment *s, const uint8_t *in)
 
 		f->raw_bytes = lb_get_le32(in + LB_HRL_FRAME_AT_RAW);
 		memcpy(f->hash, in + LB_HRL_FRAME_AT_HASH, LB_HRL_HASH_BYTES);
-		if (f->raw_bytes == 0 || f->raw_bytes > LB_HRL_FRAME_BYTES_MAX || f->raw_bytes % LB_HRL_SECTOR_BYTES != 0)
+		if (f->raw_bytes == 0 || f->raw_bytes > LB_HRL_FRAME_BYTES_MAX ||
+		    f->raw_bytes % LB_HRL_SECTOR_BYTES != 0)
 			return lb_fail(-EBADMSG, "frame %u can't have %u raw bytes", i, f->raw_bytes);
 		f->codec = LB_HRL_CODEC_NONE;
 		f->stored_bytes = f->raw_bytes; /* a plain one's; a sealed one's place says otherwise */
@@ -91,8 +92,8 @@ static int places_decode(struct lb_hrl_segment *s, const uint8_t *in)
 		fits = codec == LB_HRL_CODEC_NONE ? f->stored_bytes == plus_tag
 						  : f->stored_bytes > LB_TAG_BYTES && f->stored_bytes < plus_tag;
 		if (codec > LB_HRL_CODEC_ZSTD || in[5] != 0 || in[6] != 0 || in[7] != 0 || !fits)
-			return lb_fail(-EBADMSG, "frame %u of %u raw bytes can't rest in %u with codec %u", i, f->raw_bytes,
-				       f->stored_bytes, codec);
+			return lb_fail(-EBADMSG, "frame %u of %u raw bytes can't rest in %u with codec %u", i,
+				       f->raw_bytes, f->stored_bytes, codec);
 		f->codec = codec;
 		f->offset_bytes = at;
 		at += f->stored_bytes;
@@ -151,8 +152,8 @@ static int check_frame(struct walk *w, const struct lb_hrl_segment *s, const str
 	}
 	if (w->frame >= s->head.n_frames || e->frame != w->frame || e->frame_offset_bytes != w->frame_offset_bytes ||
 	    e->length_bytes > s->frames[w->frame].raw_bytes - w->frame_offset_bytes)
-		return lb_fail(-EBADMSG, "%u bytes at %u of frame %u aren't its own", e->length_bytes, e->frame_offset_bytes,
-			       e->frame);
+		return lb_fail(-EBADMSG, "%u bytes at %u of frame %u aren't its own", e->length_bytes,
+			       e->frame_offset_bytes, e->frame);
 	w->frame_offset_bytes += e->length_bytes;
 	if (w->frame_offset_bytes == s->frames[w->frame].raw_bytes) {
 		w->frame++;

@@ -17,44 +17,44 @@
 /* header, first half: canonical */
 #define LB_HRL_MAGIC "\x89HRL\r\n\x1a\n"
 #define LB_HRL_MAGIC_BYTES 8
-#define LB_HRL_AT_VERSION 8	 /* u32 */
-#define LB_HRL_AT_FLAGS 12	 /* u32 */
-#define LB_HRL_AT_VAULT 16	 /* 16 bytes */
-#define LB_HRL_AT_MACHINE 32	 /* 16 bytes */
-#define LB_HRL_AT_INSTANCE 48	 /* 16 bytes */
-#define LB_HRL_AT_EPOCH 64	 /* u64 */
-#define LB_HRL_AT_SEQ 72	 /* u64 */
-#define LB_HRL_AT_RING_CUT 80	 /* u64 */
-#define LB_HRL_AT_SCAN_CURSOR 88 /* u64 */
-#define LB_HRL_AT_TIME_FIRST 96	 /* i64, ns */
-#define LB_HRL_AT_TIME_LAST 104	 /* i64, ns */
+#define LB_HRL_AT_VERSION 8       /* u32 */
+#define LB_HRL_AT_FLAGS 12        /* u32 */
+#define LB_HRL_AT_VAULT 16        /* 16 bytes */
+#define LB_HRL_AT_MACHINE 32      /* 16 bytes */
+#define LB_HRL_AT_INSTANCE 48     /* 16 bytes */
+#define LB_HRL_AT_EPOCH 64        /* u64 */
+#define LB_HRL_AT_SEQ 72          /* u64 */
+#define LB_HRL_AT_RING_CUT 80     /* u64 */
+#define LB_HRL_AT_SCAN_CURSOR 88  /* u64 */
+#define LB_HRL_AT_TIME_FIRST 96   /* i64, ns */
+#define LB_HRL_AT_TIME_LAST 104   /* i64, ns */
 #define LB_HRL_AT_PREV_DIGEST 112 /* 32 bytes */
-#define LB_HRL_AT_EXTENTS 144	 /* u32 */
-#define LB_HRL_AT_FRAMES 148	 /* u32 */
-#define LB_HRL_AT_DATA_BYTES 152 /* u64: raw bytes of all frames */
-#define LB_HRL_AT_ZERO_1 160	 /* up to the canonical end */
+#define LB_HRL_AT_EXTENTS 144     /* u32 */
+#define LB_HRL_AT_FRAMES 148      /* u32 */
+#define LB_HRL_AT_DATA_BYTES 152  /* u64: raw bytes of all frames */
+#define LB_HRL_AT_ZERO_1 160      /* up to the canonical end */
 #define LB_HRL_CANONICAL_BYTES 256
 
 /* header, second half: how it is stored */
-#define LB_HRL_AT_FORM 256	   /* u8 */
+#define LB_HRL_AT_FORM 256         /* u8 */
 #define LB_HRL_AT_INDEX_CODEC 257  /* u8 */
-#define LB_HRL_AT_ZERO_2 258	   /* 2 bytes */
+#define LB_HRL_AT_ZERO_2 258       /* 2 bytes */
 #define LB_HRL_AT_INDEX_STORED 260 /* u32: bytes of the index as it rests, tag included */
-#define LB_HRL_AT_TOTAL 264	   /* u64: bytes of the whole segment */
-#define LB_HRL_AT_RECEIPT 272	   /* i64, ns; 0 when plain */
-#define LB_HRL_AT_DIGEST 280	   /* 32 bytes */
-#define LB_HRL_AT_SALT 312	   /* 16 bytes; zero when plain */
-#define LB_HRL_AT_ZERO_3 328	   /* up to the end of the header */
+#define LB_HRL_AT_TOTAL 264        /* u64: bytes of the whole segment */
+#define LB_HRL_AT_RECEIPT 272      /* i64, ns; 0 when plain */
+#define LB_HRL_AT_DIGEST 280       /* 32 bytes */
+#define LB_HRL_AT_SALT 312         /* 16 bytes; zero when plain */
+#define LB_HRL_AT_ZERO_3 328       /* up to the end of the header */
 
 /* an extent of the index */
 #define LB_HRL_EXTENT_BYTES 24
-#define LB_HRL_EXTENT_AT_OFFSET 0	 /* u64 */
-#define LB_HRL_EXTENT_AT_LENGTH 8	 /* u32 */
-#define LB_HRL_EXTENT_AT_FRAME 12	 /* u32 */
+#define LB_HRL_EXTENT_AT_OFFSET 0        /* u64 */
+#define LB_HRL_EXTENT_AT_LENGTH 8        /* u32 */
+#define LB_HRL_EXTENT_AT_FRAME 12        /* u32 */
 #define LB_HRL_EXTENT_AT_FRAME_OFFSET 16 /* u32 */
-#define LB_HRL_EXTENT_AT_DISK 20	 /* u16 */
-#define LB_HRL_EXTENT_AT_KIND 22	 /* u8 */
-#define LB_HRL_EXTENT_AT_ZERO 23	 /* u8 */
+#define LB_HRL_EXTENT_AT_DISK 20         /* u16 */
+#define LB_HRL_EXTENT_AT_KIND 22         /* u8 */
+#define LB_HRL_EXTENT_AT_ZERO 23         /* u8 */
 
 /* a frame of the canonical index, after the extents */
 #define LB_HRL_FRAME_BYTES 20
@@ -65,8 +65,8 @@
 /* a frame's place, after the frames; only in a sealed index */
 #define LB_HRL_PLACE_BYTES 8
 #define LB_HRL_PLACE_AT_STORED 0 /* u32: bytes as they rest, tag included */
-#define LB_HRL_PLACE_AT_CODEC 4	 /* u8 */
-#define LB_HRL_PLACE_AT_ZERO 5	 /* 3 bytes */
+#define LB_HRL_PLACE_AT_CODEC 4  /* u8 */
+#define LB_HRL_PLACE_AT_ZERO 5   /* 3 bytes */
 
 #define LB_HRL_ZERO_BLOCK_BYTES 4096 /* aligned blocks of zeroes are told from data by the builder */
 #define LB_HRL_SEAL_INFO "lifeboat hrl seal v1"

@@ -21,7 +21,8 @@ static bool is_zero_block(const uint8_t *p)
 {
 	static const uint8_t zero[16];
 
-	return memcmp(p, zero, sizeof(zero)) == 0 && memcmp(p, p + sizeof(zero), LB_HRL_ZERO_BLOCK_BYTES - sizeof(zero)) == 0;
+	return memcmp(p, zero, sizeof(zero)) == 0 &&
+	       memcmp(p, p + sizeof(zero), LB_HRL_ZERO_BLOCK_BYTES - sizeof(zero)) == 0;
 }
 
 static int flush_extent(struct pack *p)
@@ -173,8 +174,11 @@ static int write_frames(struct pack *p, uint32_t n_frames)
 static int write_header(const struct pack *p, const struct lb_hrl_header *header, uint32_t n_frames, uint8_t *at,
 			struct lb_digest *ret_digest)
 {
-	struct lb_hrl_head head = {.header = *header, .form = LB_HRL_PLAIN, .n_extents = p->n_extents,
-				   .n_frames = n_frames, .data_bytes = p->data_bytes};
+	struct lb_hrl_head head = {.header = *header,
+				   .form = LB_HRL_PLAIN,
+				   .n_extents = p->n_extents,
+				   .n_frames = n_frames,
+				   .data_bytes = p->data_bytes};
 	struct lb_digest digest;
 	int r;
 

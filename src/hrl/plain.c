@@ -47,8 +47,8 @@ int lb_hrl_open_plain(const void *data, size_t size_bytes, struct lb_hrl_segment
 	if (head.form != LB_HRL_PLAIN)
 		return lb_fail(-EBADMSG, "a plain segment was expected and this one is sealed");
 	if (head.total_bytes != size_bytes)
-		return lb_fail(-EBADMSG, "the segment's header says %" PRIu64 " bytes and there are %zu", head.total_bytes,
-			       size_bytes);
+		return lb_fail(-EBADMSG, "the segment's header says %" PRIu64 " bytes and there are %zu",
+			       head.total_bytes, size_bytes);
 	s = calloc(1, sizeof(*s));
 	if (s == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a segment");

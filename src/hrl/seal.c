@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Seals a plain segment: each frame and the index compressed if that helps, and sealed under a key of this seal alone. */
+/* Seals a plain segment: each frame and the index compressed if that helps, and sealed under a key of this seal alone.
+ */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -66,7 +67,8 @@ static size_t compress(const struct seal *s, const void *in, size_t size_bytes, 
 }
 
 /* Seals one frame into `out` and describes its place; returns what it takes or an error. */
-static int seal_frame(const struct seal *s, const struct lb_hrl_segment *plain, uint32_t frame, uint8_t *out, uint8_t *place)
+static int seal_frame(const struct seal *s, const struct lb_hrl_segment *plain, uint32_t frame, uint8_t *out,
+		      uint8_t *place)
 {
 	const struct lb_hrl_frame *f = &plain->frames[frame];
 	const uint8_t *from = plain->plain + f->offset_bytes;
@@ -128,7 +130,8 @@ static int seal_all(const struct seal *s, const struct lb_hrl_segment *plain, st
 		return lb_fail(-ENOMEM, "out of memory for an index of %zu bytes", index_bytes);
 	memcpy(index, plain->plain + LB_HRL_HEADER_BYTES, canonical_bytes);
 	for (uint32_t i = 0; i < head->n_frames; i++) {
-		int n = seal_frame(s, plain, i, frames + frames_bytes, index + canonical_bytes + i * LB_HRL_PLACE_BYTES);
+		int n =
+		    seal_frame(s, plain, i, frames + frames_bytes, index + canonical_bytes + i * LB_HRL_PLACE_BYTES);
 
 		if (n < 0)
 			return n;
@@ -148,12 +151,13 @@ int lb_hrl_seal(const struct lb_hrl_segment *plain, const struct lb_key *machine
 	int r;
 
 	if (plain->plain == NULL || zstd_level < 0 || zstd_level > LB_HRL_ZSTD_LEVEL_MAX)
-		return lb_fail(-EINVAL, "only plain segments can be sealed, at compression levels 0 to %d", LB_HRL_ZSTD_LEVEL_MAX);
+		return lb_fail(-EINVAL, "only plain segments can be sealed, at compression levels 0 to %d",
+			       LB_HRL_ZSTD_LEVEL_MAX);
 	head.form = LB_HRL_SEALED;
 	head.header.receipt_ns = receipt_ns;
 	memcpy(head.salt, salt, LB_SALT_BYTES);
-	most_bytes = LB_HRL_HEADER_BYTES + (size_t)lb_hrl_index_sealed_bytes(&head) + LB_TAG_BYTES + (size_t)head.data_bytes +
-		     (size_t)head.n_frames * LB_TAG_BYTES;
+	most_bytes = LB_HRL_HEADER_BYTES + (size_t)lb_hrl_index_sealed_bytes(&head) + LB_TAG_BYTES +
+		     (size_t)head.data_bytes + (size_t)head.n_frames * LB_TAG_BYTES;
 	assert(most_bytes <= LB_HRL_SEGMENT_BYTES_MAX);
 	r = lb_buf_reserve(out, most_bytes);
 	if (r < 0)

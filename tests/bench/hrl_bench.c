@@ -83,7 +83,8 @@ static void bench_build(const uint8_t *ring, uint32_t write_bytes, bool sequenti
 	lb_buf_free(&out);
 }
 
-static void open_all(const struct lb_key *key, const struct lb_hrl_header *header, const struct lb_buf *sealed, uint8_t *out)
+static void open_all(const struct lb_key *key, const struct lb_hrl_header *header, const struct lb_buf *sealed,
+		     uint8_t *out)
 {
 	struct lb_hrl_segment *s = NULL;
 	struct lb_hrl_frame_place place;

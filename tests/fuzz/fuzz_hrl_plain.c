@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Plain segments as a hostile agent may send them. Each input is tried as it is, and again with its hashes and its digest
- * made to fit, which takes it past them to the rules behind. What opens must seal and open again to the same.
+ * Plain segments as a hostile agent may send them. Each input is tried as it is, and again with its hashes and its
+ * digest made to fit, which takes it past them to the rules behind. What opens must seal and open again to the same.
  */
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sealed segments: each input is opened as it is, which must fail for want of a key; then it is taken for a header and
- * the plaintext of an index, and sealed with the right key, as a broken or hostile writer that holds it would. Frames are
- * authentic rubbish as well.
+ * the plaintext of an index, and sealed with the right key, as a broken or hostile writer that holds it would. Frames
+ * are authentic rubbish as well.
  */
 #include <string.h>
 
@@ -27,7 +27,8 @@ static void must(int r)
 
 static void try_frames(const struct lb_hrl_segment *s, const uint8_t *noise, size_t noise_bytes)
 {
-	static uint8_t body[LB_HRL_FRAME_BYTES_MAX], stored[LB_HRL_FRAME_BYTES_MAX + LB_TAG_BYTES], raw[LB_HRL_FRAME_BYTES_MAX];
+	static uint8_t body[LB_HRL_FRAME_BYTES_MAX], stored[LB_HRL_FRAME_BYTES_MAX + LB_TAG_BYTES],
+	    raw[LB_HRL_FRAME_BYTES_MAX];
 	uint8_t aad[LB_HRL_FRAME_AAD_BYTES], nonce[LB_NONCE_BYTES];
 
 	for (uint32_t i = 0; i < lb_hrl_frames(s) && i < 4; i++) {

@@ -12,9 +12,17 @@
 
 static const __attribute__((unused)) struct lb_key machine_key = {.bytes = {1, 2, 3}};
 static const __attribute__((unused)) uint8_t salt[LB_SALT_BYTES] = {9, 8, 7};
-static const __attribute__((unused)) struct lb_hrl_header header = {
-	.vault = {{0x11}}, .machine = {{0x22}}, .instance = {{0x33}}, .epoch = 5, .seq = 12, .ring_cut = 4096, .scan_cursor = 6,
-	.time_first_ns = 100, .time_last_ns = 200, .flags = LB_HRL_POINT, .prev_digest = {{0x44}}};
+static const __attribute__((unused)) struct lb_hrl_header header = {.vault = {{0x11}},
+								    .machine = {{0x22}},
+								    .instance = {{0x33}},
+								    .epoch = 5,
+								    .seq = 12,
+								    .ring_cut = 4096,
+								    .scan_cursor = 6,
+								    .time_first_ns = 100,
+								    .time_last_ns = 200,
+								    .flags = LB_HRL_POINT,
+								    .prev_digest = {{0x44}}};
 
 static __attribute__((unused)) uint64_t random_state = 88172645463325252u; /* xorshift: the same run every time */
 
@@ -40,7 +48,8 @@ static inline struct lb_hrl_builder *new_builder(void)
 	return b;
 }
 
-static inline void add(struct lb_hrl_builder *b, uint16_t disk, enum lb_hrl_kind kind, uint64_t offset, uint64_t length, const void *data)
+static inline void add(struct lb_hrl_builder *b, uint16_t disk, enum lb_hrl_kind kind, uint64_t offset, uint64_t length,
+		       const void *data)
 {
 	assert_int_equal(lb_hrl_builder_add(b, disk, kind, offset, length, data), 0);
 }

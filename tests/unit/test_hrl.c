@@ -11,8 +11,8 @@
 /* Building segments, and plain ones from a hostile sender; test_hrl_seal.c has the sealed ones. */
 #include "hrl_help.h"
 
-static void assert_extent(const struct lb_hrl_segment *s, uint32_t i, uint16_t disk, enum lb_hrl_kind kind, uint64_t offset,
-			  uint32_t length)
+static void assert_extent(const struct lb_hrl_segment *s, uint32_t i, uint16_t disk, enum lb_hrl_kind kind,
+			  uint64_t offset, uint32_t length)
 {
 	const struct lb_hrl_extent *e;
 	uint32_t n;
@@ -83,7 +83,8 @@ static void oracle_compare(const struct oracle *expected, const struct oracle *g
 			assert_int_equal(got->captured.set[disk][i], expected->captured.set[disk][i]);
 			assert_int_equal(got->captured.bytes[disk][i], expected->captured.bytes[disk][i]);
 			if (expected->captured.set[disk][i])
-				continue; /* what was captured hides the scan: whether that is carried is the builder's choice */
+				continue; /* what was captured hides the scan: whether that is carried is the builder's
+					     choice */
 			assert_int_equal(got->scanned.set[disk][i], expected->scanned.set[disk][i]);
 			assert_int_equal(got->scanned.bytes[disk][i], expected->scanned.bytes[disk][i]);
 		}
@@ -127,7 +128,8 @@ static void the_last_write_to_a_byte_wins_and_captured_bytes_outrank_scanned_one
 		random_round(b, noise, &oracles[0], &oracles[1]);
 }
 
-/* ---- building ------------------------------------------------------------------------------------------------------ */
+/* ---- building ------------------------------------------------------------------------------------------------------
+ */
 
 static void neighbouring_writes_become_one_extent_and_other_kinds_and_disks_do_not(void **state)
 {
@@ -242,7 +244,8 @@ static void the_most_extents_fit_however_they_overlap(void **state)
 	int r;
 
 	(void)state;
-	/* every scan is cut in two by a captured write in its middle: three extents of two writes, the worst there is */
+	/* every scan is cut in two by a captured write in its middle: three extents of two writes, the worst there is
+	 */
 	do {
 		uint64_t at = (uint64_t)n * 4096;
 
@@ -383,59 +386,59 @@ struct lie {
 	const char *text; /* what the refusal says */
 };
 
-#define EXTENT(i, field) (LB_HRL_HEADER_BYTES + (i) * LB_HRL_EXTENT_BYTES + LB_HRL_EXTENT_AT_##field)
+#define EXTENT(i, field) (LB_HRL_HEADER_BYTES + (i)*LB_HRL_EXTENT_BYTES + LB_HRL_EXTENT_AT_##field)
 #define FRAME_ENTRY(field) (LB_HRL_HEADER_BYTES + 4 * LB_HRL_EXTENT_BYTES + LB_HRL_FRAME_AT_##field)
 
 static const struct lie lies[] = {
-	{0, 1, 'H', "magic"},
-	{LB_HRL_AT_VERSION, 4, 2, "upgrade"},
-	{LB_HRL_AT_FLAGS, 4, 1 << 6, "flags"},
-	{LB_HRL_AT_FLAGS, 4, LB_HRL_HEARTBEAT, "heartbeat"},
-	{LB_HRL_AT_EPOCH, 8, 0, "epoch"},
-	{LB_HRL_AT_EXTENTS, 4, UINT32_MAX, "above the limit"},
-	{LB_HRL_AT_FRAMES, 4, UINT32_MAX, "frames"},
-	{LB_HRL_AT_FRAMES, 4, 2, "contradict"},
-	{LB_HRL_AT_FRAMES, 4, 5, "can't have 5 frames"},
-	{LB_HRL_AT_DATA_BYTES, 8, UINT64_MAX - 511, "can't hold"},
-	{LB_HRL_AT_DATA_BYTES, 8, 0, "can't hold"},
-	{LB_HRL_AT_ZERO_1 + 50, 1, 1, "reserved"},
-	{LB_HRL_AT_FORM, 1, LB_HRL_SEALED, "can't rest"},
-	{LB_HRL_AT_FORM, 1, 3, "plain (1) or sealed (2)"},
-	{LB_HRL_AT_INDEX_CODEC, 1, 2, "codec"},
-	{LB_HRL_AT_INDEX_STORED, 4, UINT32_MAX, "contradict"},
-	{LB_HRL_AT_TOTAL, 8, UINT64_MAX, "contradict"},
-	{LB_HRL_AT_RECEIPT, 8, 1, "receipt"},
-	{LB_HRL_AT_SALT, 1, 1, "salt"},
-	{LB_HRL_AT_ZERO_3 + 100, 1, 1, "reserved"},
-	{EXTENT(0, OFFSET), 8, 16384 + 512, "out of order"},
-	{EXTENT(0, OFFSET), 8, 4097, "not possible"},
-	{EXTENT(0, OFFSET), 8, (uint64_t)INT64_MAX - 511, "not possible"},
-	{EXTENT(0, OFFSET), 8, UINT64_MAX - 511, "not possible"},
-	{EXTENT(0, LENGTH), 4, 0, "not possible"},
-	{EXTENT(0, LENGTH), 4, 511, "not possible"},
-	{EXTENT(0, LENGTH), 4, LB_HRL_FRAME_BYTES_MAX + 512, "not possible"},
-	{EXTENT(1, LENGTH), 4, LB_HRL_ZERO_BYTES_MAX + 512, "not possible"},
-	{EXTENT(0, LENGTH), 4, 1024, "aren't its own"},
-	{EXTENT(0, LENGTH), 4, 4096, "aren't its own"},
-	{EXTENT(0, KIND), 1, 0, "kind"},
-	{EXTENT(0, KIND), 1, 5, "kind"},
-	{EXTENT(0, KIND), 1, LB_HRL_CAPTURED_ZERO, "aren't its own"},
-	{EXTENT(1, KIND), 1, LB_HRL_CAPTURED, "aren't its own"},
-	{EXTENT(2, KIND), 1, LB_HRL_SCANNED_ZERO, "zeroes can't be in frame"},
-	{EXTENT(0, ZERO), 1, 1, "reserved"},
-	{EXTENT(0, FRAME), 4, 1, "aren't its own"},
-	{EXTENT(0, FRAME_OFFSET), 4, 512, "aren't its own"},
-	{EXTENT(2, FRAME_OFFSET), 4, 0, "aren't its own"},
-	{EXTENT(3, FRAME_OFFSET), 4, UINT32_MAX - 511, "aren't its own"},
-	{EXTENT(1, FRAME), 4, 1, "zeroes can't be in frame"},
-	{EXTENT(1, OFFSET), 8, 4096, "out of order"},
-	{EXTENT(1, LENGTH), 4, 1u << 20, NULL}, /* longer, beneath a scanned extent: legal */
-	{EXTENT(2, DISK), 2, 1, "out of order"},
-	{EXTENT(3, DISK), 2, 0, "out of order"},
-	{FRAME_ENTRY(RAW), 4, 1024, "header says"},
-	{FRAME_ENTRY(RAW), 4, 0, "can't have"},
-	{FRAME_ENTRY(RAW), 4, UINT32_MAX, "can't have"},
-	{FRAME_ENTRY(HASH), 1, 0, "hash"},
+    {0, 1, 'H', "magic"},
+    {LB_HRL_AT_VERSION, 4, 2, "upgrade"},
+    {LB_HRL_AT_FLAGS, 4, 1 << 6, "flags"},
+    {LB_HRL_AT_FLAGS, 4, LB_HRL_HEARTBEAT, "heartbeat"},
+    {LB_HRL_AT_EPOCH, 8, 0, "epoch"},
+    {LB_HRL_AT_EXTENTS, 4, UINT32_MAX, "above the limit"},
+    {LB_HRL_AT_FRAMES, 4, UINT32_MAX, "frames"},
+    {LB_HRL_AT_FRAMES, 4, 2, "contradict"},
+    {LB_HRL_AT_FRAMES, 4, 5, "can't have 5 frames"},
+    {LB_HRL_AT_DATA_BYTES, 8, UINT64_MAX - 511, "can't hold"},
+    {LB_HRL_AT_DATA_BYTES, 8, 0, "can't hold"},
+    {LB_HRL_AT_ZERO_1 + 50, 1, 1, "reserved"},
+    {LB_HRL_AT_FORM, 1, LB_HRL_SEALED, "can't rest"},
+    {LB_HRL_AT_FORM, 1, 3, "plain (1) or sealed (2)"},
+    {LB_HRL_AT_INDEX_CODEC, 1, 2, "codec"},
+    {LB_HRL_AT_INDEX_STORED, 4, UINT32_MAX, "contradict"},
+    {LB_HRL_AT_TOTAL, 8, UINT64_MAX, "contradict"},
+    {LB_HRL_AT_RECEIPT, 8, 1, "receipt"},
+    {LB_HRL_AT_SALT, 1, 1, "salt"},
+    {LB_HRL_AT_ZERO_3 + 100, 1, 1, "reserved"},
+    {EXTENT(0, OFFSET), 8, 16384 + 512, "out of order"},
+    {EXTENT(0, OFFSET), 8, 4097, "not possible"},
+    {EXTENT(0, OFFSET), 8, (uint64_t)INT64_MAX - 511, "not possible"},
+    {EXTENT(0, OFFSET), 8, UINT64_MAX - 511, "not possible"},
+    {EXTENT(0, LENGTH), 4, 0, "not possible"},
+    {EXTENT(0, LENGTH), 4, 511, "not possible"},
+    {EXTENT(0, LENGTH), 4, LB_HRL_FRAME_BYTES_MAX + 512, "not possible"},
+    {EXTENT(1, LENGTH), 4, LB_HRL_ZERO_BYTES_MAX + 512, "not possible"},
+    {EXTENT(0, LENGTH), 4, 1024, "aren't its own"},
+    {EXTENT(0, LENGTH), 4, 4096, "aren't its own"},
+    {EXTENT(0, KIND), 1, 0, "kind"},
+    {EXTENT(0, KIND), 1, 5, "kind"},
+    {EXTENT(0, KIND), 1, LB_HRL_CAPTURED_ZERO, "aren't its own"},
+    {EXTENT(1, KIND), 1, LB_HRL_CAPTURED, "aren't its own"},
+    {EXTENT(2, KIND), 1, LB_HRL_SCANNED_ZERO, "zeroes can't be in frame"},
+    {EXTENT(0, ZERO), 1, 1, "reserved"},
+    {EXTENT(0, FRAME), 4, 1, "aren't its own"},
+    {EXTENT(0, FRAME_OFFSET), 4, 512, "aren't its own"},
+    {EXTENT(2, FRAME_OFFSET), 4, 0, "aren't its own"},
+    {EXTENT(3, FRAME_OFFSET), 4, UINT32_MAX - 511, "aren't its own"},
+    {EXTENT(1, FRAME), 4, 1, "zeroes can't be in frame"},
+    {EXTENT(1, OFFSET), 8, 4096, "out of order"},
+    {EXTENT(1, LENGTH), 4, 1u << 20, NULL}, /* longer, beneath a scanned extent: legal */
+    {EXTENT(2, DISK), 2, 1, "out of order"},
+    {EXTENT(3, DISK), 2, 0, "out of order"},
+    {FRAME_ENTRY(RAW), 4, 1024, "header says"},
+    {FRAME_ENTRY(RAW), 4, 0, "can't have"},
+    {FRAME_ENTRY(RAW), 4, UINT32_MAX, "can't have"},
+    {FRAME_ENTRY(HASH), 1, 0, "hash"},
 };
 
 /* Lies that come with the digest that fits them get as far as the rule that they break. */
@@ -527,23 +530,23 @@ static void captured_extents_that_overlap_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_last_write_to_a_byte_wins_and_captured_bytes_outrank_scanned_ones),
-		cmocka_unit_test(neighbouring_writes_become_one_extent_and_other_kinds_and_disks_do_not),
-		cmocka_unit_test(blocks_of_zeroes_become_extents_without_data),
-		cmocka_unit_test(a_discard_longer_than_one_extent_is_split),
-		cmocka_unit_test(a_data_extent_lies_in_one_frame),
-		cmocka_unit_test(a_full_builder_refuses_what_does_not_fit_and_keeps_the_rest),
-		cmocka_unit_test(the_most_extents_fit_however_they_overlap),
-		cmocka_unit_test(the_most_data_fits_whatever_is_zero_in_it),
-		cmocka_unit_test(what_is_no_whole_sector_of_a_disk_is_refused),
-		cmocka_unit_test(a_heartbeat_holds_nothing_and_opens_plain_and_sealed),
-		cmocka_unit_test(a_builder_that_failed_finishes_as_if_it_had_not),
-		cmocka_unit_test(every_shortened_or_lengthened_plain_segment_is_refused),
-		cmocka_unit_test(every_flipped_bit_of_a_plain_segment_is_refused),
-		cmocka_unit_test(a_plain_segment_that_breaks_a_rule_is_refused_by_that_rule),
-		cmocka_unit_test(bytes_of_a_frame_that_no_extent_takes_are_refused),
-		cmocka_unit_test(a_segment_of_more_disks_than_the_limit_is_refused),
-		cmocka_unit_test(captured_extents_that_overlap_are_refused),
+	    cmocka_unit_test(the_last_write_to_a_byte_wins_and_captured_bytes_outrank_scanned_ones),
+	    cmocka_unit_test(neighbouring_writes_become_one_extent_and_other_kinds_and_disks_do_not),
+	    cmocka_unit_test(blocks_of_zeroes_become_extents_without_data),
+	    cmocka_unit_test(a_discard_longer_than_one_extent_is_split),
+	    cmocka_unit_test(a_data_extent_lies_in_one_frame),
+	    cmocka_unit_test(a_full_builder_refuses_what_does_not_fit_and_keeps_the_rest),
+	    cmocka_unit_test(the_most_extents_fit_however_they_overlap),
+	    cmocka_unit_test(the_most_data_fits_whatever_is_zero_in_it),
+	    cmocka_unit_test(what_is_no_whole_sector_of_a_disk_is_refused),
+	    cmocka_unit_test(a_heartbeat_holds_nothing_and_opens_plain_and_sealed),
+	    cmocka_unit_test(a_builder_that_failed_finishes_as_if_it_had_not),
+	    cmocka_unit_test(every_shortened_or_lengthened_plain_segment_is_refused),
+	    cmocka_unit_test(every_flipped_bit_of_a_plain_segment_is_refused),
+	    cmocka_unit_test(a_plain_segment_that_breaks_a_rule_is_refused_by_that_rule),
+	    cmocka_unit_test(bytes_of_a_frame_that_no_extent_takes_are_refused),
+	    cmocka_unit_test(a_segment_of_more_disks_than_the_limit_is_refused),
+	    cmocka_unit_test(captured_extents_that_overlap_are_refused),
 	};
 
 	return cmocka_run_group_tests_name("hrl", tests, NULL, NULL);

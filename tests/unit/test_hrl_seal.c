@@ -17,7 +17,8 @@
 
 LB_DEFINE_CLEANUP(struct lb_gcm *, lb_gcm_free);
 
-/* ---- sealing and opening -------------------------------------------------------------------------------------------- */
+/* ---- sealing and opening --------------------------------------------------------------------------------------------
+ */
 
 static void seal_sample(const struct lb_buf *plain, int level, struct lb_buf *sealed)
 {
@@ -28,8 +29,8 @@ static void seal_sample(const struct lb_buf *plain, int level, struct lb_buf *se
 }
 
 /* Opens all of a sealed segment, as a reader with the whole of it would; compares with `plain` when that isn't NULL. */
-static int open_whole(const struct lb_key *key, const struct lb_hrl_header *expect, const uint8_t *sealed, size_t size_bytes,
-		      const struct lb_hrl_segment *plain)
+static int open_whole(const struct lb_key *key, const struct lb_hrl_header *expect, const uint8_t *sealed,
+		      size_t size_bytes, const struct lb_hrl_segment *plain)
 {
 	_cleanup_free_ uint8_t *raw = malloc(LB_HRL_FRAME_BYTES_MAX);
 	_cleanup_segment_ struct lb_hrl_segment *s = NULL;
@@ -62,7 +63,8 @@ static int open_whole(const struct lb_key *key, const struct lb_hrl_header *expe
 		assert_memory_equal(&h.vault, &lb_hrl_header(plain)->vault, 48);
 		assert_int_equal(h.flags, lb_hrl_header(plain)->flags);
 		lb_hrl_extents(s, &n);
-		assert_memory_equal(lb_hrl_extents(s, &n), lb_hrl_extents(plain, &n_plain), n * sizeof(struct lb_hrl_extent));
+		assert_memory_equal(lb_hrl_extents(s, &n), lb_hrl_extents(plain, &n_plain),
+				    n * sizeof(struct lb_hrl_extent));
 		assert_int_equal(n, n_plain);
 	}
 	return r;
@@ -134,7 +136,8 @@ static void every_flipped_bit_of_a_sealed_segment_is_refused(void **state)
 		seal_sample(&plain, level, &sealed);
 		for (size_t bit = 0; bit < sealed.size_bytes * 8; bit++) {
 			sealed.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
-			assert_int_equal(open_whole(&machine_key, &header, sealed.data, sealed.size_bytes, NULL), -EBADMSG);
+			assert_int_equal(open_whole(&machine_key, &header, sealed.data, sealed.size_bytes, NULL),
+					 -EBADMSG);
 			sealed.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
 		}
 		assert_int_equal(open_whole(&machine_key, &header, sealed.data, sealed.size_bytes, NULL), 0);
@@ -181,9 +184,12 @@ static void a_frame_opens_only_in_its_own_place(void **state)
 	assert_int_equal(lb_hrl_frame_place(s, 1, &place[1]), 0);
 	assert_int_equal(lb_hrl_frame_place(s, 2, &place[1]), -EINVAL);
 	assert_int_equal(lb_hrl_frame_open(s, 0, sealed.data + place[0].offset_bytes, place[0].stored_bytes, raw), 0);
-	assert_int_equal(lb_hrl_frame_open(s, 0, sealed.data + place[1].offset_bytes, place[1].stored_bytes, raw), -EBADMSG);
-	assert_int_equal(lb_hrl_frame_open(s, 1, sealed.data + place[0].offset_bytes, place[0].stored_bytes, raw), -EBADMSG);
-	assert_int_equal(lb_hrl_frame_open(s, 2, sealed.data + place[0].offset_bytes, place[0].stored_bytes, raw), -EINVAL);
+	assert_int_equal(lb_hrl_frame_open(s, 0, sealed.data + place[1].offset_bytes, place[1].stored_bytes, raw),
+			 -EBADMSG);
+	assert_int_equal(lb_hrl_frame_open(s, 1, sealed.data + place[0].offset_bytes, place[0].stored_bytes, raw),
+			 -EBADMSG);
+	assert_int_equal(lb_hrl_frame_open(s, 2, sealed.data + place[0].offset_bytes, place[0].stored_bytes, raw),
+			 -EINVAL);
 }
 
 static void plain_and_sealed_segments_are_not_taken_for_one_another(void **state)
@@ -220,24 +226,24 @@ struct sealed_lie {
 #define SAMPLE_DATA_BYTES 1536
 
 static const struct sealed_lie sealed_lies[] = {
-	{LB_HRL_AT_RING_CUT, 8, 1, false, "digest"},
-	{INDEX_AT + LB_HRL_EXTENT_AT_KIND, 1, 9, true, "kind"},
-	{INDEX_AT + LB_HRL_EXTENT_AT_LENGTH, 4, 1024, true, "aren't its own"},
-	{SAMPLE_FRAME_AT, 4, 512, true, "header says"},
-	{SAMPLE_PLACE_AT, 4, SAMPLE_DATA_BYTES + LB_TAG_BYTES + 1, true, "can't rest"},
-	{SAMPLE_PLACE_AT, 4, UINT32_MAX, true, "can't rest"},
-	{SAMPLE_PLACE_AT, 4, 0, true, "can't rest"},
-	{SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_CODEC, 1, LB_HRL_CODEC_ZSTD, true, "can't rest"},
-	{SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_CODEC, 1, 2, true, "can't rest"},
-	{SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_ZERO + 2, 1, 1, true, "can't rest"},
-	{LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + SAMPLE_DATA_BYTES, true, "the frames end at"},
-	{LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + LB_TAG_BYTES, true, "frames can't rest"},
-	{LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + SAMPLE_DATA_BYTES + LB_TAG_BYTES + 1, true, "frames can't rest"},
-	{LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES - 1, true, "shorter than its head"},
-	{LB_HRL_AT_TOTAL, 8, UINT64_MAX, true, "above the limit"},
-	{LB_HRL_AT_INDEX_CODEC, 1, LB_HRL_CODEC_ZSTD, true, "compressed index"},
-	{LB_HRL_AT_INDEX_STORED, 4, UINT32_MAX, true, "sealed index"},
-	{LB_HRL_AT_EXTENTS, 4, 3, true, "sealed index"},
+    {LB_HRL_AT_RING_CUT, 8, 1, false, "digest"},
+    {INDEX_AT + LB_HRL_EXTENT_AT_KIND, 1, 9, true, "kind"},
+    {INDEX_AT + LB_HRL_EXTENT_AT_LENGTH, 4, 1024, true, "aren't its own"},
+    {SAMPLE_FRAME_AT, 4, 512, true, "header says"},
+    {SAMPLE_PLACE_AT, 4, SAMPLE_DATA_BYTES + LB_TAG_BYTES + 1, true, "can't rest"},
+    {SAMPLE_PLACE_AT, 4, UINT32_MAX, true, "can't rest"},
+    {SAMPLE_PLACE_AT, 4, 0, true, "can't rest"},
+    {SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_CODEC, 1, LB_HRL_CODEC_ZSTD, true, "can't rest"},
+    {SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_CODEC, 1, 2, true, "can't rest"},
+    {SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_ZERO + 2, 1, 1, true, "can't rest"},
+    {LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + SAMPLE_DATA_BYTES, true, "the frames end at"},
+    {LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + LB_TAG_BYTES, true, "frames can't rest"},
+    {LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + SAMPLE_DATA_BYTES + LB_TAG_BYTES + 1, true, "frames can't rest"},
+    {LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES - 1, true, "shorter than its head"},
+    {LB_HRL_AT_TOTAL, 8, UINT64_MAX, true, "above the limit"},
+    {LB_HRL_AT_INDEX_CODEC, 1, LB_HRL_CODEC_ZSTD, true, "compressed index"},
+    {LB_HRL_AT_INDEX_STORED, 4, UINT32_MAX, true, "sealed index"},
+    {LB_HRL_AT_EXTENTS, 4, 3, true, "sealed index"},
 };
 
 /* Opens the head of a sample sealed at level 0, writes the lie into it and seals it again. */
@@ -270,7 +276,8 @@ static void a_sealed_segment_that_breaks_a_rule_is_refused_though_authentic(void
 		sample(&plain);
 		seal_sample(&plain, 0, &sealed);
 		reseal_head(sealed.data, &sealed_lies[i]);
-		assert_int_equal(lb_hrl_open_sealed(&machine_key, &header, sealed.data, SAMPLE_HEAD_BYTES, &s), -EBADMSG);
+		assert_int_equal(lb_hrl_open_sealed(&machine_key, &header, sealed.data, SAMPLE_HEAD_BYTES, &s),
+				 -EBADMSG);
 		if (strstr(lb_err_text(), sealed_lies[i].text) == NULL)
 			fail_msg("lie %zu: \"%s\" has no \"%s\"", i, lb_err_text(), sealed_lies[i].text);
 	}
@@ -316,7 +323,8 @@ static void an_authentic_frame_of_other_bytes_or_another_length_is_refused(void 
 	assert_non_null(strstr(lb_err_text(), "can't be decompressed"));
 }
 
-/* ---- the published vectors --------------------------------------------------------------------------------------------- */
+/* ---- the published vectors
+ * --------------------------------------------------------------------------------------------- */
 
 struct vector {
 	json_t *json;
@@ -383,7 +391,8 @@ static void vector_read(const char *name, struct vector *v)
 	size_t n;
 
 	snprintf(path, sizeof(path), "%s/%s.json", LB_HRL_VECTORS, name);
-	if (lb_file_read(lb_env_real(), path, LB_MIB(1), &text, &n) < 0 || lb_json_parse(text, n, LB_MIB(1), &v->json) < 0)
+	if (lb_file_read(lb_env_real(), path, LB_MIB(1), &text, &n) < 0 ||
+	    lb_json_parse(text, n, LB_MIB(1), &v->json) < 0)
 		fail_msg("%s", lb_err_text());
 	h = json_object_get(v->json, "header");
 	v->header.flags = flags_of(json_object_get(h, "flags"));
@@ -491,16 +500,16 @@ static void the_published_vectors_are_made_and_opened_byte_for_byte(void **state
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_sealed_segment_opens_to_the_same_extents_bytes_and_digest),
-		cmocka_unit_test(the_receipt_time_is_authenticated_and_outside_the_digest),
-		cmocka_unit_test(every_shortened_sealed_segment_is_refused),
-		cmocka_unit_test(every_flipped_bit_of_a_sealed_segment_is_refused),
-		cmocka_unit_test(another_key_or_another_position_opens_nothing),
-		cmocka_unit_test(a_frame_opens_only_in_its_own_place),
-		cmocka_unit_test(plain_and_sealed_segments_are_not_taken_for_one_another),
-		cmocka_unit_test(a_sealed_segment_that_breaks_a_rule_is_refused_though_authentic),
-		cmocka_unit_test(an_authentic_frame_of_other_bytes_or_another_length_is_refused),
-		cmocka_unit_test(the_published_vectors_are_made_and_opened_byte_for_byte),
+	    cmocka_unit_test(a_sealed_segment_opens_to_the_same_extents_bytes_and_digest),
+	    cmocka_unit_test(the_receipt_time_is_authenticated_and_outside_the_digest),
+	    cmocka_unit_test(every_shortened_sealed_segment_is_refused),
+	    cmocka_unit_test(every_flipped_bit_of_a_sealed_segment_is_refused),
+	    cmocka_unit_test(another_key_or_another_position_opens_nothing),
+	    cmocka_unit_test(a_frame_opens_only_in_its_own_place),
+	    cmocka_unit_test(plain_and_sealed_segments_are_not_taken_for_one_another),
+	    cmocka_unit_test(a_sealed_segment_that_breaks_a_rule_is_refused_though_authentic),
+	    cmocka_unit_test(an_authentic_frame_of_other_bytes_or_another_length_is_refused),
+	    cmocka_unit_test(the_published_vectors_are_made_and_opened_byte_for_byte),
 	};
 
 	return cmocka_run_group_tests_name("hrl_seal", tests, NULL, NULL);
