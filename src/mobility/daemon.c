@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mobility/daemon.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/notify.h"
+#include "mobility/enrol.h"
+#include "mobility/hardware.h"
+#include "mobility/manager.h"
+#include "mobility/report.h"
+#include "mobility/session.h"
+#include "wire/client.h"
+
+#define PATH_BYTES 512
+#define UUID_COPY_NAME "product_uuid" /* put there by the unit, which may read it */
+#define CONFIRM_NAME "unconfirmed"
+
+static volatile sig_atomic_t stopping;
+static int wake_fd = -1;
+
+static void on_signal(int sig)
+{
+	const uint64_t one = 1;
+	int saved = errno;
+
+	(void)sig;
+	stopping = 1;
+	if (write(wake_fd, &one, sizeof(one)) < 0)
+		stopping = 1;
+	errno = saved;
+}
+
+struct daemon {
+	struct lb_env *env;
+	const struct lb_agent_settings *settings;
+	char hardware[LB_HARDWARE_HEX_BYTES];
+	char name[65];
+	char confirm_path[PATH_BYTES];
+	struct lb_http_client *client;
+	struct lb_session *session;
+	struct lb_manager *manager;
+	enum lb_session_state shown;
+	int64_t show_mono_ns;
+};
+
+static void daemon_close(struct daemon *d)
+{
+	if (d->manager != NULL)
+		lb_manager_stop(d->manager);
+	if (d->session != NULL)
+		lb_session_free(d->session);
+	if (d->client != NULL)
+		lb_http_client_free(d->client);
+	if (wake_fd >= 0)
+		close(wake_fd);
+	wake_fd = -1;
+}
+
+static int find_disk(void *arg, const struct lb_agent_disk *disk, char ret_name[64], uint64_t *ret_size_bytes)
+{
+	struct daemon *d = arg;
+	struct lb_inventory_disk found;
+	int r;
+
+	r = lb_disk_find(d->env, "", disk->serial, disk->name, disk->path, &found);
+	if (r < 0)
+		return r;
+	memcpy(ret_name, found.name, sizeof(found.name));
+	*ret_size_bytes = found.size_bytes;
+	return 0;
+}
+
+static int identify(struct daemon *d)
+{
+	enum lb_hardware_source source;
+	char path[PATH_BYTES];
+	int r;
+
+	r = lb_hardware_source_load(d->env, d->settings->identity_folder, &source);
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "%s/" UUID_COPY_NAME, d->settings->run_folder);
+	r = lb_hardware_fingerprint(d->env, "", path, source, d->hardware, NULL);
+	if (r < 0)
+		return r;
+	if (d->settings->name != NULL)
+		snprintf(d->name, sizeof(d->name), "%s", d->settings->name);
+	else if (gethostname(d->name, sizeof(d->name) - 1) < 0)
+		return lb_fail(-errno, "this host has no name: %m");
+	return 0;
+}
+
+static int make_session(struct daemon *d)
+{
+	const struct lb_http_client_options client = {.identity_folder = d->settings->identity_folder};
+	struct lb_session_options options = {
+		.env = d->env,
+		.capture_socket = d->settings->capture_socket,
+		.confirm_path = d->confirm_path,
+		.hardware = d->hardware,
+		.find_disk = find_disk,
+		.arg = d,
+	};
+	struct lb_agent_config config;
+	int r;
+
+	r = lb_folder_make(d->env, d->settings->run_folder, 0755);
+	if (r < 0)
+		return r;
+	snprintf(d->confirm_path, sizeof(d->confirm_path), "%s/" CONFIRM_NAME, d->settings->run_folder);
+	r = lb_http_client_new(&client, &d->client);
+	if (r < 0)
+		return r;
+	options.client = d->client;
+	r = lb_session_new(&options, &d->session);
+	if (r < 0)
+		return r;
+	r = lb_agent_config_load(d->env, d->settings->state_folder, &config);
+	if (r == 0)
+		lb_session_configure(d->session, &config);
+	else if (r != -ENOENT)
+		lb_warning("the last configuration can't be used, the server's is awaited: %s", lb_err_text());
+	return 0;
+}
+
+static int start(struct daemon *d)
+{
+	struct sigaction action = {.sa_handler = on_signal};
+	struct lb_manager_options manager = {.env = d->env, .settings = d->settings, .hardware = d->hardware, .name = d->name};
+	int r;
+
+	wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (wake_fd < 0)
+		return lb_fail(-errno, "no event descriptor: %m");
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGINT, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r = identify(d);
+	if (r < 0)
+		return r;
+	r = make_session(d);
+	if (r < 0)
+		return r;
+	manager.wake_fd = wake_fd;
+	return lb_manager_start(&manager, &d->manager);
+}
+
+static void show(struct daemon *d)
+{
+	struct lb_session_status status;
+	int64_t now = lb_mono_ns(d->env);
+
+	lb_session_status(d->session, &status);
+	if (status.state == d->shown && now < d->show_mono_ns)
+		return;
+	d->shown = status.state;
+	d->show_mono_ns = now + LB_STATUS_INTERVAL_S * LB_NS_PER_S;
+	lb_manager_tell(d->manager, &status);
+	if (lb_status_write(d->env, d->settings->run_folder, &status) < 0)
+		lb_debug("%s", lb_err_text());
+}
+
+int lb_daemon_run(struct lb_env *env, const struct lb_agent_settings *settings)
+{
+	_cleanup_(daemon_close) struct daemon d = {.env = env, .settings = settings, .shown = LB_SESSION_STATES};
+	struct lb_agent_config config;
+	int64_t wake_mono_ns;
+	uint64_t woken;
+	int r;
+
+	r = start(&d);
+	if (r < 0)
+		return r;
+	lb_notice("ready: machine %s, configuration server %s", d.name, settings->config_url);
+	if (lb_notify("READY=1") < 0)
+		lb_warning("%s", lb_err_text());
+	while (!stopping) {
+		if (lb_manager_config(d.manager, &config))
+			lb_session_configure(d.session, &config);
+		lb_session_step(d.session, &wake_mono_ns);
+		show(&d);
+		if (wake_mono_ns > lb_mono_ns(env))
+			env->ops->wait_until(env, wake_mono_ns, wake_fd);
+		while (read(wake_fd, &woken, sizeof(woken)) > 0)
+			;
+	}
+	(void)lb_notify("STOPPING=1");
+	lb_notice("stopped; the kernel goes on capturing until the agent is back, protection is disabled or the machine restarts");
+	return 0;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The agent's side of the process server's API (port 9443): one request at a time, each with one answer or one error.
+ * Nothing is retried here; who calls decides.
+ *
+ * Errors, with text: -ESTALE the server's journal stands elsewhere (ask it where), or is fenced;
+ * -EACCES refused (unknown, revoked or fenced machine, wrong hardware); -EAGAIN and -ENOSPC the server wants us to wait
+ * (`retry_after_s`); -EBADMSG an answer that makes no sense; anything else: the network.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/crypto.h"
+#include "base/text.h"
+#include "wire/client.h"
+#include "wire/policy.h"
+
+#define LB_LINK_REPLY_BYTES_MAX (256u << 10)
+#define LB_LINK_RETRY_S_MAX 60
+#define LB_LINK_HASHES_MAX 128 /* of one comparison */
+#define LB_LINK_TIMEOUT_S 60
+
+/* The last thing that the process server holds durably for this machine. */
+struct lb_durable {
+	bool known;	  /* false: it never had anything of ours */
+	uint64_t epoch;	  /* 0: none yet */
+	bool has_segment; /* of that epoch; without one `seq` and `scan_cursor` say nothing */
+	uint64_t seq;
+	uint64_t ring_cut, scan_cursor;
+	struct lb_digest digest; /* of the last segment, of whatever epoch */
+	struct lb_uuid instance;
+	uint64_t last_epoch, last_seq; /* of the last segment, of whatever epoch; epoch 0: there is none */
+};
+
+/* What the vault holds; epoch 0: not said. */
+struct lb_confirmed {
+	uint64_t epoch, seq;
+};
+
+struct lb_link {
+	struct lb_http_client *client;
+	const char *url; /* the process server's, without a slash at its end */
+	uint32_t retry_after_s;
+};
+
+int lb_link_journal(struct lb_link *link, struct lb_durable *ret_durable);
+int lb_link_epoch(struct lb_link *link, const json_t *body);
+int lb_link_put(struct lb_link *link, uint64_t epoch, uint64_t seq, const void *segment, size_t size_bytes,
+		struct lb_confirmed *ret_confirmed);
+
+struct lb_link_compare {
+	uint64_t epoch; /* compared with the image at the end of the epoch before */
+	uint16_t disk;
+	uint64_t offset_bytes;
+	uint32_t block_bytes; /* the last block may be shorter */
+	struct lb_key key;
+	const struct lb_digest *hashes; /* HMAC-SHA-256 of each block under `key` */
+	unsigned int n_hashes;		/* <= LB_LINK_HASHES_MAX */
+	uint64_t length_bytes;		/* of all blocks together */
+};
+/* Sets differ[i] for each block that is not the same there. */
+int lb_link_compare(struct lb_link *link, const struct lb_link_compare *compare, bool differ[LB_LINK_HASHES_MAX]);
+
+struct lb_link_advice {
+	struct lb_confirmed confirmed;
+	bool resync; /* an operator asks for a resync */
+};
+int lb_link_heartbeat(struct lb_link *link, const json_t *body, struct lb_link_advice *ret_advice);

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mobility/manager.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "mobility/hardware.h"
+#include "mobility/report.h"
+#include "wire/client.h"
+#include "wire/pki.h"
+
+#define URL_BYTES 512
+
+struct lb_manager {
+	struct lb_manager_options o;
+	pthread_t thread;
+	int stop_fd;
+
+	/* the thread's own */
+	struct lb_http_client *client;
+	int64_t report_due_ns;
+	enum lb_session_state reported;
+	char last_error[LB_ERR_TEXT_BYTES_MAX];
+
+	pthread_mutex_t lock; /* what follows */
+	struct lb_agent_config config;
+	bool changed;
+	struct lb_session_status status;
+};
+
+static void url_of(const struct lb_manager *m, const char *path, char url[URL_BYTES])
+{
+	snprintf(url, URL_BYTES, "%s%s", m->o.settings->config_url, path);
+}
+
+static void publish(struct lb_manager *m, const struct lb_agent_config *config)
+{
+	const uint64_t one = 1;
+	bool changed;
+
+	pthread_mutex_lock(&m->lock);
+	/* zeroed by the parser, so bytes can be compared */
+	changed = memcmp(&m->config, config, sizeof(*config)) != 0;
+	if (changed) {
+		m->config = *config;
+		m->changed = true;
+	}
+	pthread_mutex_unlock(&m->lock);
+	if (changed && write(m->o.wake_fd, &one, sizeof(one)) < 0)
+		lb_debug("the session could not be woken: %m");
+}
+
+static int ask(struct lb_manager *m)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	struct lb_agent_config config;
+	char url[URL_BYTES];
+	int r;
+
+	url_of(m, "/v1/agent/config", url);
+	r = lb_http_json(m->client, "GET", url, NULL, &reply);
+	if (r < 0)
+		return r;
+	memset(&config, 0, sizeof(config));
+	r = lb_agent_config_parse(reply, &config);
+	if (r < 0)
+		return lb_wrap(r, "answer of %s", url);
+	publish(m, &config);
+	r = lb_agent_config_save(m->o.env, m->o.settings->state_folder, reply);
+	if (r < 0)
+		return lb_wrap(r, "the configuration could not be kept for the next start");
+	return 0;
+}
+
+static int report(struct lb_manager *m)
+{
+	_cleanup_json_ json_t *body = NULL;
+	struct lb_session_status status;
+	char url[URL_BYTES];
+	int r;
+
+	pthread_mutex_lock(&m->lock);
+	status = m->status;
+	pthread_mutex_unlock(&m->lock);
+	if (status.state == m->reported && lb_mono_ns(m->o.env) < m->report_due_ns)
+		return 0;
+	r = lb_report_json(m->o.env, m->o.hardware, m->o.name, &status, &body);
+	if (r < 0)
+		return r;
+	url_of(m, "/v1/agent/report", url);
+	r = lb_http_json(m->client, "POST", url, body, NULL);
+	if (r < 0)
+		return r;
+	m->reported = status.state;
+	m->report_due_ns = lb_mono_ns(m->o.env) + LB_MANAGER_REPORT_S * LB_NS_PER_S;
+	return 0;
+}
+
+/* Says once what is wrong, and once that it is over: the log may rest on a protected disk. */
+static void tell_failure(struct lb_manager *m, int r)
+{
+	if (r < 0 && m->last_error[0] == '\0')
+		lb_warning("the configuration server: %s; protection goes on as last configured", lb_err_text());
+	if (r == 0 && m->last_error[0] != '\0')
+		lb_notice("the configuration server answers again");
+	snprintf(m->last_error, sizeof(m->last_error), "%s", r < 0 ? lb_err_text() : "");
+}
+
+static void *run(void *arg)
+{
+	struct lb_manager *m = arg;
+	uint64_t stop;
+	int r;
+
+	while (read(m->stop_fd, &stop, sizeof(stop)) < 0) {
+		r = ask(m);
+		if (r == 0)
+			r = report(m);
+		tell_failure(m, r);
+		m->o.env->ops->wait_until(m->o.env, lb_mono_ns(m->o.env) + LB_MANAGER_POLL_S * LB_NS_PER_S, m->stop_fd);
+	}
+	return NULL;
+}
+
+static void manager_free(struct lb_manager *m)
+{
+	if (m->client != NULL)
+		lb_http_client_free(m->client);
+	if (m->stop_fd >= 0)
+		close(m->stop_fd);
+	pthread_mutex_destroy(&m->lock);
+	free(m);
+}
+
+int lb_manager_start(const struct lb_manager_options *options, struct lb_manager **ret_manager)
+{
+	const struct lb_http_client_options client = {.identity_folder = options->settings->identity_folder};
+	struct lb_manager *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (m == NULL)
+		return lb_fail(-ENOMEM, "out of memory for the manager");
+	m->o = *options;
+	m->reported = LB_SESSION_STATES;
+	pthread_mutex_init(&m->lock, NULL);
+	m->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (m->stop_fd < 0) {
+		r = lb_fail(-errno, "no event descriptor: %m");
+		goto failed;
+	}
+	r = lb_http_client_new(&client, &m->client);
+	if (r < 0)
+		goto failed;
+	r = -pthread_create(&m->thread, NULL, run, m);
+	if (r < 0) {
+		lb_fail(r, "no thread for the configuration server: %s", strerror(-r));
+		goto failed;
+	}
+	*ret_manager = m;
+	return 0;
+failed:
+	manager_free(m);
+	return r;
+}
+
+void lb_manager_stop(struct lb_manager *m)
+{
+	const uint64_t one = 1;
+
+	if (write(m->stop_fd, &one, sizeof(one)) < 0)
+		lb_debug("the manager could not be woken: %m");
+	pthread_join(m->thread, NULL);
+	manager_free(m);
+}
+
+bool lb_manager_config(struct lb_manager *m, struct lb_agent_config *ret_config)
+{
+	bool changed;
+	LB_LOCK_SCOPE(&m->lock);
+
+	changed = m->changed;
+	if (changed)
+		*ret_config = m->config;
+	m->changed = false;
+	return changed;
+}
+
+void lb_manager_tell(struct lb_manager *m, const struct lb_session_status *status)
+{
+	LB_LOCK_SCOPE(&m->lock);
+
+	m->status = *status;
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mobility/session_state.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/io.h"
+#include "base/log.h"
+
+#define DRAIN_MS 10000
+#define TOKENS_S 1 /* of bandwidth that may be saved up */
+
+/* 0 when the policy's bandwidth lets another read go. */
+static int throttled(struct lb_session *s)
+{
+	uint64_t bandwidth = s->config.policy.bandwidth_bytes_per_s;
+	int64_t now = lb_mono_ns(s->env), most;
+	double earned;
+
+	if (bandwidth == 0)
+		return 0;
+	most = (int64_t)LB_MIN(bandwidth * TOKENS_S, (uint64_t)INT64_MAX / 2);
+	earned = (double)bandwidth * (double)(now - s->tokens_mono_ns) / (double)LB_NS_PER_S;
+	s->tokens_bytes = earned > (double)(most - s->tokens_bytes) ? most : s->tokens_bytes + (int64_t)earned;
+	s->tokens_mono_ns = now;
+	return s->tokens_bytes <= 0;
+}
+
+static bool all_zero(const uint8_t *data, size_t size_bytes)
+{
+	return size_bytes == 0 || (data[0] == 0 && memcmp(data, data + 1, size_bytes - 1) == 0);
+}
+
+/* Rule 5: a chunk is read only when the writes from before the flip have ended. 1: it may be read. */
+static int chunk_ready(struct lb_session *s, const struct lb_capture_range *range)
+{
+	int64_t now = lb_mono_ns(s->env);
+	int r = lb_capture_chunk_ready(s->capture, range);
+
+	if (r > 0) {
+		s->chunk_waits_mono_ns = 0;
+		return 1;
+	}
+	if (r < 0)
+		return r;
+	if (s->chunk_waits_mono_ns == 0)
+		s->chunk_waits_mono_ns = now;
+	if (now - s->chunk_waits_mono_ns < LB_CAPTURE_STUCK_S * LB_NS_PER_S)
+		return 0;
+	s->chunk_waits_mono_ns = now;
+	r = lb_capture_drain(s->capture, range->disk, DRAIN_MS);
+	if (r < 0)
+		lb_warning("disk %s: %s; the scan waits at byte %lu", s->disks[range->disk].name, lb_err_text(),
+			   (unsigned long)range->offset_bytes);
+	return 0;
+}
+
+static int add(struct lb_session *s, const struct lb_capture_range *range, uint64_t from, uint64_t length, const uint8_t *data)
+{
+	int r;
+
+	r = lb_hrl_builder_add(s->builder, s->disk_ids[range->disk], LB_HRL_SCANNED, range->offset_bytes + from, length, data);
+	if (r < 0)
+		return r;
+	lb_confirm_note(s->confirm, range->disk, range->offset_bytes + from, length);
+	if (s->config.policy.bandwidth_bytes_per_s != 0)
+		s->tokens_bytes -= (int64_t)length;
+	return 0;
+}
+
+/* Adds the runs of blocks that are wanted; the buffer keeps the whole read if any is. */
+static int add_wanted(struct lb_session *s, const struct lb_capture_range *range, const uint8_t *data,
+		      const bool wanted[LB_LINK_HASHES_MAX])
+{
+	const uint64_t block = LB_COMPARE_BLOCK_BYTES;
+	const unsigned int n = (unsigned int)((range->length_bytes + block - 1) / block);
+	bool any = false;
+	int r;
+
+	for (unsigned int i = 0, run; i < n; i = run) {
+		run = i + 1;
+		if (!wanted[i])
+			continue;
+		while (run < n && wanted[run])
+			run++;
+		r = add(s, range, i * block, LB_MIN(run * block, range->length_bytes) - i * block, data + i * block);
+		if (r < 0)
+			return lb_session_refuse(s);
+		any = true;
+	}
+	if (any)
+		s->scan_fill += LB_SCAN_READ_BYTES;
+	return 0;
+}
+
+static int read_range(struct lb_session *s, const struct lb_capture_range *range)
+{
+	uint8_t *data = s->scan_buffer + s->scan_fill;
+	bool wanted[LB_LINK_HASHES_MAX];
+	int r;
+
+	r = lb_pread_full(s->env, lb_capture_disk_fd(s->capture, range->disk), data, range->length_bytes, range->offset_bytes);
+	if (r < 0) {
+		lb_fail(r, "disk %s can't be read at byte %lu: %s; see the kernel's log, replace the disk or take it out of protection",
+			s->disks[range->disk].name, (unsigned long)range->offset_bytes, strerror(-r));
+		return lb_session_refuse(s);
+	}
+	memset(wanted, true, sizeof(wanted));
+	if (lb_note(s, LB_NOTE_BLANK) != 0) {
+		for (uint64_t at = 0; at < range->length_bytes; at += LB_COMPARE_BLOCK_BYTES)
+			wanted[at / LB_COMPARE_BLOCK_BYTES] =
+				!all_zero(data + at, LB_MIN((uint64_t)LB_COMPARE_BLOCK_BYTES, range->length_bytes - at));
+	} else if (lb_note(s, LB_NOTE_COMPARE) != 0) {
+		r = lb_resync_compare(s, range, data, wanted);
+		if (r < 0)
+			return lb_session_link_failed(s, r);
+	}
+	return add_wanted(s, range, data, wanted);
+}
+
+/*
+ * Rule 6 begins here: everything that the scan could have read was submitted before this sample. A loss before the sample
+ * may be in what was read and is not in the ring: then no boundary of this epoch is a point.
+ */
+static int scan_ends(struct lb_session *s)
+{
+	uint64_t producer = lb_capture_producer(s->capture), limit;
+
+	lb_capture_limit(s->capture, &limit, &s->in_debt);
+	if (s->in_debt)
+		s->doomed = true;
+	else
+		lb_note_set(s, LB_NOTE_SCAN_END, producer + 1);
+	return 0;
+}
+
+int lb_scan_slice(struct lb_session *s)
+{
+	const int64_t until = lb_mono_ns(s->env) + LB_SCAN_SLICE_MS * LB_NS_PER_MS;
+	int r;
+
+	s->scan_more = false;
+	while (!s->doomed && lb_mono_ns(s->env) <= until && !throttled(s)) {
+		struct lb_capture_range range;
+		uint64_t next;
+
+		r = lb_capture_scan_next(s->capture, s->cursor, LB_SCAN_READ_BYTES, &range, &next);
+		if (r < 0)
+			return lb_session_refuse(s);
+		if (r == 0)
+			return scan_ends(s);
+		if (s->scan_fill + LB_SCAN_READ_BYTES > LB_SCAN_BUFFER_BYTES ||
+		    lb_hrl_builder_data_bytes(s->builder) + range.length_bytes > LB_HRL_DATA_BYTES_NOMINAL) {
+			s->full = true;
+			return 0;
+		}
+		r = chunk_ready(s, &range);
+		if (r < 0)
+			return lb_session_refuse(s);
+		if (r == 0)
+			return 0;
+		r = read_range(s, &range);
+		if (r != 0)
+			return r;
+		s->cursor = next;
+	}
+	s->scan_more = !throttled(s);
+	return 0;
+}
+
+void lb_scan_clear(struct lb_session *s, uint64_t from_cursor, uint64_t to_cursor)
+{
+	struct lb_capture_range range;
+	uint64_t next;
+
+	while (from_cursor < to_cursor &&
+	       lb_capture_scan_next(s->capture, from_cursor, LB_SCAN_READ_BYTES, &range, &next) == 1 && next <= to_cursor) {
+		lb_capture_scan_clear(s->capture, &range);
+		from_cursor = next;
+	}
+}
