@@ -4,6 +4,7 @@
 # mounting anything: the protected server of the demo and of the tests.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR
 . "$here/lib.sh"
 
 usage()
@@ -268,7 +269,7 @@ build()
         cp "$kernel/boot/vmlinuz-$release" "$tree/boot/vmlinuz"
         make_initramfs
         guest_grub_cfg "$uuid" /boot/vmlinuz /boot/initrd.img \
-                "rw console=ttyS0 panic=-1 loglevel=4 net.ifnames=0 $append" >"$tree/boot/grub/grub.cfg"
+                "rw console=ttyS0 panic=-1 loglevel=4 net.ifnames=0 $GUEST_KERNEL_WORDS $append" >"$tree/boot/grub/grub.cfg"
         find "$tree" -exec touch -h -d @0 {} +
         guest_make_image "$out.new" "$tree" "$size_mib" "$uuid" lifeboat-guest "$work"
         for entry in "${data_disks[@]}"; do make_data_disk "$entry"; done

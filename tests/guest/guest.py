@@ -113,7 +113,7 @@ class Guest:
         network = "user,id=net0" + (",restrict=on" if self.restrict else "")
         for guest_port, host_port in self.forwards.items():
             network += f",hostfwd=tcp:127.0.0.1:{host_port}-:{guest_port}"
-        args = [qemu, "-accel", self.accel, "-cpu", "max", "-m", str(self.memory_mib),
+        args = [qemu, "-accel", self.accel, "-cpu", "max,la57=off", "-m", str(self.memory_mib),
                 "-smp", str(self.cpus), "-nodefaults", "-nographic", "-no-reboot",
                 # append: a second start of the same guest keeps the first one's log.
                 "-chardev", "file,id=serial0,path=serial.log,append=on",

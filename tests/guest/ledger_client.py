@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledger's client: adds transactions from outside, later proves what came back.
 
-    ledger_client.py load --port P --log FILE [--rate N] [--connections N] [--seconds S | --count N]
-    ledger_client.py verify --port P --log FILE [--acked-before NS] [--json]
+    ledger_client.py load --port P --log FILE [--rate N] [--connections N] [--seconds S | --count N] [--postgres]
+    ledger_client.py verify --port P --log FILE [--acked-before NS] [--json] [--postgres]
 
 `load` sends one transaction at a time on each connection, as fast as they are
 acknowledged or at --rate, until it is told to stop (SIGTERM, --seconds,
@@ -27,6 +27,9 @@ the transaction became durable.
   integrity  the database says so itself (SQLite's check; no torn transaction).
 
 It exits 1 when one of them does not hold, and 2 when it could not find out.
+
+With --postgres the ledger is the one in the database of build-debian.sh, and
+integrity also means that pgbench's own tables add up and every index is sound.
 """
 
 import argparse
@@ -39,6 +42,8 @@ import socket
 import sys
 import threading
 import time
+
+import postgres
 
 ANSWER_DEADLINE_S = 60
 AMOUNT_MAX = 1_000_000
@@ -102,6 +107,45 @@ class Ledger:
         return self.ask("INTEGRITY").removeprefix("INTEGRITY ")
 
 
+class PostgresLedger:
+    """The same in PostgreSQL."""
+
+    def __init__(self, port):
+        try:
+            self.connection = postgres.Connection(port, deadline_s=ANSWER_DEADLINE_S)
+        except (OSError, postgres.PostgresError) as e:
+            raise LedgerError(f"no PostgreSQL on port {port}: {e}") from e
+
+    def close(self):
+        self.connection.close()
+
+    def query(self, text):
+        try:
+            return self.connection.query(text)
+        except OSError as e:
+            raise LedgerError(f"PostgreSQL was lost: {e}") from e
+        except postgres.PostgresError as e:
+            raise LedgerError(f"PostgreSQL refused {text!r}: {e}") from e
+
+    def add(self, n, amount):
+        # Statements sent together are one transaction; the answer comes after its commit is on disk.
+        self.query(f"INSERT INTO entry VALUES({n}, {amount});"
+                   f"UPDATE total SET entries = entries + 1, amount = amount + {amount}")
+
+    def entries(self):
+        return {int(n): int(amount) for n, amount in self.query("SELECT n, amount FROM entry")}
+
+    def integrity(self):
+        for wrong, check in postgres.INTEGRITY_CHECKS:
+            try:
+                rows = self.connection.query(check)
+            except postgres.PostgresError as e:
+                return f"{wrong}: {e}"
+            if rows != [("t",)]:
+                return wrong
+        return "ok"
+
+
 class Log:
     """The client's own record; each line is one write, so threads and kills don't tear it."""
 
@@ -136,10 +180,11 @@ def next_number(path):
 class Load:
     """Adds transactions on several connections until stopped, counted out or cut off."""
 
-    def __init__(self, port, log_path, rate=0.0, connections=1, count=0):
+    def __init__(self, port, log_path, rate=0.0, connections=1, count=0, connect=Ledger):
         self.first = next_number(log_path)
         self.log = Log(log_path)
         self.port = port
+        self.connect = connect
         self.connections = connections
         self.interval_s = connections / rate if rate else 0.0
         self.per_connection = -(-count // connections) if count else None
@@ -158,7 +203,7 @@ class Load:
 
     def _run(self, index):
         try:
-            ledger = Ledger(self.port)
+            ledger = self.connect(self.port)
             self._add(ledger, index)
             ledger.close()
         except LedgerError as e:
@@ -232,7 +277,7 @@ def report(result):
 
 
 def do_load(args):
-    load = Load(args.port, args.log, args.rate, args.connections, args.count).start()
+    load = Load(args.port, args.log, args.rate, args.connections, args.count, args.connect).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: load.stopping.set())
     load.wait(args.seconds or None)
@@ -242,7 +287,7 @@ def do_load(args):
 
 
 def do_verify(args):
-    ledger = Ledger(args.port)
+    ledger = args.connect(args.port)
     entries = ledger.entries()
     result = verify(read_log(args.log), entries, ledger.integrity(), args.acked_before)
     ledger.close()
@@ -266,6 +311,7 @@ def main():
     for verb in (load, check):
         verb.add_argument("--port", type=int, required=True)
         verb.add_argument("--log", required=True)
+        verb.add_argument("--postgres", dest="connect", action="store_const", const=PostgresLedger, default=Ledger)
     args = parser.parse_args()
     return args.run(args)
 
