@@ -11,6 +11,7 @@
 #define LB_PACK_BYTES_MAX (48u << 20)	 /* one object: nominally 8 MiB of segments, at most one large segment more */
 #define LB_PACK_BYTES_NOMINAL (8u << 20)
 #define LB_PACK_SEGMENTS_MAX 4096
+#define LB_JOURNAL_EPOCH_GAP_MAX 1024
 
 struct lb_position {
 	uint64_t epoch; /* 0: nothing yet */
@@ -25,6 +26,7 @@ struct lb_journal_tail {
 	uint64_t ring_cut, scan_cursor;
 	int64_t receipt_ns;
 	uint32_t flags;
+	uint64_t epoch_newest;	     /* that has any object, with segments or only a seal; a new epoch is above it. 0: none */
 	uint64_t epoch_open;	     /* the epoch that may be extended, 0: the newest is sealed */
 	uint64_t next_object;	     /* number of the next object in it */
 };
@@ -39,7 +41,11 @@ void lb_journal_writer_free(struct lb_journal_writer *w);
 LB_DEFINE_CLEANUP(struct lb_journal_writer *, lb_journal_writer_free);
 const struct lb_journal_tail *lb_journal_writer_tail(const struct lb_journal_writer *w);
 
-/* Begins epoch `epoch` (the newest + 1): the one before is sealed first if it is open. */
+/*
+ * Begins epoch `epoch`, above epoch_newest: the one before is sealed first if it is open, and epochs between (at most
+ * LB_JOURNAL_EPOCH_GAP_MAX), which never came to the vault, are sealed empty. Beginning the open epoch again is fine;
+ * -ESTALE for one that is over. Its first object is written by lb_journal_append().
+ */
 int lb_journal_epoch_begin(struct lb_journal_writer *w, uint64_t epoch);
 
 struct lb_sealed_segment {

@@ -41,6 +41,8 @@ int lb_vault_passphrase_change(struct lb_vault *v, const char *passphrase_new);
 int lb_vault_machine_key(struct lb_vault *v, const struct lb_uuid *machine, bool create, struct lb_key *ret_key);
 /* Gives a keyless vault the key of one machine. */
 int lb_vault_machine_key_give(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key);
+/* Wipes a machine's key from memory; what still runs for it fails with -ENOKEY. */
+void lb_vault_machine_key_forget(struct lb_vault *v, const struct lb_uuid *machine);
 
 /* The machines of the vault, by listing `m/`. */
 int lb_vault_machines(struct lb_vault *v, int (*fn)(void *arg, const struct lb_uuid *machine), void *arg);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Goes through a machine's journal objects in order and checks that each is the one that follows. */
+#include "vault/checkpoint.h"
+#include "vault/pack.h"
+
+struct lb_chain {
+	struct lb_vault *v;
+	struct lb_uuid machine;
+	struct lb_place last; /* epoch 0: none read */
+	struct lb_digest last_digest;
+	bool last_is_seal;
+	struct lb_pack_after after;
+};
+
+/* At the beginning of the journal; -ENOENT, -ENOKEY when the machine can't be read at all. */
+int lb_chain_begin(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine);
+/* After the object that a checkpoint is of. */
+int lb_chain_after(struct lb_chain *c, struct lb_vault *v, const struct lb_checkpoint *checkpoint);
+/* After the newest checkpoint that can be read, or at the beginning. */
+int lb_chain_newest(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine);
+
+struct lb_place lb_chain_next_place(const struct lb_chain *c);
+/* -ENOENT at the end, with the chain as it was; -EBADMSG for an object that does not follow. */
+int lb_chain_next(struct lb_chain *c, struct lb_pack **ret_pack);
+/* Whether `p` follows; what lb_chain_next() checks. */
+int lb_chain_check(const struct lb_chain *c, const struct lb_pack *p);
+/* Takes `p`, which was checked, as read. */
+void lb_chain_step(struct lb_chain *c, const struct lb_pack *p);
+
+/* After -ENOENT: 0 at the true end, -EAGAIN when the next object came meanwhile, -EBADMSG when objects follow a missing one. */
+int lb_chain_check_end(const struct lb_chain *c);
+/* To the end. */
+int lb_chain_finish(struct lb_chain *c);
+void lb_chain_tail(const struct lb_chain *c, struct lb_journal_tail *ret_tail);

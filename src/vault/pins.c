@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vault/pins.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+
+#define PIN_BYTES_MAX 1024
+
+void lb_pins_free(struct lb_pins *pins)
+{
+	free(pins->points);
+	*pins = (struct lb_pins){0};
+}
+
+static int pin_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, const char *pin)
+{
+	int r = lb_name_check("point name", pin);
+
+	return r < 0 ? r : lb_vault_name(name, machine, "p/%s", pin);
+}
+
+static int pin_parse(const struct lb_buf *text, const char *name, struct lb_point *point)
+{
+	_cleanup_json_ json_t *object = NULL;
+	uint64_t flags;
+	int r;
+
+	r = lb_json_parse(text->data, text->size_bytes, PIN_BYTES_MAX, &object);
+	if (r < 0)
+		return r;
+	if ((r = lb_json_get_u64(object, "epoch", &point->position.epoch)) < 0 ||
+	    (r = lb_json_get_u64(object, "seq", &point->position.seq)) < 0 ||
+	    (r = lb_json_get_i64(object, "time_ns", &point->time_ns)) < 0 ||
+	    (r = lb_json_get_i64(object, "until_ns", &point->until_ns)) < 0 ||
+	    (r = lb_json_get_u64(object, "flags", &flags)) < 0)
+		return r;
+	point->flags = (uint32_t)flags;
+	snprintf(point->name, sizeof(point->name), "%s", name);
+	return 0;
+}
+
+int lb_pin_read(struct lb_vault *v, const struct lb_uuid *machine, const char *pin, struct lb_point *ret_point)
+{
+	_cleanup_buf_ struct lb_buf text = LB_BUF(PIN_BYTES_MAX);
+	char name[LB_OBJECT_NAME_BYTES];
+	struct lb_point point = {0};
+	int r;
+
+	r = pin_name(name, machine, pin);
+	if (r < 0)
+		return r;
+	r = lb_small_get(v, machine, name, &text);
+	if (r < 0)
+		return r;
+	r = pin_parse(&text, pin, &point);
+	if (r < 0)
+		return lb_wrap(r, "%s: object %s", v->store->url, name);
+	*ret_point = point;
+	return 0;
+}
+
+static int add_pin(void *arg, const char *object, uint64_t size_bytes)
+{
+	struct lb_pins *pins = arg;
+	struct lb_point point, *grown;
+	int r;
+
+	(void)size_bytes;
+	if (pins->n >= LB_PINS_MAX)
+		return lb_fail(-EOVERFLOW, "a machine has at most %d named points; remove some", LB_PINS_MAX);
+	r = lb_pin_read(pins->v, pins->machine, strrchr(object, '/') + 1, &point);
+	if (r == -EBADMSG || r == -ENOENT || r == -EINVAL) {
+		lb_warning("passing over a named point: %s", lb_err_text());
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	grown = reallocarray(pins->points, pins->n + 1, sizeof(*grown));
+	if (grown == NULL)
+		return lb_fail(-ENOMEM, "out of memory for named points");
+	pins->points = grown;
+	pins->points[pins->n++] = point;
+	return 0;
+}
+
+int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pins *ret_pins)
+{
+	struct lb_pins pins = {.v = v, .machine = machine};
+	char prefix[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = lb_vault_name(prefix, machine, "p/");
+	if (r < 0)
+		return r;
+	r = lb_store_list(v->store, prefix, add_pin, &pins);
+	if (r < 0) {
+		lb_pins_free(&pins);
+		return r;
+	}
+	*ret_pins = pins;
+	return 0;
+}
+
+const char *lb_pins_name(const struct lb_pins *pins, const struct lb_position *position)
+{
+	for (size_t i = 0; i < pins->n; i++)
+		if (pins->points[i].position.epoch == position->epoch && pins->points[i].position.seq == position->seq)
+			return pins->points[i].name;
+	return "";
+}
+
+int lb_point_pin(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_point *point, const char *pin)
+{
+	_cleanup_json_ json_t *object = json_object();
+	_cleanup_free_ char *text = NULL;
+	char name[LB_OBJECT_NAME_BYTES];
+	struct lb_point there;
+	int r;
+
+	r = pin_name(name, machine, pin);
+	if (r < 0)
+		return r;
+	if (object == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a named point");
+	if ((r = lb_json_set_u64(object, "epoch", point->position.epoch)) < 0 ||
+	    (r = lb_json_set_u64(object, "seq", point->position.seq)) < 0 ||
+	    (r = lb_json_set_i64(object, "time_ns", point->time_ns)) < 0 ||
+	    (r = lb_json_set_i64(object, "until_ns", point->until_ns)) < 0 ||
+	    (r = lb_json_set_u64(object, "flags", point->flags)) < 0 || (r = lb_json_dump(object, &text)) < 0)
+		return r;
+	r = lb_small_put_new(v, machine, name, text, strlen(text));
+	if (r != -EEXIST)
+		return r;
+	r = lb_pin_read(v, machine, pin, &there);
+	if (r < 0)
+		return r;
+	if (there.position.epoch == point->position.epoch && there.position.seq == point->position.seq)
+		return 0;
+	return lb_fail(-EEXIST, "point %s names %llu:%llu already; choose another name, or unpin it first", pin,
+		       (unsigned long long)there.position.epoch, (unsigned long long)there.position.seq);
+}
+
+int lb_point_unpin(struct lb_vault *v, const struct lb_uuid *machine, const char *pin)
+{
+	char name[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = pin_name(name, machine, pin);
+	if (r < 0)
+		return r;
+	r = lb_store_remove(v->store, name);
+	return r == -ENOENT ? lb_fail(r, "there is no point named %s; see `lifeboat point list`", pin) : r;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Named points, `m/<machine>/p/<name>`. */
+#include "vault/internal.h"
+#include "vault/points.h"
+
+#define LB_PINS_MAX 4096
+
+struct lb_pins {
+	struct lb_vault *v;
+	const struct lb_uuid *machine;
+	struct lb_point *points;
+	size_t n;
+};
+
+void lb_pins_free(struct lb_pins *pins);
+/* All pins of a machine; one that can't be read is passed over with a warning. */
+int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pins *ret_pins);
+/* The name of a pin at a position, or "". */
+const char *lb_pins_name(const struct lb_pins *pins, const struct lb_position *position);
+int lb_pin_read(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_point *ret_point);

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Recovery points from the heads of journal objects. Walks begin at the newest checkpoint that serves: "latest" reads
+ * a handful of objects, however long the journal is.
+ */
+#include "vault/points.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "vault/chain.h"
+#include "vault/pins.h"
+
+#define BEGINNING SIZE_MAX /* in place of a checkpoint's index */
+#define MARKS (LB_HRL_MARK_APP | LB_HRL_MARK_GROUP)
+
+typedef int (*point_fn)(void *arg, const struct lb_point *point);
+
+struct walk {
+	struct lb_vault *v;
+	const struct lb_uuid *machine;
+	const struct lb_checkpoint_list *checkpoints;
+	bool every;   /* also boundaries at which nothing was written since the point before */
+	int64_t to_ns; /* ends the walk */
+	point_fn fn;
+	void *arg;
+	bool has_pending; /* the point whose `until` is not known yet */
+	struct lb_point pending;
+};
+
+/* Whether the walk is over: 1. */
+#define WALK_OVER 1
+
+static int flush(struct walk *w)
+{
+	if (!w->has_pending)
+		return 0;
+	w->has_pending = false;
+	return w->fn(w->arg, &w->pending);
+}
+
+static int boundary(struct walk *w, struct lb_position position, uint32_t flags, int64_t time_ns)
+{
+	int r;
+
+	if (w->has_pending && !w->every && (flags & LB_HRL_HEARTBEAT) != 0 && (flags & MARKS) == 0 &&
+	    w->pending.position.epoch == position.epoch) {
+		w->pending.until_ns = time_ns;
+		return 0;
+	}
+	r = flush(w);
+	if (r != 0)
+		return r;
+	if (time_ns > w->to_ns)
+		return WALK_OVER;
+	if ((flags & LB_HRL_POINT) == 0 || (flags & LB_HRL_SCANNING) != 0)
+		return 0;
+	w->has_pending = true;
+	w->pending = (struct lb_point){.position = position, .time_ns = time_ns, .until_ns = time_ns, .flags = flags};
+	return 0;
+}
+
+static int walk_start(struct walk *w, size_t index, struct lb_chain *c)
+{
+	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
+	int r;
+
+	w->has_pending = false;
+	if (index == BEGINNING)
+		return lb_chain_begin(c, w->v, w->machine);
+	r = lb_checkpoint_read(w->v, w->machine, &w->checkpoints->places[index], &checkpoint);
+	if (r < 0)
+		return r;
+	r = lb_chain_after(c, w->v, checkpoint);
+	if (r < 0 || c->after.position.epoch == 0)
+		return r;
+	return boundary(w, c->after.position, c->after.flags, c->after.receipt_ns);
+}
+
+/* The journal's end: an idle machine's heartbeat says that its newest point still holds. */
+static int walk_end(struct walk *w, const struct lb_chain *c)
+{
+	int64_t until_ns;
+	int r;
+
+	r = lb_chain_check_end(c);
+	if (r < 0 && r != -EAGAIN)
+		return r;
+	if (!w->has_pending)
+		return 0;
+	r = lb_heartbeat_get(w->v, w->machine, &c->after.position, &until_ns);
+	if (r == 0 && until_ns > w->pending.until_ns)
+		w->pending.until_ns = until_ns;
+	if (r < 0 && r != -ENOENT)
+		return r;
+	return flush(w);
+}
+
+/* Points from a checkpoint on (its own included) up to the object `stop` (NULL: the journal's end). */
+static int walk_span(struct walk *w, size_t index, const struct lb_place *stop)
+{
+	struct lb_chain c;
+	int r;
+
+	r = walk_start(w, index, &c);
+	while (r == 0) {
+		_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
+
+		if (stop != NULL && c.last.epoch == stop->epoch && c.last.number == stop->number)
+			return flush(w);
+		r = lb_chain_next(&c, &p);
+		if (r == -ENOENT)
+			return walk_end(w, &c);
+		for (uint32_t i = 0; r == 0 && i < p->n; i++)
+			r = boundary(w, (struct lb_position){.epoch = p->place.epoch, .seq = p->entries[i].seq},
+				     p->entries[i].flags, p->entries[i].receipt_ns);
+	}
+	return r == WALK_OVER ? 0 : r;
+}
+
+static void list_freep(struct lb_checkpoint_list *list)
+{
+	lb_checkpoint_list_free(list);
+}
+
+static bool is_before_time(const void *arg, const struct lb_checkpoint *c)
+{
+	return c->after.receipt_ns < *(const int64_t *)arg;
+}
+
+/* The newest checkpoint whose journal lies before the time. */
+static int index_before(struct walk *w, size_t n, int64_t time_ns, size_t *ret_index)
+{
+	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *c = NULL;
+	int r;
+
+	*ret_index = BEGINNING;
+	r = lb_checkpoint_search(w->v, w->machine, w->checkpoints, n, is_before_time, &time_ns, &c, ret_index);
+	return r == -ENOENT ? 0 : r;
+}
+
+struct listing {
+	const struct lb_pins *pins;
+	int64_t from_ns, to_ns;
+	point_fn fn;
+	void *arg;
+	int result; /* what the caller's function ended the walk with */
+};
+
+static int list_point(void *arg, const struct lb_point *point)
+{
+	struct listing *l = arg;
+	struct lb_point named = *point;
+
+	if (point->time_ns < l->from_ns || point->time_ns > l->to_ns)
+		return 0;
+	snprintf(named.name, sizeof(named.name), "%s", lb_pins_name(l->pins, &point->position));
+	l->result = l->fn(l->arg, &named);
+	return l->result == 0 ? 0 : WALK_OVER;
+}
+
+static void pins_freep(struct lb_pins *pins)
+{
+	lb_pins_free(pins);
+}
+
+int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t from_ns, int64_t to_ns, point_fn fn, void *arg)
+{
+	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
+	_cleanup_(pins_freep) struct lb_pins pins = {0};
+	struct listing l = {.pins = &pins, .from_ns = from_ns, .to_ns = to_ns, .fn = fn, .arg = arg};
+	struct walk w = {
+		.v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = to_ns, .fn = list_point, .arg = &l};
+	size_t index;
+	int r;
+
+	r = lb_pins_read(v, machine, &pins);
+	if (r == 0)
+		r = lb_checkpoint_list(v, machine, &checkpoints);
+	if (r == 0)
+		r = index_before(&w, checkpoints.n, from_ns, &index);
+	if (r == 0)
+		r = walk_span(&w, index, NULL);
+	if (r < 0)
+		return r;
+	if (l.result == 0)
+		lb_err_clear();
+	return l.result;
+}
+
+struct newest {
+	uint32_t flags; /* that it must have */
+	bool found;
+	struct lb_point point;
+};
+
+static int note_newest(void *arg, const struct lb_point *point)
+{
+	struct newest *n = arg;
+
+	if ((point->flags & n->flags) == n->flags) {
+		n->found = true;
+		n->point = *point;
+	}
+	return 0;
+}
+
+/* The newest point at or before a time that has the flags, from span to span backwards. -ENOENT without text. */
+static int find_newest(struct lb_vault *v, const struct lb_uuid *machine, int64_t time_ns, uint32_t flags,
+		       struct lb_point *ret_point)
+{
+	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
+	struct newest newest = {.flags = flags};
+	struct walk w = {
+		.v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = time_ns, .fn = note_newest, .arg = &newest};
+	const struct lb_place *stop = NULL;
+	size_t index, n;
+	int r;
+
+	r = lb_checkpoint_list(v, machine, &checkpoints);
+	n = checkpoints.n;
+	while (r == 0) {
+		r = index_before(&w, n, time_ns, &index);
+		if (r == 0)
+			r = walk_span(&w, index, stop);
+		if (r < 0)
+			break;
+		if (newest.found) {
+			*ret_point = newest.point;
+			lb_err_clear();
+			return 0;
+		}
+		if (index == BEGINNING)
+			return -ENOENT;
+		stop = &checkpoints.places[index];
+		n = index;
+	}
+	return r;
+}
+
+struct oldest {
+	bool found;
+	struct lb_point point;
+};
+
+static int note_oldest(void *arg, const struct lb_point *point)
+{
+	struct oldest *o = arg;
+
+	o->found = true;
+	o->point = *point;
+	return WALK_OVER;
+}
+
+/* -ENOENT with what there is instead. */
+static int no_point(struct lb_vault *v, const struct lb_uuid *machine, const char *text)
+{
+	char uuid[LB_UUID_TEXT_BYTES], from[LB_TIME_TEXT_BYTES], to[LB_TIME_TEXT_BYTES];
+	struct oldest oldest = {0};
+	struct walk w = {.v = v, .machine = machine, .to_ns = INT64_MAX, .fn = note_oldest, .arg = &oldest};
+	struct lb_point newest;
+	int r;
+
+	lb_uuid_format(machine, uuid);
+	r = find_newest(v, machine, INT64_MAX, 0, &newest);
+	if (r == 0)
+		r = walk_span(&w, BEGINNING, NULL);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (r == -ENOENT || !oldest.found)
+		return lb_fail(-ENOENT,
+			       "machine %s has no recovery point in %s yet; its first one comes when its initial replication ends", uuid,
+			       v->store->url);
+	return lb_fail(-ENOENT, "machine %s has no point \"%s\"; its points go from %s (%llu:%llu) to %s (%llu:%llu)", uuid, text,
+		       lb_time_format(oldest.point.time_ns, from), (unsigned long long)oldest.point.position.epoch,
+		       (unsigned long long)oldest.point.position.seq, lb_time_format(newest.time_ns, to),
+		       (unsigned long long)newest.position.epoch, (unsigned long long)newest.position.seq);
+}
+
+struct exact {
+	struct lb_position position;
+	bool found;
+	struct lb_point point;
+};
+
+static int note_exact(void *arg, const struct lb_point *point)
+{
+	struct exact *e = arg;
+
+	if (point->position.epoch == e->position.epoch && point->position.seq == e->position.seq) {
+		e->found = true;
+		e->point = *point;
+	}
+	return e->found || point->position.epoch > e->position.epoch ? WALK_OVER : 0;
+}
+
+static bool is_at_or_before(const void *arg, const struct lb_checkpoint *c)
+{
+	const struct lb_position *p = arg;
+
+	return c->after.position.epoch < p->epoch ||
+	       (c->after.position.epoch == p->epoch && c->after.position.seq <= p->seq);
+}
+
+static int find_exact(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
+		      struct lb_point *ret_point)
+{
+	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
+	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *c = NULL;
+	struct exact exact = {.position = *position};
+	struct walk w = {.v = v,
+			 .machine = machine,
+			 .checkpoints = &checkpoints,
+			 .every = true,
+			 .to_ns = INT64_MAX,
+			 .fn = note_exact,
+			 .arg = &exact};
+	size_t index = BEGINNING;
+	int r;
+
+	r = lb_checkpoint_list(v, machine, &checkpoints);
+	if (r == 0)
+		r = lb_checkpoint_search(v, machine, &checkpoints, checkpoints.n, is_at_or_before, position, &c, &index);
+	if (r == 0 || r == -ENOENT)
+		r = walk_span(&w, index, NULL);
+	if (r < 0)
+		return r;
+	if (!exact.found)
+		return -ENOENT;
+	*ret_point = exact.point;
+	return 0;
+}
+
+static int parse_position(const char *text, struct lb_position *ret_position)
+{
+	char epoch[24];
+	const char *colon = strchr(text, ':');
+	struct lb_position p;
+
+	if (colon == NULL || (size_t)(colon - text) >= sizeof(epoch))
+		return -EINVAL;
+	snprintf(epoch, sizeof(epoch), "%.*s", (int)(colon - text), text);
+	if (lb_u64_parse(epoch, UINT64_MAX, &p.epoch) < 0 || lb_u64_parse(colon + 1, UINT64_MAX, &p.seq) < 0)
+		return -EINVAL;
+	*ret_position = p;
+	return 0;
+}
+
+static int find(struct lb_vault *v, const struct lb_uuid *machine, const char *text, struct lb_point *ret_point)
+{
+	struct lb_position position;
+	int64_t time_ns;
+
+	if (strcmp(text, "latest") == 0)
+		return find_newest(v, machine, INT64_MAX, 0, ret_point);
+	if (strcmp(text, "latest-app") == 0)
+		return find_newest(v, machine, INT64_MAX, LB_HRL_MARK_APP, ret_point);
+	if (strcmp(text, "latest-multi-vm") == 0)
+		return find_newest(v, machine, INT64_MAX, LB_HRL_MARK_GROUP, ret_point);
+	if (parse_position(text, &position) == 0)
+		return find_exact(v, machine, &position, ret_point);
+	if (lb_time_parse(text, &time_ns) == 0)
+		return find_newest(v, machine, time_ns, 0, ret_point);
+	if (lb_name_check("point", text) == 0)
+		return lb_pin_read(v, machine, text, ret_point);
+	return lb_fail(-EINVAL,
+		       "\"%s\" is no recovery point: give latest, latest-app, latest-multi-vm, a pin's name, EPOCH:SEQUENCE, or a time "
+		       "such as 2026-01-31T08:15:00Z",
+		       text);
+}
+
+int lb_point_find(struct lb_vault *v, const struct lb_uuid *machine, const char *text, struct lb_point *ret_point)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	struct lb_point point;
+	int r;
+
+	r = lb_vault_machine_key(v, machine, false, &key);
+	if (r < 0)
+		return r;
+	r = find(v, machine, text, &point);
+	if (r == -ENOENT)
+		return no_point(v, machine, text);
+	if (r < 0)
+		return r;
+	lb_err_clear();
+	*ret_point = point;
+	return 0;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vault/replay.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/log.h"
+
+/* A checkpoint is due when reading what came since costs a noticeable part of a second. */
+#define CHECKPOINT_OBJECTS 64
+#define CHECKPOINT_EXTENTS (128u << 10)
+
+int lb_segment_object(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, const struct lb_map_segment *place)
+{
+	return lb_pack_name(name, machine, &(struct lb_place){.epoch = place->epoch, .number = place->object});
+}
+
+struct lb_map_segment lb_pack_segment(const struct lb_pack *p, uint32_t i)
+{
+	return (struct lb_map_segment){.epoch = p->place.epoch,
+				       .seq = p->entries[i].seq,
+				       .object = p->place.number,
+				       .offset_bytes = p->entries[i].offset_bytes,
+				       .size_bytes = p->entries[i].size_bytes,
+				       .head_bytes = p->entries[i].head_bytes,
+				       .digest = p->entries[i].digest};
+}
+
+int lb_segment_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key,
+		    const struct lb_map_segment *place, struct lb_hrl_segment **ret_segment)
+{
+	_cleanup_buf_ struct lb_buf head = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
+	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
+	struct lb_hrl_header expect = {.vault = v->id, .machine = *machine, .epoch = place->epoch, .seq = place->seq};
+	char name[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = lb_segment_object(name, machine, place);
+	if (r < 0)
+		return r;
+	r = lb_store_get(v->store, name, place->offset_bytes, place->head_bytes, &head);
+	if (r == -ENOENT || r == -ENODATA)
+		return lb_wrap(-EBADMSG, "segment %llu of epoch %llu is lost", (unsigned long long)place->seq,
+			       (unsigned long long)place->epoch);
+	if (r < 0)
+		return r;
+	r = lb_hrl_open_sealed(key, &expect, head.data, head.size_bytes, &s);
+	if (r == 0 && !lb_equal_ct(lb_hrl_digest(s), &place->digest, sizeof(place->digest)))
+		r = lb_fail(-EBADMSG, "segment %llu of epoch %llu is another one than the journal names",
+			    (unsigned long long)place->seq, (unsigned long long)place->epoch);
+	if (r < 0)
+		return lb_wrap(r, "%s: object %s", v->store->url, name);
+	*ret_segment = lb_steal_ptr(s);
+	return 0;
+}
+
+static bool is_after(const struct lb_pack *p, uint32_t i, const struct lb_position *until)
+{
+	return until != NULL &&
+	       (p->place.epoch > until->epoch || (p->place.epoch == until->epoch && p->entries[i].seq > until->seq));
+}
+
+int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key, const struct lb_pack *p,
+		   const struct lb_position *until, struct lb_map *map)
+{
+	for (uint32_t i = 0; i < p->n && !is_after(p, i, until); i++) {
+		_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
+		struct lb_map_segment place = lb_pack_segment(p, i);
+		const struct lb_hrl_extent *extents;
+		uint32_t n, index;
+		int r;
+
+		if (p->entries[i].extents == 0)
+			continue;
+		r = lb_segment_read(v, machine, key, &place, &s);
+		if (r < 0)
+			return r;
+		r = lb_map_segment_add(map, &place, &index);
+		if (r < 0)
+			return r;
+		extents = lb_hrl_extents(s, &n);
+		r = lb_map_apply(map, index, extents, n);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static bool reached(const struct lb_position *now, const struct lb_position *position)
+{
+	return position != NULL &&
+	       (now->epoch > position->epoch || (now->epoch == position->epoch && now->seq >= position->seq));
+}
+
+/* The newest checkpoint at or before the position that can be loaded, or an empty map at the beginning. */
+static int start(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position, struct lb_chain *c,
+		 struct lb_map **ret_map, struct lb_replay_stats *stats)
+{
+	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
+	int r;
+
+	r = lb_checkpoint_find(v, machine, position, &checkpoint);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (r == 0) {
+		r = lb_checkpoint_load(v, checkpoint, ret_map);
+		if (r == 0) {
+			stats->from_checkpoint = true;
+			for (uint32_t i = 0; i < checkpoint->n_frames; i++)
+				stats->bytes_read += checkpoint->frames[i].stored_bytes;
+			return lb_chain_after(c, v, checkpoint);
+		}
+		if (r != -EBADMSG)
+			return r;
+		lb_warning("passing over a checkpoint: %s", lb_err_text());
+	}
+	lb_err_clear();
+	r = lb_chain_begin(c, v, machine);
+	return r < 0 ? r : lb_map_new(ret_map);
+}
+
+static int no_position(const struct lb_chain *c, const struct lb_position *position)
+{
+	char uuid[LB_UUID_TEXT_BYTES];
+	int r;
+
+	r = lb_chain_check_end(c);
+	if (r < 0 && r != -EAGAIN)
+		return r; /* what is missing, is named */
+	lb_uuid_format(&c->machine, uuid);
+	return lb_fail(-ENOENT, "machine %s has no position %llu:%llu in %s; its journal ends at %llu:%llu, see `lifeboat point list`",
+		       uuid, (unsigned long long)position->epoch, (unsigned long long)position->seq, c->v->store->url,
+		       (unsigned long long)c->after.position.epoch, (unsigned long long)c->after.position.seq);
+}
+
+static int step(struct lb_chain *c, const struct lb_key *key, const struct lb_position *position, struct lb_map *map,
+		struct lb_replay_stats *stats)
+{
+	_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
+	int r;
+
+	r = lb_chain_next(c, &p);
+	if (r < 0)
+		return r;
+	stats->objects_read++;
+	stats->bytes_read += p->head_bytes;
+	for (uint32_t i = 0; i < p->n; i++)
+		stats->bytes_read += p->entries[i].extents > 0 ? p->entries[i].head_bytes : 0;
+	return lb_replay_pack(c->v, &c->machine, key, p, position, map);
+}
+
+int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position, struct lb_map **ret_map,
+	      struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
+	struct lb_replay_stats stats = {0};
+	struct lb_chain c;
+	int r;
+
+	r = lb_vault_machine_key(v, machine, false, &key);
+	if (r < 0)
+		return r;
+	r = start(v, machine, position, &c, &map, &stats);
+	while (r == 0 && !reached(&c.after.position, position)) {
+		r = step(&c, &key, position, map, &stats);
+		if (r == -ENOENT && position == NULL) {
+			r = lb_chain_check_end(&c);
+			if (r == 0)
+				break;
+			r = r == -EAGAIN ? 0 : r;
+		}
+	}
+	if (r == -ENOENT)
+		return no_position(&c, position);
+	if (r < 0)
+		return r;
+	if (position != NULL && c.after.position.epoch != position->epoch)
+		return no_position(&c, position);
+	lb_err_clear();
+	*ret_map = lb_steal_ptr(map);
+	if (ret_chain != NULL)
+		*ret_chain = c;
+	if (ret_stats != NULL)
+		*ret_stats = stats;
+	return 0;
+}
+
+/* Whether enough came since the newest checkpoint, from the heads alone. `ret_c` is left at the journal's end. */
+static int is_due(struct lb_vault *v, const struct lb_uuid *machine, bool *ret_due, bool *ret_any)
+{
+	uint64_t objects = 0, extents = 0;
+	struct lb_chain c;
+	int r;
+
+	r = lb_chain_newest(&c, v, machine);
+	while (r == 0) {
+		_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
+
+		r = lb_chain_next(&c, &p);
+		if (r < 0)
+			break;
+		objects++;
+		for (uint32_t i = 0; i < p->n; i++)
+			extents += p->entries[i].extents;
+		if (objects >= CHECKPOINT_OBJECTS || extents >= CHECKPOINT_EXTENTS)
+			break;
+	}
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret_due = objects >= CHECKPOINT_OBJECTS || extents >= CHECKPOINT_EXTENTS;
+	*ret_any = objects > 0;
+	return 0;
+}
+
+int lb_checkpoint_write(struct lb_vault *v, const struct lb_uuid *machine, bool force, bool *ret_written)
+{
+	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
+	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
+	struct lb_chain c;
+	bool due, any;
+	int r;
+
+	r = is_due(v, machine, &due, &any);
+	if (r < 0)
+		return r;
+	if (!due && !(force && any)) {
+		*ret_written = false;
+		return 0;
+	}
+	r = lb_replay(v, machine, NULL, &map, &c, NULL);
+	if (r < 0)
+		return r;
+	checkpoint = calloc(1, sizeof(*checkpoint));
+	if (checkpoint == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a checkpoint");
+	checkpoint->machine = *machine;
+	checkpoint->place = c.last;
+	checkpoint->object_digest = c.last_digest;
+	checkpoint->is_seal = c.last_is_seal;
+	checkpoint->after = c.after;
+	r = lb_checkpoint_put(v, checkpoint, map);
+	if (r < 0 && r != -EEXIST)
+		return r;
+	lb_err_clear();
+	*ret_written = r == 0;
+	return 0;
+}
