@@ -15,5 +15,6 @@ typedef void (*lb_export_progress_fn)(void *arg, uint64_t done_bytes, uint64_t t
  * `disk` is an id of `item`. -EEXIST when `path` is there, -ENOSPC before or while writing: then nothing is left.
  * `progress` may be NULL.
  */
-int lb_point_export(struct lb_vault *v, const struct lb_catalog_item *item, const struct lb_position *position, uint16_t disk,
-		    const char *path, enum lb_export_format format, lb_export_progress_fn progress, void *arg);
+int lb_point_export(struct lb_vault *v, const struct lb_catalog_item *item, const struct lb_position *position,
+		    uint16_t disk, const char *path, enum lb_export_format format, lb_export_progress_fn progress,
+		    void *arg);

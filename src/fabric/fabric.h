@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * Where virtual machines are made. A backend is a table of operations; each of them is idempotent, because an orchestration
- * that was killed begins its step again. A VM is known by its name and its folder; the backend keeps nothing else of ours.
+ * Where virtual machines are made. A backend is a table of operations; each of them is idempotent, because an
+ * orchestration that was killed begins its step again. A VM is known by its name and its folder; the backend keeps
+ * nothing else of ours.
  *
  * A struct lb_fabric is used by one thread at a time; several of them may work on different VMs at once.
  */
@@ -22,8 +23,8 @@
 #define LB_VM_SERIAL_BYTES 21 /* 20 characters is what virtio-blk tells the guest */
 
 struct lb_vm_disk {
-	char *path;			 /* the overlay, qcow2 */
-	char *nbd_socket;		 /* what it rests on; NULL once it stands by itself */
+	char *path;                      /* the overlay, qcow2 */
+	char *nbd_socket;                /* what it rests on; NULL once it stands by itself */
 	char serial[LB_VM_SERIAL_BYTES]; /* may be empty */
 	bool boot;
 };
@@ -47,7 +48,7 @@ struct lb_vm_spec {
 	enum lb_vm_bus bus;
 	uint32_t n_disks;
 	struct lb_vm_disk disks[LB_VM_DISKS_MAX];
-	bool isolated;	     /* the guest reaches nothing but answers to forwards */
+	bool isolated;                  /* the guest reaches nothing but answers to forwards */
 	char network[LB_VM_NAME_BYTES]; /* a network of the fabric; empty: user-mode networking with `forwards` */
 	uint32_t n_forwards;
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX];
@@ -57,18 +58,18 @@ struct lb_vm_spec {
 void lb_vm_spec_clear(struct lb_vm_spec *vm); /* for _cleanup_() */
 
 enum lb_vm_state {
-	LB_VM_ABSENT,	/* the fabric knows no such VM, or it does not run and nothing of it is kept by the fabric */
+	LB_VM_ABSENT, /* the fabric knows no such VM, or it does not run and nothing of it is kept by the fabric */
 	LB_VM_STOPPED,
 	LB_VM_STARTING, /* there, not yet running its guest */
 	LB_VM_RUNNING,
-	LB_VM_PAUSED,	/* also by an error of its disks: it goes on after lb_fabric_ops.resume */
+	LB_VM_PAUSED, /* also by an error of its disks: it goes on after lb_fabric_ops.resume */
 };
 const char *lb_vm_state_name(enum lb_vm_state state);
 
 /* How far a disk's blocks have been copied from what it rests on. */
 struct lb_vm_pull {
 	bool running;
-	bool complete; /* the disk rests on nothing any more */
+	bool complete;                    /* the disk rests on nothing any more */
 	uint64_t done_bytes, total_bytes; /* while running */
 };
 
@@ -81,7 +82,7 @@ struct lb_fabric_ops {
 	int (*start)(struct lb_fabric *f, const struct lb_vm_spec *vm);
 	/* `gracefully` presses the power button and returns; otherwise the VM is off at return. */
 	int (*stop)(struct lb_fabric *f, const struct lb_vm_spec *vm, bool gracefully);
-	int (*resume)(struct lb_fabric *f, const struct lb_vm_spec *vm); /* paused -> running */
+	int (*resume)(struct lb_fabric *f, const struct lb_vm_spec *vm);  /* paused -> running */
 	int (*destroy)(struct lb_fabric *f, const struct lb_vm_spec *vm); /* off, and forgotten; its disks stay */
 	int (*state)(struct lb_fabric *f, const struct lb_vm_spec *vm, enum lb_vm_state *ret_state);
 	/* The VMs in `vm_folder` (libvirt: whose folder is below it). */
@@ -101,8 +102,8 @@ struct lb_fabric {
 };
 
 /*
- * "qemu", "libvirt", or "auto": libvirt where it answers, else QEMU directly. -EOPNOTSUPP when this build or this machine does
- * not have it, with what to install.
+ * "qemu", "libvirt", or "auto": libvirt where it answers, else QEMU directly. -EOPNOTSUPP when this build or this
+ * machine does not have it, with what to install.
  */
 int lb_fabric_open(struct lb_env *env, const char *name, struct lb_fabric **ret_fabric);
 void lb_fabric_free(struct lb_fabric *f);

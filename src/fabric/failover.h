@@ -1,69 +1,69 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * Failover: the double of a machine, started from a recovery point. It needs the vault, a secret that opens it, and this host;
- * nothing of the site that was lost. What is done is written to <vm folder>/<vm name>/failover.json before it is
- * done, and each step can be done again, so that a failover that was killed anywhere goes on by lb_failover_open() +
- * lb_failover_run(). One process at a time works on a VM (the folder is locked; -EBUSY for others).
+ * Failover: the double of a machine, started from a recovery point. It needs the vault, a secret that opens it, and
+ * this host; nothing of the site that was lost. What is done is written to <vm folder>/<vm name>/failover.json before
+ * it is done, and each step can be done again, so that a failover that was killed anywhere goes on by
+ * lb_failover_open() + lb_failover_run(). One process at a time works on a VM (the folder is locked; -EBUSY for
+ * others).
  *
  * A struct lb_failover is used by one thread.
  */
 #include "fabric/fabric.h"
+#include "fabric/secret.h"
 #include "vault/points.h"
 
 #define LB_PATH_BYTES 1024
 
 enum lb_failover_kind { LB_FAILOVER_TEST, LB_FAILOVER_LIVE };
 
-/* What opens the vault. Files only: a secret is never an argument. */
-struct lb_vault_secret {
-	const char *passphrase_file; /* one line */
-	const char *key_file;	     /* instead: a machine's key, 32 bytes or 64 hex digits; `machine` must then be a UUID */
-};
-
 struct lb_failover_request {
 	const char *vault_url;
 	struct lb_vault_secret secret;
-	const char *machine;   /* name or UUID */
-	const char *point;     /* as lb_point_find() takes it; NULL: "latest" */
+	const char *machine; /* name or UUID */
+	const char *point;   /* as lb_point_find() takes it; NULL: "latest" */
 	enum lb_failover_kind kind;
-	const char *vm_name;   /* NULL: "<machine>-test" or "<machine>-double" */
-	const char *vm_folder; /* absolute; made if missing */
-	const char *fabric;    /* NULL: "auto" */
-	uint64_t memory_bytes; /* 0: as the machine has */
-	uint32_t cpus;	       /* 0: as the machine has, at most this host's */
-	const char *bus;       /* "virtio" (NULL), "scsi", "sata": for guests without virtio drivers */
-	const char *network;   /* a network of the fabric; NULL: user-mode */
-	bool isolated;	       /* a test is isolated unless it asks for a network */
+	const char *vm_name;                  /* NULL: "<machine>-test" or "<machine>-double" */
+	const char *vm_folder;                /* absolute; made if missing */
+	const char *fabric;                   /* NULL: "auto" */
+	uint64_t memory_bytes;                /* 0: as the machine has */
+	uint32_t cpus;                        /* 0: as the machine has, at most this host's */
+	const char *bus;                      /* "virtio" (NULL), "scsi", "sata": for guests without virtio drivers */
+	const char *network;                  /* a network of the fabric; NULL: user-mode */
+	bool isolated;                        /* a test is isolated unless it asks for a network */
 	const struct lb_vm_forward *forwards; /* host_port 0: a free one is chosen */
 	uint32_t n_forwards;
-	uint16_t probe_port;   /* a guest port among the forwards that must answer before the VM counts as running; 0: none */
+	uint16_t
+	    probe_port; /* a guest port among the forwards that must answer before the VM counts as running; 0: none */
 	const char *probe_send; /* sent to it first, for services that don't speak first; NULL: nothing */
-	uint32_t wait_s;	/* for the VM to run (and answer); 0: LB_FAILOVER_WAIT_S */
-	bool no_pull;		/* keep reading from the vault; a test never pulls */
+	uint32_t wait_s;        /* for the VM to run (and answer); 0: LB_FAILOVER_WAIT_S */
+	bool no_pull;           /* keep reading from the vault; a test never pulls */
 };
 
 #define LB_FAILOVER_WAIT_S 300
 
 enum lb_failover_step {
-	LB_STEP_POINT,	  /* look the recovery point up */
-	LB_STEP_FENCE,	  /* live: nobody extends the journal any more; the point is then looked up again if it is "latest" */
-	LB_STEP_PIN,	  /* the point stays while the double depends on it */
-	LB_STEP_SERVE,	  /* its disks over NBD, from the vault */
+	LB_STEP_POINT, /* look the recovery point up */
+	LB_STEP_FENCE, /* live: nobody extends the journal any more; the point is then looked up again if it is "latest"
+			*/
+	LB_STEP_PIN,   /* the point stays while the double depends on it */
+	LB_STEP_SERVE, /* its disks over NBD, from the vault */
 	LB_STEP_OVERLAYS, /* what the double writes stays here */
 	LB_STEP_START,
-	LB_STEP_WAIT,	  /* until it runs, and answers if it was asked to */
-	LB_STEP_PULL,	  /* live: its blocks are pulled in behind it; begun here, complete at commit */
+	LB_STEP_WAIT, /* until it runs, and answers if it was asked to */
+	LB_STEP_PULL, /* live: its blocks are pulled in behind it; begun here, complete at commit */
 	LB_STEP_DONE,
 };
 const char *lb_failover_step_name(enum lb_failover_step step); /* "look up the recovery point", ... */
 
 struct lb_failover;
-/* -EEXIST when there is a double of that name. Nothing is done yet but the record. The machine's key is kept in memory until free. */
+/* -EEXIST when there is a double of that name. Nothing is done yet but the record. The machine's key is kept in memory
+ * until free. */
 int lb_failover_begin(struct lb_env *env, const struct lb_failover_request *request, struct lb_failover **ret_failover);
 /* One that is there: to go on with it, or to act on it. -ENOENT, -EBUSY. */
 int lb_failover_open(struct lb_env *env, const char *vm_folder, const char *vm_name, struct lb_failover **ret_failover);
-/* The secret files that the record names are no more where they were (credentials of a service change place at each start). */
+/* The secret files that the record names are no more where they were (credentials of a service change place at each
+ * start). */
 int lb_failover_secret_set(struct lb_failover *f, const struct lb_vault_secret *secret);
 void lb_failover_free(struct lb_failover *f);
 LB_DEFINE_CLEANUP(struct lb_failover *, lb_failover_free);
@@ -72,8 +72,9 @@ enum lb_failover_step lb_failover_next(const struct lb_failover *f);
 /* Does the next step. A failure leaves it the next. */
 int lb_failover_do(struct lb_failover *f);
 /*
- * Does all that is left, telling each step before it is done; non-zero from `step` ends it there. On a failover that is done
- * already: brings back whatever of it is missing (host restarted, nbdkit or QEMU killed). -ECANCELED from `step` is passed on.
+ * Does all that is left, telling each step before it is done; non-zero from `step` ends it there. On a failover that is
+ * done already: brings back whatever of it is missing (host restarted, nbdkit or QEMU killed). -ECANCELED from `step`
+ * is passed on.
  */
 int lb_failover_run(struct lb_failover *f, int (*step)(void *arg, enum lb_failover_step step), void *arg);
 
@@ -85,8 +86,8 @@ struct lb_failover_report {
 	int64_t point_time_ns;
 	enum lb_failover_step next;
 	bool committed;
-	bool cleaning; /* a cleanup was begun and must be finished */
-	const char *warning; /* "" or what is weaker than asked */
+	bool cleaning;                  /* a cleanup was begun and must be finished */
+	const char *warning;            /* "" or what is weaker than asked */
 	int64_t started_ns, running_ns; /* wall clock; running_ns 0: not yet */
 	uint64_t rto_ms; /* from the command to a machine that runs (and answers, if it was asked to); 0: not yet */
 	char console_path[LB_PATH_BYTES];
@@ -100,28 +101,21 @@ int lb_failover_state(struct lb_failover *f, enum lb_vm_state *ret_state);
 /* Sum of all disks; `complete` when none rests on the vault. */
 int lb_failover_pull_look(struct lb_failover *f, struct lb_vm_pull *ret_pull);
 
-/* Stops it and starts it again from another point; what it has written is gone. Not after commit. Then lb_failover_run(). */
+/* Stops it and starts it again from another point; what it has written is gone. Not after commit. Then
+ * lb_failover_run(). */
 int lb_failover_repoint(struct lb_failover *f, const char *point);
 /*
- * Live only: pulls everything in at full speed, waits for it (`progress` may be NULL, non-zero ends the wait; the pull goes on),
- * then drops the dependence on the vault and the pin.
+ * Live only: pulls everything in at full speed, waits for it (`progress` may be NULL, non-zero ends the wait; the pull
+ * goes on), then drops the dependence on the vault and the pin.
  */
 int lb_failover_commit(struct lb_failover *f, int (*progress)(void *arg, const struct lb_vm_pull *pull), void *arg);
 /*
- * Destroys it without trace: VM, servers, overlays, pin, record. A live double holds writes that are nowhere else: -EPERM
- * unless `live_too`. Works on what any killed step left behind, and without the secret if nothing was pinned. Frees `f` on success.
+ * Destroys it without trace: VM, servers, overlays, pin, record. A live double holds writes that are nowhere else:
+ * -EPERM unless `live_too`. Works on what any killed step left behind, and without the secret if nothing was pinned.
+ * Frees `f` on success.
  */
 int lb_failover_cleanup(struct lb_failover *f, bool live_too);
 
 /* Every failover below a VM folder; one that another process works on is told with its last record. */
 int lb_failover_list(struct lb_env *env, const char *vm_folder,
 		     int (*fn)(void *arg, const struct lb_failover_report *report, enum lb_vm_state state), void *arg);
-
-/*
- * Opens what a request or an export names, for those who have no server: store and vault, with the secret read from its file.
- * Free the vault before the store.
- */
-int lb_recovery_vault_open(struct lb_env *env, const char *vault_url, const struct lb_vault_secret *secret,
-			   const char *machine_for_key, struct lb_store **ret_store, struct lb_vault **ret_vault);
-/* A passphrase file: its one line, without the line's end. Wipe and free it. */
-int lb_passphrase_read(struct lb_env *env, const char *path, char **ret_passphrase);

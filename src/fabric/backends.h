@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The fabrics that fabric.c chooses from, and what they share. */
+#include "base/buf.h"
+#include "fabric/fabric.h"
+#include "fabric/proc.h"
+
+int lb_fabric_qemu(struct lb_env *env, struct lb_fabric **ret_fabric);
+/* -EOPNOTSUPP: not built with it, or no libvirtd answers. */
+int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric);
+
+#define LB_QEMU_PROGRAM "qemu-system-x86_64"
+
+/* <folder>/<name>; free it. NULL when memory is out. */
+char *lb_vm_path(const struct lb_vm_spec *vm, const char *name);
+/* A locally administered MAC address that follows from the VM's UUID. */
+#define LB_MAC_TEXT_BYTES 18
+void lb_vm_mac(const struct lb_vm_spec *vm, char text[LB_MAC_TEXT_BYTES]);
+
+/* UEFI: the code of the firmware, and a template of its variables. -EOPNOTSUPP says what to install. */
+struct lb_firmware {
+	const char *code, *variables;
+};
+int lb_firmware_find(struct lb_firmware *ret_firmware);
+/* Copies the template to <folder>/uefi-variables.fd unless it is there. */
+int lb_firmware_variables_make(struct lb_env *env, const struct lb_vm_spec *vm, const struct lb_firmware *firmware);
+#define LB_FIRMWARE_VARIABLES "uefi-variables.fd"
+
+/* "user,id=net0,...": user-mode networking with the VM's forwards. */
+int lb_vm_netdev(const struct lb_vm_spec *vm, struct lb_buf *out);
+
+/* A command line being made. Its own copies; freed whole. */
+#define LB_ARGV_MAX 1024
+struct lb_argv {
+	char *argv[LB_ARGV_MAX + 1];
+	unsigned int n;
+	int error; /* the first failure; checked once at the end */
+};
+void lb_argv_add(struct lb_argv *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void lb_argv_clear(struct lb_argv *a); /* for _cleanup_() */
+
+/* The command line of a VM for QEMU without libvirt. -E2BIG, -EOPNOTSUPP, -ENOMEM. */
+int lb_qemu_argv(struct lb_env *env, const struct lb_vm_spec *vm, struct lb_argv *argv);
+
+/* Whether an image rests on another file, by qemu-img, also while a VM uses it. */
+int lb_overlay_rests(struct lb_env *env, const char *path, bool *ret_rests);

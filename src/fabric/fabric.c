@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fabric/fabric.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "fabric/backends.h"
+
+#define LONGEST_SOCKET_NAME "nbd63.sock"
+#define VARIABLES_BYTES_MAX (64u << 20)
+
+void lb_vm_spec_clear(struct lb_vm_spec *vm)
+{
+	free(vm->folder);
+	for (uint32_t i = 0; i < LB_VM_DISKS_MAX; i++) {
+		free(vm->disks[i].path);
+		free(vm->disks[i].nbd_socket);
+	}
+	for (size_t i = 0; i < LB_ARRAY_LEN(vm->oem_strings); i++)
+		free(vm->oem_strings[i]);
+	*vm = (struct lb_vm_spec){0};
+}
+
+const char *lb_vm_state_name(enum lb_vm_state state)
+{
+	static const char *const names[] = {
+	    [LB_VM_ABSENT] = "absent",   [LB_VM_STOPPED] = "stopped", [LB_VM_STARTING] = "starting",
+	    [LB_VM_RUNNING] = "running", [LB_VM_PAUSED] = "paused",
+	};
+
+	return names[state];
+}
+
+int lb_fabric_open(struct lb_env *env, const char *name, struct lb_fabric **ret_fabric)
+{
+	int r;
+
+	if (strcmp(name, "qemu") == 0)
+		return lb_fabric_qemu(env, ret_fabric);
+	if (strcmp(name, "libvirt") == 0)
+		return lb_fabric_libvirt(env, ret_fabric);
+	if (strcmp(name, "auto") != 0)
+		return lb_fail(-EINVAL, "there is no fabric \"%.40s\", but: auto, libvirt, qemu", name);
+	r = lb_fabric_libvirt(env, ret_fabric);
+	if (r == -EOPNOTSUPP) {
+		lb_err_clear();
+		r = lb_fabric_qemu(env, ret_fabric);
+	}
+	return r;
+}
+
+void lb_fabric_free(struct lb_fabric *f)
+{
+	f->ops->free(f);
+}
+
+int lb_vm_folder_check(const char *vm_folder, const char *name)
+{
+	struct sockaddr_un address;
+	int r;
+
+	r = lb_name_check("VM", name);
+	if (r < 0)
+		return r;
+	if (vm_folder[0] != '/')
+		return lb_fail(-EINVAL, "the folder for VMs must be a full path, not \"%.200s\"", vm_folder);
+	for (const char *p = vm_folder; *p != '\0'; p++)
+		if (iscntrl((unsigned char)*p) || strchr(",\\\"'<>&", *p) != NULL)
+			return lb_fail(-EINVAL,
+				       "the folder for VMs must not have commas, quotes or control characters in its "
+				       "path: \"%.200s\"",
+				       vm_folder);
+	if (strlen(vm_folder) + strlen(name) + strlen("//" LONGEST_SOCKET_NAME) >= sizeof(address.sun_path))
+		return lb_fail(-ENAMETOOLONG,
+			       "%s/%s is too long a path for sockets (%zu characters at most); choose a shorter "
+			       "folder for VMs",
+			       vm_folder, name, sizeof(address.sun_path) - strlen("/" LONGEST_SOCKET_NAME) - 1);
+	return 0;
+}
+
+char *lb_vm_path(const struct lb_vm_spec *vm, const char *name)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%s", vm->folder, name) < 0 ? NULL : path;
+}
+
+void lb_vm_mac(const struct lb_vm_spec *vm, char text[LB_MAC_TEXT_BYTES])
+{
+	const uint8_t *u = vm->uuid.bytes;
+
+	/* 52:54:00 is what QEMU and libvirt use */
+	snprintf(text, LB_MAC_TEXT_BYTES, "52:54:00:%02x:%02x:%02x", u[0], u[1], u[2]);
+}
+
+int lb_firmware_find(struct lb_firmware *ret_firmware)
+{
+	static const struct lb_firmware known[] = {
+	    {"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+	    {"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
+	    {"/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"},
+	};
+
+	for (size_t i = 0; i < LB_ARRAY_LEN(known); i++) {
+		if (access(known[i].code, R_OK) == 0 && access(known[i].variables, R_OK) == 0) {
+			*ret_firmware = known[i];
+			return 0;
+		}
+	}
+	return lb_fail(-EOPNOTSUPP,
+		       "this machine boots by UEFI and this host has no UEFI firmware for VMs; install ovmf");
+}
+
+int lb_firmware_variables_make(struct lb_env *env, const struct lb_vm_spec *vm, const struct lb_firmware *firmware)
+{
+	_cleanup_free_ char *path = lb_vm_path(vm, LB_FIRMWARE_VARIABLES);
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t size_bytes;
+	int r;
+
+	if (path == NULL)
+		return lb_fail(-ENOMEM, "out of memory");
+	if (access(path, F_OK) == 0)
+		return 0;
+	r = lb_file_read(env, firmware->variables, VARIABLES_BYTES_MAX, &data, &size_bytes);
+	return r < 0 ? r : lb_file_write(env, path, data, size_bytes, 0600);
+}
+
+int lb_vm_netdev(const struct lb_vm_spec *vm, struct lb_buf *out)
+{
+	int r;
+
+	r = lb_buf_printf(out, "user,id=net0%s", vm->isolated ? ",restrict=on" : "");
+	for (uint32_t i = 0; r == 0 && i < vm->n_forwards; i++)
+		r = lb_buf_printf(out, ",hostfwd=tcp:%s:%u-:%u", vm->forwards[i].address, vm->forwards[i].host_port,
+				  vm->forwards[i].guest_port);
+	return r < 0 ? lb_fail(r, "the network of VM %s can't be described", vm->name) : 0;
+}
+
+void lb_argv_add(struct lb_argv *a, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	if (a->error != 0)
+		return;
+	if (a->n == LB_ARGV_MAX) {
+		a->error = -E2BIG;
+		return;
+	}
+	va_start(ap, fmt);
+	n = vasprintf(&a->argv[a->n], fmt, ap);
+	va_end(ap);
+	if (n < 0) {
+		a->argv[a->n] = NULL;
+		a->error = -ENOMEM;
+		return;
+	}
+	a->argv[++a->n] = NULL;
+}
+
+void lb_argv_clear(struct lb_argv *a)
+{
+	for (unsigned int i = 0; i < a->n; i++)
+		free(a->argv[i]);
+	*a = (struct lb_argv){0};
+}
+
+int lb_overlay_rests(struct lb_env *env, const char *path, bool *ret_rests)
+{
+	const char *argv[] = {"qemu-img", "info", "-U", "--output=json", path, NULL};
+	_cleanup_buf_ struct lb_buf out = LB_BUF(LB_PROC_OUTPUT_BYTES_MAX);
+	_cleanup_json_ json_t *info = NULL;
+	int r;
+
+	r = lb_proc_run(env, &(struct lb_proc_run){.argv = argv, .keep_fd = -1, .timeout_s = 60}, &out);
+	if (r == 0)
+		r = lb_json_parse(out.data, out.size_bytes, LB_PROC_OUTPUT_BYTES_MAX, &info);
+	if (r < 0)
+		return lb_wrap(r, "can't look at %s", path);
+	*ret_rests = json_object_get(info, "backing-filename") != NULL;
+	return 0;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whether a service of the double answers. A connection alone proves nothing: user-mode networking takes it before the
+ * guest is there. So a byte must come back.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "fabric/failover_internal.h"
+
+#define ONE_TRY_MS 3000
+#define BETWEEN_TRIES_MS 100
+
+static const struct lb_vm_forward *forward_of(const struct lb_failover *f)
+{
+	for (uint32_t i = 0; i < f->vm.n_forwards; i++)
+		if (f->vm.forwards[i].guest_port == f->probe_port)
+			return &f->vm.forwards[i];
+	return NULL;
+}
+
+static bool one_try(const struct lb_vm_forward *forward, const char *send_text)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(forward->host_port)};
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	char byte;
+
+	if (fd < 0 || inet_pton(AF_INET, forward->address, &in.sin_addr) != 1)
+		return false;
+	if (in.sin_addr.s_addr == htonl(INADDR_ANY))
+		in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (connect(fd, (struct sockaddr *)&in, sizeof(in)) < 0)
+		return false;
+	if (send_text != NULL && send(fd, send_text, strlen(send_text), MSG_NOSIGNAL) != (ssize_t)strlen(send_text))
+		return false;
+	return poll(&p, 1, ONE_TRY_MS) == 1 && recv(fd, &byte, 1, 0) == 1;
+}
+
+int lb_failover_probe(struct lb_failover *f, int64_t end_ns)
+{
+	const struct lb_vm_forward *forward = forward_of(f);
+	enum lb_vm_state state;
+	int r;
+
+	if (forward == NULL)
+		return lb_fail(-EINVAL, "port %u, which must answer, is not forwarded", f->probe_port);
+	while (!one_try(forward, f->probe_send)) {
+		r = f->fabric->ops->state(f->fabric, &f->vm, &state);
+		if (r < 0)
+			return r;
+		if (state == LB_VM_STOPPED || state == LB_VM_ABSENT)
+			return lb_fail(-EREMOTEIO, "the VM has stopped; its console is in %s/console.log",
+				       f->vm.folder);
+		if (lb_mono_ns(f->env) >= end_ns)
+			return lb_fail(-ETIMEDOUT,
+				       "the VM runs, but its port %u has not answered within %u s; its console is in "
+				       "%s/console.log",
+				       f->probe_port, f->wait_s, f->vm.folder);
+		lb_proc_pause(f->env, BETWEEN_TRIES_MS);
+	}
+	return 0;
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The steps of a failover. Each can be done again after a kill at any place in it. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "fabric/failover_internal.h"
+
+#define START_TRIES_MAX 4 /* a port that was free may be taken when QEMU binds it */
+#define LOOK_AGAIN_MS 10
+
+int lb_failover_point(struct lb_failover *f)
+{
+	int r;
+
+	r = lb_failover_vault(f);
+	return r < 0 ? r : lb_point_find(f->vault, &f->machine, f->point_text, &f->point);
+}
+
+static int step_fence(struct lb_failover *f)
+{
+	char reason[LB_TEXT_BYTES];
+	int r;
+
+	if (f->kind != LB_FAILOVER_LIVE || f->fenced)
+		return 0;
+	r = lb_failover_vault(f);
+	if (r < 0)
+		return r;
+	snprintf(reason, sizeof(reason), "failover to %s", f->vm.name);
+	r = lb_journal_fence(f->vault, &f->machine, reason);
+	if (r < 0)
+		return r;
+	f->fenced = true;
+	/* what reached the vault between looking and fencing is newer still */
+	return strncmp(f->point_text, "latest", 6) == 0 ? lb_failover_point(f) : 0;
+}
+
+static int pin(struct lb_failover *f)
+{
+	char name[LB_POINT_NAME_BYTES];
+	int r;
+
+	r = lb_failover_vault(f);
+	if (r < 0)
+		return r;
+	lb_failover_pin_name(f, name);
+	r = lb_point_pin(f->vault, &f->machine, &f->point, name);
+	if (r != -EEXIST)
+		return r;
+	/* ours, of a try before: perhaps of another point */
+	r = lb_point_unpin(f->vault, &f->machine, name);
+	return r < 0 && r != -ENOENT ? r : lb_point_pin(f->vault, &f->machine, &f->point, name);
+}
+
+static int step_pin(struct lb_failover *f)
+{
+	int r;
+
+	f->pinned = true;
+	r = lb_record_save(f);
+	r = r < 0 ? r : pin(f);
+	if (f->kind != LB_FAILOVER_TEST || (r != -EROFS && r != -EACCES))
+		return r;
+	/* a test from a vault that may only be read: retention might take the point away under it */
+	f->pinned = false;
+	free(f->warning);
+	f->warning = NULL;
+	if (asprintf(&f->warning, "the recovery point is not pinned: %s", lb_err_text()) < 0)
+		return lb_fail(-ENOMEM, "out of memory");
+	return 0;
+}
+
+static int step_serve(struct lb_failover *f)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	struct lb_serve serve;
+	int r;
+
+	r = lb_failover_vault(f);
+	r = r < 0 ? r : lb_vault_machine_key(f->vault, &f->machine, false, &key);
+	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
+		lb_failover_serve_of(f, i, &key, &serve);
+		r = lb_serve_begin(f->env, &serve);
+	}
+	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
+		lb_failover_serve_of(f, i, &key, &serve);
+		r = lb_serve_wait(f->env, &serve);
+	}
+	return r;
+}
+
+static int step_overlays(struct lb_failover *f)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++)
+		r = lb_overlay_make(f->env, f->vm.disks[i].path, f->vm.disks[i].nbd_socket, f->disks[i].size_bytes);
+	return r;
+}
+
+static int free_port(const char *address, uint16_t *ret_port)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET};
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t size = sizeof(in);
+
+	if (fd < 0 || inet_pton(AF_INET, address, &in.sin_addr) != 1 ||
+	    bind(fd, (struct sockaddr *)&in, sizeof(in)) < 0 || getsockname(fd, (struct sockaddr *)&in, &size) < 0)
+		return lb_fail(-EADDRNOTAVAIL, "no port can be had on address %s", address);
+	*ret_port = ntohs(in.sin_port);
+	return 0;
+}
+
+int lb_failover_choose_ports(struct lb_failover *f, bool again)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < f->vm.n_forwards; i++)
+		if (f->port_chosen[i] && (again || f->vm.forwards[i].host_port == 0))
+			r = free_port(f->vm.forwards[i].address, &f->vm.forwards[i].host_port);
+	return r;
+}
+
+static bool any_port_chosen(const struct lb_failover *f)
+{
+	for (uint32_t i = 0; i < f->vm.n_forwards; i++)
+		if (f->port_chosen[i])
+			return true;
+	return false;
+}
+
+/* How the agent in the double learns that it is one. */
+static int set_oem_strings(struct lb_failover *f)
+{
+	char machine[LB_UUID_TEXT_BYTES];
+
+	if (f->vm.n_oem_strings != 0)
+		return 0;
+	lb_uuid_format(&f->machine, machine);
+	if (asprintf(&f->vm.oem_strings[0], "lifeboat:double=%s", machine) < 0 ||
+	    asprintf(&f->vm.oem_strings[1], "lifeboat:failover=%s", f->kind == LB_FAILOVER_TEST ? "test" : "live") < 0)
+		return lb_fail(-ENOMEM, "out of memory");
+	f->vm.n_oem_strings = 2;
+	return 0;
+}
+
+static int step_start(struct lb_failover *f)
+{
+	int r;
+
+	r = lb_failover_fabric(f);
+	r = r < 0 ? r : set_oem_strings(f);
+	for (unsigned int tries = 1; r == 0; tries++) {
+		r = f->fabric->ops->create(f->fabric, &f->vm);
+		r = r < 0 ? r : f->fabric->ops->start(f->fabric, &f->vm);
+		if (r != -EREMOTEIO || tries == START_TRIES_MAX || !any_port_chosen(f))
+			break;
+		r = lb_failover_choose_ports(f, true);
+		r = r < 0 ? r : f->fabric->ops->destroy(f->fabric, &f->vm);
+		r = r < 0 ? r : lb_record_save(f);
+	}
+	return r;
+}
+
+static int wait_running(struct lb_failover *f, int64_t end_ns)
+{
+	enum lb_vm_state state = LB_VM_ABSENT;
+	int r;
+
+	for (;;) {
+		r = f->fabric->ops->state(f->fabric, &f->vm, &state);
+		if (r < 0)
+			return r;
+		if (state == LB_VM_RUNNING)
+			return 0;
+		if (state == LB_VM_STOPPED || state == LB_VM_ABSENT)
+			return lb_fail(-EREMOTEIO,
+				       "the VM has stopped; its console is in %s/console.log, QEMU's words in qemu.log "
+				       "beside it",
+				       f->vm.folder);
+		if (lb_mono_ns(f->env) >= end_ns)
+			return lb_fail(-ETIMEDOUT, "after %u s the VM is %s; look into %s", f->wait_s,
+				       lb_vm_state_name(state), f->vm.folder);
+		lb_proc_pause(f->env, LOOK_AGAIN_MS);
+	}
+}
+
+static int step_wait(struct lb_failover *f)
+{
+	int64_t end_ns = lb_mono_ns(f->env) + (int64_t)f->wait_s * LB_NS_PER_S;
+	int r;
+
+	r = lb_failover_fabric(f);
+	r = r < 0 ? r : wait_running(f, end_ns);
+	if (r == 0 && f->probe_port != 0)
+		r = lb_failover_probe(f, end_ns);
+	if (r < 0)
+		return r;
+	f->running_ns = lb_now_ns(f->env);
+	return 0;
+}
+
+static int step_pull(struct lb_failover *f)
+{
+	int r;
+
+	if (f->no_pull)
+		return 0;
+	r = lb_failover_fabric(f);
+	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++)
+		r = f->fabric->ops->pull(f->fabric, &f->vm, i, LB_PULL_FIRST_BYTES_PER_S);
+	return r;
+}
+
+int lb_step_do(struct lb_failover *f, enum lb_failover_step step)
+{
+	switch (step) {
+	case LB_STEP_POINT:
+		return lb_failover_point(f);
+	case LB_STEP_FENCE:
+		return step_fence(f);
+	case LB_STEP_PIN:
+		return step_pin(f);
+	case LB_STEP_SERVE:
+		return step_serve(f);
+	case LB_STEP_OVERLAYS:
+		return step_overlays(f);
+	case LB_STEP_START:
+		return step_start(f);
+	case LB_STEP_WAIT:
+		return step_wait(f);
+	case LB_STEP_PULL:
+		return step_pull(f);
+	case LB_STEP_DONE:
+		return 0;
+	}
+	return lb_fail(-EINVAL, "unknown step");
+}

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* VMs through libvirt: one persistent domain per VM, whose metadata names its folder. */
+#include <errno.h>
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "fabric/libvirt_xml.h"
+
+#define LIBVIRT_URI_DEFAULT "qemu:///system"
+
+struct fabric_libvirt {
+	struct lb_fabric fabric;
+	virConnectPtr connection;
+};
+
+LB_DEFINE_CLEANUP(virDomainPtr, virDomainFree);
+
+static void quiet(void *arg, virErrorPtr error)
+{
+	(void)arg;
+	(void)error;
+}
+
+static int failed(const struct lb_vm_spec *vm, const char *what)
+{
+	const char *text = virGetLastErrorMessage();
+
+	return lb_fail(-EREMOTEIO, "libvirt can't %s VM %s: %s", what, vm->name,
+		       text != NULL ? text : "without a reason");
+}
+
+static int connect_to(struct fabric_libvirt *l)
+{
+	const char *uri = getenv("LIBVIRT_DEFAULT_URI");
+
+	if (l->connection != NULL && virConnectIsAlive(l->connection) == 1)
+		return 0;
+	if (l->connection != NULL)
+		virConnectClose(l->connection);
+	l->connection = virConnectOpen(uri != NULL ? uri : LIBVIRT_URI_DEFAULT);
+	if (l->connection == NULL)
+		return lb_fail(-EOPNOTSUPP, "no libvirt answers: %s; start libvirtd, or use --fabric qemu",
+			       virGetLastErrorMessage());
+	return 0;
+}
+
+/* The VM's domain, or NULL when there is none: by UUID, so that a stranger of the same name is never taken for it. */
+static int lookup(struct lb_fabric *f, const struct lb_vm_spec *vm, virDomainPtr *ret_domain)
+{
+	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	virDomainPtr domain;
+	int r;
+
+	r = connect_to(l);
+	if (r < 0)
+		return r;
+	domain = virDomainLookupByUUID(l->connection, vm->uuid.bytes);
+	if (domain == NULL && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
+		return failed(vm, "look up");
+	*ret_domain = domain;
+	return 0;
+}
+
+static int libvirt_create(struct lb_fabric *f, const struct lb_vm_spec *vm)
+{
+	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	_cleanup_buf_ struct lb_buf xml = LB_BUF(LB_DOMAIN_XML_BYTES_MAX);
+	_cleanup_free_ char *capabilities = NULL;
+	struct lb_firmware firmware;
+	int r;
+
+	r = lookup(f, vm, &domain);
+	if (r < 0 || (domain != NULL && virDomainIsActive(domain) == 1))
+		return r;
+	if (strcmp(vm->firmware, "uefi") == 0) {
+		r = lb_firmware_find(&firmware);
+		r = r < 0 ? r : lb_firmware_variables_make(f->env, vm, &firmware);
+		if (r < 0)
+			return r;
+	}
+	capabilities = virConnectGetCapabilities(l->connection);
+	if (capabilities == NULL)
+		return failed(vm, "tell what the host can do for");
+	r = lb_libvirt_xml(f->env, vm, capabilities, &xml);
+	if (r < 0)
+		return r;
+	if (domain != NULL)
+		virDomainFree(domain);
+	domain = virDomainDefineXML(l->connection, (char *)xml.data);
+	return domain == NULL ? failed(vm, "define") : 0;
+}
+
+static int libvirt_start(struct lb_fabric *f, const struct lb_vm_spec *vm)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r;
+
+	r = lookup(f, vm, &domain);
+	if (r < 0)
+		return r;
+	if (domain == NULL)
+		return lb_fail(-ENOENT, "libvirt knows no VM %s", vm->name);
+	if (virDomainIsActive(domain) == 1)
+		return 0;
+	return virDomainCreate(domain) < 0 ? failed(vm, "start") : 0;
+}
+
+static int libvirt_stop(struct lb_fabric *f, const struct lb_vm_spec *vm, bool gracefully)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r;
+
+	r = lookup(f, vm, &domain);
+	if (r < 0 || domain == NULL || virDomainIsActive(domain) != 1)
+		return r;
+	if ((gracefully ? virDomainShutdown(domain) : virDomainDestroy(domain)) < 0)
+		return virDomainIsActive(domain) == 0 ? 0 : failed(vm, "stop");
+	return 0;
+}
+
+static int libvirt_resume(struct lb_fabric *f, const struct lb_vm_spec *vm)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r;
+
+	r = lookup(f, vm, &domain);
+	if (r < 0)
+		return r;
+	return domain == NULL || virDomainResume(domain) < 0 ? failed(vm, "resume") : 0;
+}
+
+static int libvirt_destroy(struct lb_fabric *f, const struct lb_vm_spec *vm)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r;
+
+	r = libvirt_stop(f, vm, false);
+	r = r < 0 ? r : lookup(f, vm, &domain);
+	if (r < 0 || domain == NULL)
+		return r;
+	if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_KEEP_NVRAM) < 0 &&
+	    virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
+		return failed(vm, "forget");
+	return 0;
+}
+
+static enum lb_vm_state state_of(virDomainPtr domain)
+{
+	int state, reason;
+
+	if (virDomainGetState(domain, &state, &reason, 0) < 0)
+		return LB_VM_ABSENT;
+	switch (state) {
+	case VIR_DOMAIN_RUNNING:
+	case VIR_DOMAIN_BLOCKED:
+		return LB_VM_RUNNING;
+	case VIR_DOMAIN_PAUSED:
+		return reason == VIR_DOMAIN_PAUSED_STARTING_UP ? LB_VM_STARTING : LB_VM_PAUSED;
+	case VIR_DOMAIN_PMSUSPENDED:
+		return LB_VM_PAUSED;
+	default:
+		return LB_VM_STOPPED;
+	}
+}
+
+static int libvirt_state(struct lb_fabric *f, const struct lb_vm_spec *vm, enum lb_vm_state *ret_state)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r;
+
+	r = lookup(f, vm, &domain);
+	if (r == 0)
+		*ret_state = domain != NULL ? state_of(domain) : LB_VM_ABSENT;
+	return r;
+}
+
+/* Whether it is ours, and lives below `vm_folder`. */
+static bool is_below(virDomainPtr domain, const char *vm_folder)
+{
+	_cleanup_free_ char *xml = virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, LB_LIBVIRT_NAMESPACE, 0);
+	const char *folder = xml != NULL ? strstr(xml, vm_folder) : NULL;
+
+	return folder != NULL && folder[strlen(vm_folder)] == '/';
+}
+
+static int libvirt_list(struct lb_fabric *f, const char *vm_folder, lb_fabric_list_fn fn, void *arg)
+{
+	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	virDomainPtr *domains;
+	int r, n;
+
+	r = connect_to(l);
+	if (r < 0)
+		return r;
+	n = virConnectListAllDomains(l->connection, &domains, 0);
+	if (n < 0)
+		return lb_fail(-EREMOTEIO, "libvirt can't list its VMs: %s", virGetLastErrorMessage());
+	for (int i = 0; i < n; i++) {
+		if (r == 0 && is_below(domains[i], vm_folder))
+			r = fn(arg, virDomainGetName(domains[i]), state_of(domains[i]));
+		virDomainFree(domains[i]);
+	}
+	free(domains);
+	return r;
+}
+
+static int libvirt_console(struct lb_fabric *f, const struct lb_vm_spec *vm, char **ret_path)
+{
+	char *path = f != NULL ? lb_vm_path(vm, "console.log") : NULL;
+
+	if (path == NULL)
+		return lb_fail(-ENOMEM, "out of memory");
+	*ret_path = path;
+	return 0;
+}
+
+static int libvirt_pull(struct lb_fabric *f, const struct lb_vm_spec *vm, uint32_t n, uint64_t bytes_per_s)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	virDomainBlockJobInfo info;
+	char target[LB_TARGET_BYTES];
+	int r;
+
+	lb_libvirt_target(vm, n, target);
+	r = lookup(f, vm, &domain);
+	if (r < 0)
+		return r;
+	if (domain == NULL)
+		return lb_fail(-ENOENT, "libvirt knows no VM %s", vm->name);
+	if (virDomainGetBlockJobInfo(domain, target, &info, VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES) == 1)
+		r = virDomainBlockJobSetSpeed(domain, target, bytes_per_s, VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES);
+	else
+		r = virDomainBlockPull(domain, target, bytes_per_s, VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES);
+	return r < 0 ? failed(vm, "pull in the blocks of") : 0;
+}
+
+static int libvirt_pull_look(struct lb_fabric *f, const struct lb_vm_spec *vm, uint32_t n, struct lb_vm_pull *ret_pull)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	struct lb_vm_pull pull = {0};
+	virDomainBlockJobInfo info;
+	char target[LB_TARGET_BYTES];
+	bool rests = true;
+	int r;
+
+	lb_libvirt_target(vm, n, target);
+	r = lookup(f, vm, &domain);
+	if (r < 0)
+		return r;
+	if (domain != NULL &&
+	    virDomainGetBlockJobInfo(domain, target, &info, VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES) == 1) {
+		pull.running = true;
+		pull.done_bytes = info.cur;
+		pull.total_bytes = info.end;
+	} else {
+		r = lb_overlay_rests(f->env, vm->disks[n].path, &rests);
+		if (r < 0)
+			return r;
+		pull.complete = !rests;
+	}
+	*ret_pull = pull;
+	return 0;
+}
+
+static void libvirt_free(struct lb_fabric *f)
+{
+	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+
+	if (l->connection != NULL)
+		virConnectClose(l->connection);
+	free(l);
+}
+
+static const struct lb_fabric_ops libvirt_ops = {
+    .name = "libvirt",
+    .create = libvirt_create,
+    .start = libvirt_start,
+    .stop = libvirt_stop,
+    .resume = libvirt_resume,
+    .destroy = libvirt_destroy,
+    .state = libvirt_state,
+    .list = libvirt_list,
+    .console = libvirt_console,
+    .pull = libvirt_pull,
+    .pull_look = libvirt_pull_look,
+    .free = libvirt_free,
+};
+
+static void initialize(void)
+{
+	virInitialize();
+	/* it would print each error by itself */
+	virSetErrorFunc(NULL, quiet);
+}
+
+int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct fabric_libvirt *l;
+	int r;
+
+	pthread_once(&once, initialize);
+	l = calloc(1, sizeof(*l));
+	if (l == NULL)
+		return lb_fail(-ENOMEM, "out of memory");
+	l->fabric = (struct lb_fabric){.ops = &libvirt_ops, .env = env};
+	r = connect_to(l);
+	if (r < 0) {
+		free(l);
+		return r;
+	}
+	*ret_fabric = &l->fabric;
+	return 0;
+}

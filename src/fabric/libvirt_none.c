@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stands in for libvirt.c where libvirt's headers were not there at build time. */
+#include <errno.h>
+
+#include "base/err.h"
+#include "fabric/backends.h"
+
+int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric)
+{
+	(void)env;
+	(void)ret_fabric;
+	return lb_fail(-EOPNOTSUPP,
+		       "this Lifeboat was built without libvirt; install libvirt-dev and build it again, or use "
+		       "--fabric qemu");
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+#include "fabric/backends.h"
+
+#define LB_LIBVIRT_NAMESPACE "urn:lifeboat:vm"
+#define LB_DOMAIN_XML_BYTES_MAX (256u << 10)
+#define LB_TARGET_BYTES 8
+
+/* The name under which libvirt knows disk `n`: "vda", "sdb". */
+void lb_libvirt_target(const struct lb_vm_spec *vm, uint32_t n, char target[LB_TARGET_BYTES]);
+/* `capabilities`: the host's, as libvirt tells them. The overlays must be there. */
+int lb_libvirt_xml(struct lb_env *env, const struct lb_vm_spec *vm, const char *capabilities, struct lb_buf *out);
