@@ -14,30 +14,30 @@
 
 #define RECORD_BYTES_MAX (64u << 10)
 
-uint64_t lb_cache_rounded(uint64_t size_bytes)
+uint64_t lb_process_cache_rounded(uint64_t size_bytes)
 {
 	return (size_bytes + LB_CACHE_BLOCK_BYTES - 1) / LB_CACHE_BLOCK_BYTES * LB_CACHE_BLOCK_BYTES;
 }
 
 /* ---- room --------------------------------------------------------------------------------------------- */
 
-void lb_cache_share(struct lb_cache *c, uint32_t machines)
+void lb_process_cache_share(struct lb_process_cache *c, uint32_t machines)
 {
 	LB_LOCK_SCOPE(&c->lock);
 
 	c->machines = machines;
 }
 
-uint64_t lb_cache_bytes(struct lb_cache *c)
+uint64_t lb_process_cache_bytes(struct lb_process_cache *c)
 {
 	LB_LOCK_SCOPE(&c->lock);
 
 	return c->bytes;
 }
 
-int lb_cache_admit(struct lb_cache *c, uint64_t machine_bytes, size_t size_bytes)
+int lb_process_cache_admit(struct lb_process_cache *c, uint64_t machine_bytes, size_t size_bytes)
 {
-	uint64_t need = lb_cache_rounded(size_bytes), soft, share;
+	uint64_t need = lb_process_cache_rounded(size_bytes), soft, share;
 	char used[LB_SIZE_TEXT_BYTES], max[LB_SIZE_TEXT_BYTES];
 	LB_LOCK_SCOPE(&c->lock);
 
@@ -52,9 +52,9 @@ int lb_cache_admit(struct lb_cache *c, uint64_t machine_bytes, size_t size_bytes
 	return 0;
 }
 
-void lb_cache_give_back(struct lb_cache *c, size_t size_bytes)
+void lb_process_cache_give_back(struct lb_process_cache *c, size_t size_bytes)
 {
-	uint64_t rounded = lb_cache_rounded(size_bytes);
+	uint64_t rounded = lb_process_cache_rounded(size_bytes);
 	LB_LOCK_SCOPE(&c->lock);
 
 	c->bytes -= LB_MIN(rounded, c->bytes);
@@ -62,14 +62,14 @@ void lb_cache_give_back(struct lb_cache *c, size_t size_bytes)
 
 /* ---- names -------------------------------------------------------------------------------------------- */
 
-static int machine_folder(struct lb_cache *c, const struct lb_machine *m, char path[PATH_MAX])
+static int machine_folder(struct lb_process_cache *c, const struct lb_machine *m, char path[PATH_MAX])
 {
 	if (snprintf(path, PATH_MAX, "%s/%s", c->folder, m->id_text) >= PATH_MAX)
 		return lb_fail(-ENAMETOOLONG, "cache folder name is too long: %.80s...", c->folder);
 	return 0;
 }
 
-static int file_path(struct lb_cache *c, const struct lb_machine *m, const struct lb_cache_file *file, char path[PATH_MAX])
+static int file_path(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file, char path[PATH_MAX])
 {
 	int n;
 
@@ -102,9 +102,9 @@ static bool parse_hex(const char **text, unsigned int digits_min, uint64_t *ret_
 	return n >= digits_min;
 }
 
-static bool parse_name(const char *name, struct lb_cache_file *ret_file)
+static bool parse_name(const char *name, struct lb_process_cache_file *ret_file)
 {
-	struct lb_cache_file file = {0};
+	struct lb_process_cache_file file = {0};
 
 	if (!parse_hex(&name, 8, &file.at.epoch))
 		return false;
@@ -121,7 +121,7 @@ static bool parse_name(const char *name, struct lb_cache_file *ret_file)
 /* ---- opening ------------------------------------------------------------------------------------------ */
 
 struct tidy {
-	struct lb_cache *cache;
+	struct lb_process_cache *cache;
 	const char *folder;
 	uint64_t bytes;
 	uint32_t leftovers;
@@ -167,7 +167,7 @@ static int tidy_file(void *arg, const char *name, bool is_dir)
 	r = open_size(env, path, &size_bytes);
 	if (r < 0)
 		return r;
-	t->bytes += lb_cache_rounded(size_bytes);
+	t->bytes += lb_process_cache_rounded(size_bytes);
 	return 0;
 }
 
@@ -189,7 +189,7 @@ static int tidy_folder(void *arg, const char *name, bool is_dir)
 	return r;
 }
 
-int lb_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max, struct lb_cache *ret_cache)
+int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max, struct lb_process_cache *ret_cache)
 {
 	struct tidy t = {.cache = ret_cache};
 	char text[LB_SIZE_TEXT_BYTES];
@@ -198,7 +198,7 @@ int lb_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max, st
 	r = lb_folder_make(env, folder, 0700);
 	if (r < 0)
 		return r;
-	*ret_cache = (struct lb_cache){.env = env, .folder = strdup(folder), .bytes_max = bytes_max};
+	*ret_cache = (struct lb_process_cache){.env = env, .folder = strdup(folder), .bytes_max = bytes_max};
 	if (ret_cache->folder == NULL)
 		return lb_fail(-ENOMEM, "out of memory");
 	lb_err_clear();
@@ -215,7 +215,7 @@ int lb_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max, st
 	return 0;
 }
 
-void lb_cache_close(struct lb_cache *c)
+void lb_process_cache_close(struct lb_process_cache *c)
 {
 	free(c->folder);
 	pthread_mutex_destroy(&c->lock);
@@ -223,7 +223,7 @@ void lb_cache_close(struct lb_cache *c)
 
 /* ---- files -------------------------------------------------------------------------------------------- */
 
-static int put(struct lb_cache *c, const struct lb_machine *m, const struct lb_cache_file *file, const void *data,
+static int put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file, const void *data,
 	       size_t size_bytes)
 {
 	char folder[PATH_MAX], path[PATH_MAX];
@@ -245,7 +245,7 @@ static int put(struct lb_cache *c, const struct lb_machine *m, const struct lb_c
 	return r;
 }
 
-static int get(struct lb_cache *c, const struct lb_machine *m, const struct lb_cache_file *file, size_t size_bytes_max,
+static int get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file, size_t size_bytes_max,
 	       struct lb_buf *out)
 {
 	_cleanup_free_ uint8_t *data = NULL;
@@ -262,7 +262,7 @@ static int get(struct lb_cache *c, const struct lb_machine *m, const struct lb_c
 	return lb_buf_append(out, data, size_bytes);
 }
 
-static int drop(struct lb_cache *c, const struct lb_machine *m, const struct lb_cache_file *file)
+static int drop(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file)
 {
 	char path[PATH_MAX];
 	uint64_t size_bytes;
@@ -277,49 +277,49 @@ static int drop(struct lb_cache *c, const struct lb_machine *m, const struct lb_
 	if (r < 0)
 		return lb_fail(r, "can't remove %s: %s", path, strerror(-r));
 	if (!file->record)
-		lb_cache_give_back(c, size_bytes);
+		lb_process_cache_give_back(c, size_bytes);
 	return 0;
 }
 
-int lb_cache_segment_put(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at, const void *data,
+int lb_process_cache_segment_put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, const void *data,
 			 size_t size_bytes)
 {
-	return put(c, m, &(struct lb_cache_file){.at = *at}, data, size_bytes);
+	return put(c, m, &(struct lb_process_cache_file){.at = *at}, data, size_bytes);
 }
 
-int lb_cache_segment_get(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out)
+int lb_process_cache_segment_get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out)
 {
-	return get(c, m, &(struct lb_cache_file){.at = *at}, LB_HRL_SEGMENT_BYTES_MAX, out);
+	return get(c, m, &(struct lb_process_cache_file){.at = *at}, LB_HRL_SEGMENT_BYTES_MAX, out);
 }
 
-int lb_cache_segment_size(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at,
+int lb_process_cache_segment_size(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
 			  uint64_t *ret_size_bytes)
 {
 	char path[PATH_MAX];
 	int r;
 
-	r = file_path(c, m, &(struct lb_cache_file){.at = *at}, path);
+	r = file_path(c, m, &(struct lb_process_cache_file){.at = *at}, path);
 	return r < 0 ? r : open_size(c->env, path, ret_size_bytes);
 }
 
-int lb_cache_segment_remove(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at)
+int lb_process_cache_segment_remove(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at)
 {
-	return drop(c, m, &(struct lb_cache_file){.at = *at});
+	return drop(c, m, &(struct lb_process_cache_file){.at = *at});
 }
 
-int lb_cache_record_put(struct lb_cache *c, const struct lb_machine *m, uint64_t epoch, const void *data, size_t size_bytes)
+int lb_process_cache_record_put(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch, const void *data, size_t size_bytes)
 {
-	return put(c, m, &(struct lb_cache_file){.at = {.epoch = epoch}, .record = true}, data, size_bytes);
+	return put(c, m, &(struct lb_process_cache_file){.at = {.epoch = epoch}, .record = true}, data, size_bytes);
 }
 
-int lb_cache_record_get(struct lb_cache *c, const struct lb_machine *m, uint64_t epoch, struct lb_buf *out)
+int lb_process_cache_record_get(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch, struct lb_buf *out)
 {
-	return get(c, m, &(struct lb_cache_file){.at = {.epoch = epoch}, .record = true}, RECORD_BYTES_MAX, out);
+	return get(c, m, &(struct lb_process_cache_file){.at = {.epoch = epoch}, .record = true}, RECORD_BYTES_MAX, out);
 }
 
-int lb_cache_record_remove(struct lb_cache *c, const struct lb_machine *m, uint64_t epoch)
+int lb_process_cache_record_remove(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch)
 {
-	return drop(c, m, &(struct lb_cache_file){.at = {.epoch = epoch}, .record = true});
+	return drop(c, m, &(struct lb_process_cache_file){.at = {.epoch = epoch}, .record = true});
 }
 
 static int read_head(struct lb_env *env, int fd, const char *path, struct lb_buf *out, uint64_t *ret_size_bytes)
@@ -351,13 +351,13 @@ static int read_head(struct lb_env *env, int fd, const char *path, struct lb_buf
 	return 0;
 }
 
-int lb_cache_segment_head(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out,
+int lb_process_cache_segment_head(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out,
 			  uint64_t *ret_size_bytes)
 {
 	char path[PATH_MAX];
 	int fd, r;
 
-	r = file_path(c, m, &(struct lb_cache_file){.at = *at}, path);
+	r = file_path(c, m, &(struct lb_process_cache_file){.at = *at}, path);
 	if (r < 0)
 		return r;
 	fd = c->env->ops->open(c->env, path, O_RDONLY, 0);
@@ -371,20 +371,20 @@ int lb_cache_segment_head(struct lb_cache *c, const struct lb_machine *m, const 
 /* ---- finding what is there ---------------------------------------------------------------------------- */
 
 struct found {
-	struct lb_cache_file *files;
+	struct lb_process_cache_file *files;
 	size_t n, room;
 };
 
 static int found_add(void *arg, const char *name, bool is_dir)
 {
 	struct found *f = arg;
-	struct lb_cache_file file;
+	struct lb_process_cache_file file;
 
 	if (is_dir || !parse_name(name, &file))
 		return 0;
 	if (f->n == f->room) {
 		size_t room = f->room > 0 ? 2 * f->room : 64;
-		struct lb_cache_file *grown;
+		struct lb_process_cache_file *grown;
 
 		if (room > LB_CACHE_FILES_MAX)
 			return lb_fail(-E2BIG, "more than %u files", LB_CACHE_FILES_MAX);
@@ -400,7 +400,7 @@ static int found_add(void *arg, const char *name, bool is_dir)
 
 static int in_order(const void *a, const void *b)
 {
-	const struct lb_cache_file *x = a, *y = b;
+	const struct lb_process_cache_file *x = a, *y = b;
 
 	if (x->at.epoch != y->at.epoch)
 		return x->at.epoch < y->at.epoch ? -1 : 1;
@@ -409,7 +409,7 @@ static int in_order(const void *a, const void *b)
 	return x->at.seq < y->at.seq ? -1 : x->at.seq > y->at.seq;
 }
 
-int lb_cache_scan(struct lb_cache *c, const struct lb_machine *m, struct lb_cache_file **ret_files, size_t *ret_n)
+int lb_process_cache_scan(struct lb_process_cache *c, const struct lb_machine *m, struct lb_process_cache_file **ret_files, size_t *ret_n)
 {
 	struct found f = {0};
 	char folder[PATH_MAX];
@@ -433,7 +433,7 @@ int lb_cache_scan(struct lb_cache *c, const struct lb_machine *m, struct lb_cach
 	return 0;
 }
 
-int lb_cache_put_aside(struct lb_cache *c, const struct lb_machine *m, const struct lb_cache_file *file)
+int lb_process_cache_put_aside(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file)
 {
 	char path[PATH_MAX], aside[PATH_MAX];
 	int r;

@@ -20,7 +20,7 @@
 #define LB_CACHE_BLOCK_BYTES 4096u /* what a file takes is rounded up to it */
 #define LB_CACHE_FILES_MAX (1u << 20) /* of one machine */
 
-struct lb_cache {
+struct lb_process_cache {
 	struct lb_env *env;
 	char *folder;
 	uint64_t bytes_max;
@@ -30,37 +30,37 @@ struct lb_cache {
 };
 
 /* Makes the folder, removes leftovers of interrupted writes and counts what is there. */
-int lb_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max, struct lb_cache *ret_cache);
-void lb_cache_close(struct lb_cache *c);
+int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max, struct lb_process_cache *ret_cache);
+void lb_process_cache_close(struct lb_process_cache *c);
 
 /* For how many machines the reserve is shared out. */
-void lb_cache_share(struct lb_cache *c, uint32_t machines);
-uint64_t lb_cache_bytes(struct lb_cache *c);
+void lb_process_cache_share(struct lb_process_cache *c, uint32_t machines);
+uint64_t lb_process_cache_bytes(struct lb_process_cache *c);
 /* Room for `size_bytes` of a machine that has `machine_bytes` in the cache; -EAGAIN: later. */
-int lb_cache_admit(struct lb_cache *c, uint64_t machine_bytes, size_t size_bytes);
-void lb_cache_give_back(struct lb_cache *c, size_t size_bytes);
-uint64_t lb_cache_rounded(uint64_t size_bytes);
+int lb_process_cache_admit(struct lb_process_cache *c, uint64_t machine_bytes, size_t size_bytes);
+void lb_process_cache_give_back(struct lb_process_cache *c, size_t size_bytes);
+uint64_t lb_process_cache_rounded(uint64_t size_bytes);
 
 /* Durable when it returns. -ENOSPC: the disk is full, nothing was kept. */
-int lb_cache_segment_put(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at, const void *data,
+int lb_process_cache_segment_put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, const void *data,
 			 size_t size_bytes);
-int lb_cache_segment_get(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out);
+int lb_process_cache_segment_get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out);
 /* Header and index only; `ret_size_bytes` is the file's. -EBADMSG when the file is not as long as its header says. */
-int lb_cache_segment_head(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out,
+int lb_process_cache_segment_head(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out,
 			  uint64_t *ret_size_bytes);
-int lb_cache_segment_size(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at,
+int lb_process_cache_segment_size(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
 			  uint64_t *ret_size_bytes);
-int lb_cache_segment_remove(struct lb_cache *c, const struct lb_machine *m, const struct lb_position *at);
+int lb_process_cache_segment_remove(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at);
 
-int lb_cache_record_put(struct lb_cache *c, const struct lb_machine *m, uint64_t epoch, const void *data, size_t size_bytes);
-int lb_cache_record_get(struct lb_cache *c, const struct lb_machine *m, uint64_t epoch, struct lb_buf *out);
-int lb_cache_record_remove(struct lb_cache *c, const struct lb_machine *m, uint64_t epoch);
+int lb_process_cache_record_put(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch, const void *data, size_t size_bytes);
+int lb_process_cache_record_get(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch, struct lb_buf *out);
+int lb_process_cache_record_remove(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch);
 
-struct lb_cache_file {
+struct lb_process_cache_file {
 	struct lb_position at;
 	bool record;
 };
 /* What the machine has, records of an epoch before its segments, in order. free() it. */
-int lb_cache_scan(struct lb_cache *c, const struct lb_machine *m, struct lb_cache_file **ret_files, size_t *ret_n);
+int lb_process_cache_scan(struct lb_process_cache *c, const struct lb_machine *m, struct lb_process_cache_file **ret_files, size_t *ret_n);
 /* Renames to *.bad: out of the way and not lost. */
-int lb_cache_put_aside(struct lb_cache *c, const struct lb_machine *m, const struct lb_cache_file *file);
+int lb_process_cache_put_aside(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file);

@@ -191,7 +191,7 @@ static void commit(struct ingest *in, size_t sealed_bytes)
 	if ((h->flags & LB_HRL_POINT) != 0)
 		m->durable.point_ns = in->receipt_ns;
 	m->newest->next_seq = h->seq + 1;
-	m->cached_bytes += lb_cache_rounded(sealed_bytes);
+	m->cached_bytes += lb_process_cache_rounded(sealed_bytes);
 	m->figures.plain_bytes += in->plain_bytes;
 	m->figures.sealed_bytes += sealed_bytes;
 	m->figures.churn_bytes += in->plain_bytes;
@@ -204,15 +204,15 @@ static void commit(struct ingest *in, size_t sealed_bytes)
 static int store(struct ingest *in, const struct lb_buf *sealed)
 {
 	const struct lb_position at = {.epoch = in->header->epoch, .seq = in->header->seq};
-	struct lb_cache *cache = &in->m->process->cache;
+	struct lb_process_cache *cache = &in->m->process->cache;
 	int r;
 
-	r = lb_cache_admit(cache, in->cached_bytes, sealed->size_bytes);
+	r = lb_process_cache_admit(cache, in->cached_bytes, sealed->size_bytes);
 	if (r < 0)
 		return lb_wrap(r, "machine %s", in->name);
-	r = lb_cache_segment_put(cache, in->m, &at, sealed->data, sealed->size_bytes);
+	r = lb_process_cache_segment_put(cache, in->m, &at, sealed->data, sealed->size_bytes);
 	if (r < 0) {
-		lb_cache_give_back(cache, sealed->size_bytes);
+		lb_process_cache_give_back(cache, sealed->size_bytes);
 		return lb_wrap(r, "machine %s, epoch %" PRIu64 ", segment %" PRIu64, in->name, at.epoch, at.seq);
 	}
 	commit(in, sealed->size_bytes);

@@ -15,7 +15,7 @@
 /* The journal as it is followed from the vault's tail through the cache. */
 struct join {
 	struct lb_machine *m;
-	struct lb_cache *cache;
+	struct lb_process_cache *cache;
 	struct lb_vault *vault;
 	struct lb_key key;
 	char name[LB_PROCESS_NAME_BYTES];
@@ -101,14 +101,14 @@ static void start_at_tail(struct join *j)
 
 /* ---- one file of the cache after the other ------------------------------------------------------------- */
 
-static void put_aside(struct join *j, const struct lb_cache_file *file)
+static void put_aside(struct join *j, const struct lb_process_cache_file *file)
 {
 	if (!j->broken)
 		snprintf(j->damage, sizeof(j->damage), "the cache lost acknowledged data from epoch %" PRIu64 ", segment %" PRIu64
 			 " on: %.350s", file->at.epoch, file->at.seq, lb_err_text());
 	j->broken = true;
 	j->put_aside++;
-	if (lb_cache_put_aside(j->cache, j->m, file) < 0)
+	if (lb_process_cache_put_aside(j->cache, j->m, file) < 0)
 		lb_warning("machine %s: %s", j->name, lb_err_text());
 }
 
@@ -145,7 +145,7 @@ static int open_head(struct join *j, const struct lb_position *at, struct lb_hrl
 	struct lb_hrl_header expect = {.vault = *lb_vault_id(j->vault), .machine = j->m->id, .epoch = at->epoch, .seq = at->seq};
 	int r;
 
-	r = lb_cache_segment_head(j->cache, j->m, at, head, ret_size_bytes);
+	r = lb_process_cache_segment_head(j->cache, j->m, at, head, ret_size_bytes);
 	if (r < 0)
 		return r;
 	return lb_hrl_open_sealed(&j->key, &expect, head->data, head->size_bytes, ret_segment);
@@ -182,11 +182,11 @@ static int take_segment(struct join *j, const struct lb_position *at)
 	if ((h->flags & LB_HRL_POINT) != 0)
 		d->point_ns = h->receipt_ns;
 	j->newest->next_seq = d->next_seq;
-	j->cached_bytes += lb_cache_rounded(size_bytes);
+	j->cached_bytes += lb_process_cache_rounded(size_bytes);
 	return 0;
 }
 
-static bool before_tail(const struct join *j, const struct lb_cache_file *file)
+static bool before_tail(const struct join *j, const struct lb_process_cache_file *file)
 {
 	const struct lb_position *t = &j->tail.position;
 
@@ -196,14 +196,14 @@ static bool before_tail(const struct join *j, const struct lb_cache_file *file)
 }
 
 /* The vault has it. At the tail itself the two must be the same. */
-static int drop_confirmed(struct join *j, const struct lb_cache_file *file)
+static int drop_confirmed(struct join *j, const struct lb_process_cache_file *file)
 {
 	_cleanup_buf_ struct lb_buf head = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
 	uint64_t size_bytes;
 
 	if (file->record)
-		return lb_cache_record_remove(j->cache, j->m, file->at.epoch);
+		return lb_process_cache_record_remove(j->cache, j->m, file->at.epoch);
 	if (file->at.epoch == j->tail.position.epoch && file->at.seq == j->tail.position.seq &&
 	    open_head(j, &file->at, &s, &head, &size_bytes) == 0 &&
 	    !lb_equal_ct(lb_hrl_digest(s), &j->tail.digest, sizeof(j->tail.digest)))
@@ -211,7 +211,7 @@ static int drop_confirmed(struct join *j, const struct lb_cache_file *file)
 			       "the vault holds another segment %" PRIu64 " of epoch %" PRIu64 " than the cache: someone else wrote "
 			       "this machine's journal; run `lifeboat machine resync %s` to go on from the vault",
 			       file->at.seq, file->at.epoch, j->name);
-	return lb_cache_segment_remove(j->cache, j->m, &file->at);
+	return lb_process_cache_segment_remove(j->cache, j->m, &file->at);
 }
 
 static bool is_damage(int r)
@@ -219,7 +219,7 @@ static bool is_damage(int r)
 	return r == -EBADMSG || r == -EIO || r == -ENODATA || r == -EFBIG || r == -EMSGSIZE;
 }
 
-static int take_file(struct join *j, const struct lb_cache_file *file)
+static int take_file(struct join *j, const struct lb_process_cache_file *file)
 {
 	int r;
 
@@ -244,11 +244,11 @@ static int take_file(struct join *j, const struct lb_cache_file *file)
 
 static int follow(struct join *j)
 {
-	_cleanup_free_ struct lb_cache_file *files = NULL;
+	_cleanup_free_ struct lb_process_cache_file *files = NULL;
 	size_t n;
 	int r;
 
-	r = lb_cache_scan(j->cache, j->m, &files, &n);
+	r = lb_process_cache_scan(j->cache, j->m, &files, &n);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < n; i++) {
@@ -351,7 +351,7 @@ int lb_join(struct lb_machine *m)
 
 void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, int64_t point_ns)
 {
-	struct lb_cache *cache = &m->process->cache;
+	struct lb_process_cache *cache = &m->process->cache;
 	struct lb_epoch *e = m->oldest;
 	struct lb_position p = {.epoch = at->epoch};
 	uint64_t size_bytes, done;
@@ -365,12 +365,12 @@ void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, int64
 	m->vault_point_ns = LB_MAX(m->vault_point_ns, point_ns);
 	pthread_mutex_unlock(&m->lock);
 	for (; p.seq < done; p.seq++) {
-		if (lb_cache_segment_size(cache, m, &p, &size_bytes) < 0 || lb_cache_segment_remove(cache, m, &p) < 0) {
+		if (lb_process_cache_segment_size(cache, m, &p, &size_bytes) < 0 || lb_process_cache_segment_remove(cache, m, &p) < 0) {
 			lb_warning("machine %s: %s", m->id_text, lb_err_text());
 			continue;
 		}
 		pthread_mutex_lock(&m->lock);
-		m->cached_bytes -= LB_MIN(lb_cache_rounded(size_bytes), m->cached_bytes);
+		m->cached_bytes -= LB_MIN(lb_process_cache_rounded(size_bytes), m->cached_bytes);
 		pthread_mutex_unlock(&m->lock);
 	}
 }
@@ -423,15 +423,15 @@ int lb_join_again(struct lb_machine *m)
 
 int lb_join_unfence(struct lb_machine *m)
 {
-	struct lb_cache *cache = &m->process->cache;
-	_cleanup_free_ struct lb_cache_file *files = NULL;
+	struct lb_process_cache *cache = &m->process->cache;
+	_cleanup_free_ struct lb_process_cache_file *files = NULL;
 	size_t n;
 	int r;
 
-	r = lb_cache_scan(cache, m, &files, &n);
+	r = lb_process_cache_scan(cache, m, &files, &n);
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = files[i].record ? lb_cache_record_remove(cache, m, files[i].at.epoch)
-				    : lb_cache_segment_remove(cache, m, &files[i].at);
+		r = files[i].record ? lb_process_cache_record_remove(cache, m, files[i].at.epoch)
+				    : lb_process_cache_segment_remove(cache, m, &files[i].at);
 	if (r < 0)
 		return r;
 	lb_notice("machine %s goes on from the vault; %zu files of its cache, never offered, were dropped", m->id_text, n);

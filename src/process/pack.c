@@ -8,18 +8,18 @@
 #include "base/err.h"
 #include "process/process.h"
 
-void lb_pack_free(struct lb_pack *pack)
+void lb_upload_pack_free(struct lb_upload_pack *pack)
 {
 	lb_buf_free(&pack->bytes);
 	free(pack->segments);
 }
 
-static int load_one(struct lb_machine *m, const struct lb_position *at, struct lb_pack *pack)
+static int load_one(struct lb_machine *m, const struct lb_position *at, struct lb_upload_pack *pack)
 {
 	size_t before = pack->bytes.size_bytes;
 	int r;
 
-	r = lb_cache_segment_get(&m->process->cache, m, at, &pack->bytes);
+	r = lb_process_cache_segment_get(&m->process->cache, m, at, &pack->bytes);
 	if (r < 0)
 		return r;
 	pack->segments[pack->n++].size_bytes = pack->bytes.size_bytes - before;
@@ -27,14 +27,14 @@ static int load_one(struct lb_machine *m, const struct lb_position *at, struct l
 	return 0;
 }
 
-static int load_all(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end, struct lb_pack *pack)
+static int load_all(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end, struct lb_upload_pack *pack)
 {
 	struct lb_position at = *first;
 	uint64_t size_bytes;
 	int r;
 
 	for (; at.seq < seq_end && pack->n < LB_PACK_SEGMENTS_MAX; at.seq++) {
-		r = lb_cache_segment_size(&m->process->cache, m, &at, &size_bytes);
+		r = lb_process_cache_segment_size(&m->process->cache, m, &at, &size_bytes);
 		if (r < 0)
 			return r;
 		if (pack->n > 0 && pack->bytes.size_bytes + size_bytes > LB_PACK_BYTES_NOMINAL)
@@ -47,7 +47,7 @@ static int load_all(struct lb_machine *m, const struct lb_position *first, uint6
 }
 
 /* Authenticates the heads: what is damaged must not be taken for the vault's fault. */
-static int look_at(struct lb_machine *m, const struct lb_position *first, struct lb_pack *pack)
+static int look_at(struct lb_machine *m, const struct lb_position *first, struct lb_upload_pack *pack)
 {
 	struct lb_hrl_header expect = {
 		.vault = *lb_vault_id(m->process->vault), .machine = m->id, .epoch = first->epoch, .seq = first->seq};
@@ -73,9 +73,9 @@ static int look_at(struct lb_machine *m, const struct lb_position *first, struct
 	return 0;
 }
 
-int lb_pack_load(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end, struct lb_pack *ret_pack)
+int lb_upload_pack_load(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end, struct lb_upload_pack *ret_pack)
 {
-	_cleanup_(lb_pack_free) struct lb_pack pack = {.bytes = LB_BUF(LB_PACK_BYTES_MAX)};
+	_cleanup_(lb_upload_pack_free) struct lb_upload_pack pack = {.bytes = LB_BUF(LB_PACK_BYTES_MAX)};
 	size_t n = LB_MIN(seq_end - first->seq, (uint64_t)LB_PACK_SEGMENTS_MAX);
 	int r;
 
@@ -89,6 +89,6 @@ int lb_pack_load(struct lb_machine *m, const struct lb_position *first, uint64_t
 	if (r < 0)
 		return r;
 	*ret_pack = pack;
-	pack = (struct lb_pack){0};
+	pack = (struct lb_upload_pack){0};
 	return 0;
 }

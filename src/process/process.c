@@ -27,7 +27,7 @@ int lb_process_new(struct lb_env *env, const struct lb_process_options *options,
 		free(p);
 		return r;
 	}
-	r = lb_cache_open(env, options->cache_folder, options->cache_bytes_max, &p->cache);
+	r = lb_process_cache_open(env, options->cache_folder, options->cache_bytes_max, &p->cache);
 	if (r < 0) {
 		close(p->wake_fd);
 		free(p);
@@ -54,7 +54,7 @@ void lb_process_free(struct lb_process *p)
 	if (p->store != NULL)
 		lb_store_free(p->store);
 	lb_gate_destroy(&p->gate);
-	lb_cache_close(&p->cache);
+	lb_process_cache_close(&p->cache);
 	pthread_mutex_destroy(&p->lock);
 	close(p->wake_fd);
 	free(p->vault_url);
@@ -284,6 +284,6 @@ int lb_process_configure(struct lb_process *p, json_t *config)
 			remove_machine(p, m);
 		n += !m->gone;
 	}
-	lb_cache_share(&p->cache, n);
+	lb_process_cache_share(&p->cache, n);
 	return 0;
 }

@@ -23,7 +23,7 @@ struct lb_process_options {
 
 struct lb_process {
 	struct lb_env *env;
-	struct lb_cache cache;
+	struct lb_process_cache cache;
 	struct lb_gate gate;
 	struct lb_compare compare;
 	char *vault_url; /* override, or NULL */

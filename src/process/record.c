@@ -157,7 +157,7 @@ static void record_name(uint64_t epoch, char name[32])
 	snprintf(name, 32, "epoch/%08" PRIx64, epoch);
 }
 
-int lb_record_put(struct lb_cache *c, struct lb_vault *v, const struct lb_machine *m, const struct lb_epoch_record *record)
+int lb_record_put(struct lb_process_cache *c, struct lb_vault *v, const struct lb_machine *m, const struct lb_epoch_record *record)
 {
 	_cleanup_buf_ struct lb_buf sealed = LB_BUF(2 * LB_RECORD_BYTES_MAX);
 	_cleanup_json_ json_t *j = NULL;
@@ -174,10 +174,10 @@ int lb_record_put(struct lb_cache *c, struct lb_vault *v, const struct lb_machin
 	r = lb_vault_seal_small(v, &m->id, name, text, strlen(text), &sealed);
 	if (r < 0)
 		return r;
-	return lb_cache_record_put(c, m, record->epoch, sealed.data, sealed.size_bytes);
+	return lb_process_cache_record_put(c, m, record->epoch, sealed.data, sealed.size_bytes);
 }
 
-int lb_record_get(struct lb_cache *c, struct lb_vault *v, const struct lb_machine *m, uint64_t epoch,
+int lb_record_get(struct lb_process_cache *c, struct lb_vault *v, const struct lb_machine *m, uint64_t epoch,
 		  struct lb_epoch_record *ret_record)
 {
 	_cleanup_buf_ struct lb_buf sealed = LB_BUF(2 * LB_RECORD_BYTES_MAX), text = LB_BUF(LB_RECORD_BYTES_MAX);
@@ -186,7 +186,7 @@ int lb_record_get(struct lb_cache *c, struct lb_vault *v, const struct lb_machin
 	char name[32];
 	int r;
 
-	r = lb_cache_record_get(c, m, epoch, &sealed);
+	r = lb_process_cache_record_get(c, m, epoch, &sealed);
 	if (r < 0)
 		return r;
 	record_name(epoch, name);

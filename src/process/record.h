@@ -14,6 +14,6 @@
 int lb_disks_parse(const json_t *array, struct lb_process_disks *ret_disks);
 const struct lb_process_disk *lb_disks_find(const struct lb_process_disks *disks, uint16_t id);
 
-int lb_record_put(struct lb_cache *c, struct lb_vault *v, const struct lb_machine *m, const struct lb_epoch_record *record);
-int lb_record_get(struct lb_cache *c, struct lb_vault *v, const struct lb_machine *m, uint64_t epoch,
+int lb_record_put(struct lb_process_cache *c, struct lb_vault *v, const struct lb_machine *m, const struct lb_epoch_record *record);
+int lb_record_get(struct lb_process_cache *c, struct lb_vault *v, const struct lb_machine *m, uint64_t epoch,
 		  struct lb_epoch_record *ret_record);

@@ -151,7 +151,7 @@ int lb_report(struct lb_process *p, uint32_t *cursor, json_t **ret_report)
 		return lb_fail(-ENOMEM, "out of memory for a report");
 	r = lb_json_set_uuid(report, "process_id", &p->id);
 	if (r == 0)
-		r = lb_json_set_u64(report, "cache_bytes", lb_cache_bytes(&p->cache));
+		r = lb_json_set_u64(report, "cache_bytes", lb_process_cache_bytes(&p->cache));
 	if (r == 0)
 		r = lb_json_set_u64(report, "cache_bytes_max", p->cache.bytes_max);
 	if (r == 0)

@@ -50,7 +50,7 @@ static int retire_epoch(struct lb_machine *m, uint64_t epoch)
 	pthread_mutex_lock(&m->lock);
 	lb_machine_epoch_pop(m);
 	pthread_mutex_unlock(&m->lock);
-	if (lb_cache_record_remove(&m->process->cache, m, epoch) < 0)
+	if (lb_process_cache_record_remove(&m->process->cache, m, epoch) < 0)
 		lb_warning("machine %s: %s", m->id_text, lb_err_text());
 	return 0;
 }
@@ -67,14 +67,14 @@ static void checkpoint(struct lb_machine *m, bool force)
 /* `ret_damaged`: the cache is, and not the vault. */
 static int send_pack(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end, bool *ret_damaged)
 {
-	_cleanup_(lb_pack_free) struct lb_pack pack = {0};
+	_cleanup_(lb_upload_pack_free) struct lb_upload_pack pack = {0};
 	bool first_point;
 	int r;
 
 	r = begin_epoch(m, first->epoch);
 	if (r < 0)
 		return r;
-	r = lb_pack_load(m, first, seq_end, &pack);
+	r = lb_upload_pack_load(m, first, seq_end, &pack);
 	if (r < 0) {
 		*ret_damaged = r == -EBADMSG || r == -ENOENT || r == -EIO;
 		return r;
