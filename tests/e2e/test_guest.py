@@ -39,7 +39,7 @@ def image(tmp_path_factory):
     assert LEDGER.exists(), f"{LEDGER} is not built"
     path = tmp_path_factory.mktemp("image") / "guest.img"
     subprocess.run([GUEST / "build-guest.sh", "--control", "--program", LEDGER,
-                    "--service", f"ledger=exec ledger -p {LEDGER_PORT} -d /var/lib/ledger.db",
+                    "--service", f"ledger=exec ledger --port {LEDGER_PORT} --db /var/lib/ledger.db",
                     "--program", shutil.which("bpftool", path="/usr/sbin:/usr/bin"), path], check=True)
     return path
 

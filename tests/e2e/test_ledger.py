@@ -27,7 +27,7 @@ class Server:
         self.process = None
 
     def start(self):
-        self.process = subprocess.Popen([LEDGER, "-p", str(self.port), "-d", self.database],
+        self.process = subprocess.Popen([LEDGER, "--port", str(self.port), "--db", self.database],
                                         stdout=subprocess.PIPE, text=True)
         assert "ready" in self.process.stdout.readline()
 

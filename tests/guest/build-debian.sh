@@ -114,6 +114,7 @@ make_base()
                 guest_die "mmdebstrap could not make the root; 'apt-get update' may help"
         }
         mv "$tar.new" "$tar"
+        find "$cache" -maxdepth 1 -name 'debian-12-*.tar*' -mmin "+$ROOT_CACHE_AGE_MIN_MAX" -delete
 }
 
 base_root()

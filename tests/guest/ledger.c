@@ -12,6 +12,7 @@
  * Each transaction writes two tables (the entry and the totals), so a torn one shows in INTEGRITY.
  */
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -139,7 +140,8 @@ static int do_sum(struct ledger *l, int fd)
 
 	prepare(l, &sum, "SELECT count(*), coalesce(sum(amount), 0) FROM entry");
 	if (sqlite3_step(sum) == SQLITE_ROW)
-		snprintf(text, sizeof text, "SUM %lld %lld\n", sqlite3_column_int64(sum, 0), sqlite3_column_int64(sum, 1));
+		snprintf(text, sizeof text, "SUM %lld %lld\n", sqlite3_column_int64(sum, 0),
+			 sqlite3_column_int64(sum, 1));
 	sqlite3_finalize(sum);
 	return answer(fd, text);
 }
@@ -281,31 +283,36 @@ static void serve(struct ledger *l, int listener)
 	}
 }
 
+static void usage(void)
+{
+	fprintf(stderr, "usage: ledger [--port PORT] [--db FILE] [--rollback-journal]\n"
+			"without --rollback-journal SQLite writes ahead (a WAL)\n");
+	exit(2);
+}
+
 int main(int argc, char **argv)
 {
+	static const struct option options[] = {{"port", required_argument, NULL, 'p'},
+						{"db", required_argument, NULL, 'd'},
+						{"rollback-journal", no_argument, NULL, 'j'},
+						{0}};
 	static struct ledger ledger;
 	const char *path = "ledger.db";
 	bool wal = true;
 	int port = 7000, option;
 
-	while ((option = getopt(argc, argv, "p:d:j")) != -1) {
-		switch (option) {
-		case 'p':
+	while ((option = getopt_long(argc, argv, "p:d:j", options, NULL)) != -1) {
+		if (option == 'p')
 			port = atoi(optarg);
-			break;
-		case 'd':
+		else if (option == 'd')
 			path = optarg;
-			break;
-		case 'j':
+		else if (option == 'j')
 			wal = false;
-			break;
-		default:
-			fprintf(stderr, "usage: ledger [-p PORT] [-d DATABASE] [-j (a rollback journal, not a WAL)]\n");
-			return 2;
-		}
+		else
+			usage();
 	}
-	if (port < 1 || port > 65535)
-		die("-p", "not a port");
+	if (port < 1 || port > 65535 || optind < argc)
+		usage();
 	for (int i = 0; i < CLIENTS_MAX; i++)
 		ledger.clients[i].fd = -1;
 	open_ledger(&ledger, path, wal);
