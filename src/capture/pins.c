@@ -382,9 +382,10 @@ static int open_disks(struct lb_fds *fds)
 	unsigned int count = LB_MIN(k->disk_count, (uint32_t)LB_CAPTURE_DISKS_MAX);
 	for (unsigned int i = 0; i < count; i++) {
 		struct lb_disk_facts f;
-		fds->disk[i] = -1;
+		int fd = -1;
 		if (lb_disk_facts(k->disk[i].name, &f) == 0 && f.diskseq == k->disk[i].diskseq)
-			fds->disk[i] = LB_MAX(lb_disk_open(&f), -1);
+			fd = lb_disk_open(&f);
+		fds->disk[i] = fd >= 0 ? fd : -1;
 		fds->disk_count = i + 1;
 	}
 	munmap((void *)k, bytes);
@@ -425,8 +426,26 @@ static int folder_empty(const char *folder, DIR *d)
 	return 0;
 }
 
+/* The kernel frees unpinned programs a moment later: till then they must take nothing. */
+static void switch_off(const char *folder)
+{
+	char path[PATH_MAX];
+	if (pin_path(path, folder, "/", lb_capture_map_names[LB_MAP_CONTROL]) < 0)
+		return;
+	_cleanup_close_ int fd = bpf_obj_get(path);
+	if (fd < 0)
+		return;
+	size_t bytes = sizeof(struct lb_capture_control);
+	struct lb_capture_control *k = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (k == MAP_FAILED)
+		return;
+	__atomic_fetch_and(&k->word, ~0xffffffffULL, __ATOMIC_SEQ_CST);
+	munmap(k, bytes);
+}
+
 int lb_pins_remove(const char *folder)
 {
+	switch_off(folder);
 	DIR *d = opendir(folder);
 	if (d == NULL && errno == ENOENT)
 		return 0;
