@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole chain on loop devices of this host: capture, agent, process server, vault, and what comes back out of it."""
+import filecmp
+import json
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+
+from host_agent import HostAgent, LoopDisk
+from lifeboat_site import Site
+
+
+@pytest.fixture
+def site(build, tmp_path, capture_possible):
+    os.chmod(tmp_path, 0o755)
+    for parent in list(tmp_path.parents)[:3]:
+        if parent.name.startswith("pytest"):
+            os.chmod(parent, 0o755)
+    s = Site(build, tmp_path / "site").make().start()
+    yield s
+    s.stop()
+
+
+@pytest.fixture
+def agent(site, tmp_path):
+    a = HostAgent(site, tmp_path / "agent").enrol().start()
+    yield a
+    a.close()
+
+
+@pytest.fixture
+def disks(tmp_path):
+    made = [LoopDisk(tmp_path / f"disk{i}.img", 24) for i in range(3)]
+    yield made
+    for d in made:
+        d.close()
+
+
+def oracle_writers(build, log, disks, seconds, writers=40, rate=0, seed=1):
+    return subprocess.Popen([build / "tests/tools/oracle_write", "--log", log, "--writers", str(writers), "--seconds",
+                             str(seconds), "--rate", str(rate), "--seed", str(seed), *[d.device for d in disks]],
+                            stdout=subprocess.PIPE, text=True)
+
+
+def judge(build, site, agent, log, every=1):
+    p = subprocess.run([build / "tests/tools/oracle_vault", "--vault", site.vault_url, "--passphrase-file",
+                        site.passphrase_file, "--machine", agent.name, "--log", log, "--every", str(every)],
+                       capture_output=True, text=True)
+    assert p.returncode in (0, 1), p.stderr
+    lines = p.stdout.strip().splitlines()
+    return json.loads(lines[-1]), lines[:-1]
+
+
+def assert_equal_after_quiescing(site, agent, disks, tmp_path):
+    agent.wait_point_after(time.time_ns())
+    for i, d in enumerate(disks):
+        out = tmp_path / f"export{i}.img"
+        out.unlink(missing_ok=True)
+        site.lifeboat("point", "export", agent.name, d.name, out, "--vault", site.vault_url, server=False)
+        assert filecmp.cmp(out, d.path, shallow=False), f"{d.name} differs from its export"
+        out.unlink()
+
+
+def test_every_point_under_forty_writers_is_a_legal_prefix(build, site, agent, disks, tmp_path):
+    agent.protect(disks)
+    log = tmp_path / "writes.log"
+    writers = oracle_writers(build, log, disks, 12, rate=12000)
+    figures = json.loads(writers.communicate(timeout=120)[0])
+    assert figures["error"] == 0
+    assert figures["in_flight_max"] >= 16
+    agent.wait_point_after(time.time_ns())
+    summary, wrong = judge(build, site, agent, log)
+    print(figures, summary)
+    assert not wrong, "\n".join(wrong)
+    assert summary["checked"] >= 200
+    assert_equal_after_quiescing(site, agent, disks, tmp_path)
