@@ -18,7 +18,7 @@ static int find_machine(struct lb_process *p, const struct lb_http_call *call, s
 	bool same;
 	int r;
 
-	if (lb_process_vault(p) == NULL)
+	if (!lb_process_configured(p))
 		return lb_fail(-EAGAIN, "the process server does not have its configuration yet");
 	if (lb_uuid_parse(call->peer.name, &id) < 0)
 		return lb_fail(-EACCES, "the certificate's name \"%s\" is no machine", call->peer.name);

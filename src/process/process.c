@@ -68,6 +68,13 @@ struct lb_vault *lb_process_vault(struct lb_process *p)
 	return p->vault;
 }
 
+bool lb_process_configured(struct lb_process *p)
+{
+	LB_LOCK_SCOPE(&p->lock);
+
+	return p->configured;
+}
+
 /* ---- the vault ---------------------------------------------------------------------------------------- */
 
 static int check_vault_id(struct lb_vault *v, const struct lb_uuid *expected)
@@ -285,5 +292,8 @@ int lb_process_configure(struct lb_process *p, json_t *config)
 		n += !m->gone;
 	}
 	lb_process_cache_share(&p->cache, n);
+	pthread_mutex_lock(&p->lock);
+	p->configured = true;
+	pthread_mutex_unlock(&p->lock);
 	return 0;
 }

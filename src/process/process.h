@@ -35,6 +35,7 @@ struct lb_process {
 	/* both are set once, by lb_process_configure(), and then stay */
 	struct lb_store *store;
 	struct lb_vault *vault;
+	bool configured; /* all machines of a configuration are here: who is not among them is a stranger */
 	int wake_fd; /* of the workers */
 	bool stopping;
 	int64_t beats_due_mono_ns;
@@ -52,5 +53,6 @@ LB_DEFINE_CLEANUP(struct lb_process *, lb_process_free);
  */
 int lb_process_configure(struct lb_process *p, json_t *config);
 
-/* NULL while the vault isn't open. */
+/* Before the first configuration there is no vault (NULL), and who is ours is unknown. */
 struct lb_vault *lb_process_vault(struct lb_process *p);
+bool lb_process_configured(struct lb_process *p);
