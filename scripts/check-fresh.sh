@@ -54,8 +54,11 @@ done
 
 work=$(mktemp -d "$where/lifeboat-fresh.XXXXXX")
 root=$work/root
+child=""
 clean()
 {
+        # unshare ignores gentler signals; its namespace dies with it.
+        [ -z "$child" ] || { kill -KILL "$child" 2>/dev/null && wait "$child" 2>/dev/null; } || true
         # What is mounted in the root is so in a namespace that ended before this runs.
         if [ -n "$keep" ]; then
                 printf 'check-fresh: the root is left in %s\n' "$root"
@@ -110,7 +113,11 @@ in_root()
                 chroot "$root" "$@"
         ' in_root "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
                 HOME=/root LANG=C.UTF-8 CI="${CI:-}" "${environment[@]}" \
-                bash -c "cd /root/lifeboat && $1" </dev/null
+                bash -c "cd /root/lifeboat && $1" </dev/null &
+        # In the background, so that a signal to this script is heard at once.
+        child=$!
+        wait "$child"
+        child=""
 }
 
 # Each command must be one that the README gives; YES=1 answers for the person.

@@ -16,12 +16,12 @@ END
 
 BUILD="make git gcc libc6-dev meson ninja-build pkg-config clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev libssl-dev
         libcurl4-openssl-dev libmicrohttpd-dev libgnutls28-dev libzstd-dev libxxhash-dev libsqlite3-dev libjansson-dev
-        libcap-dev nbdkit nbdkit-plugin-dev libnbd-dev dpkg-dev fakeroot"
+        libcap-dev libvirt-dev nbdkit nbdkit-plugin-dev libnbd-dev dpkg-dev fakeroot"
 TEST="libcmocka-dev libclang-rt-14-dev clang-format clang-tidy python3 python3-pytest python3-pytest-xdist fio sqlite3
         e2fsprogs xfsprogs btrfs-progs dosfstools mtools shellcheck openssl curl iproute2 procps util-linux mount"
 DEMO="qemu-system-x86 qemu-utils seabios libnbd-bin busybox-static cpio kmod grub-common grub-pc-bin mmdebstrap
         xz-utils zstd ca-certificates"
-FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients"
+FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients uidmap"
 
 yes=${CI:-} full="" list=""
 while [ $# -gt 0 ]; do
