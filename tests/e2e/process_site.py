@@ -264,8 +264,9 @@ class Site:
 
     def close(self):
         for agent in self.agents:
-            agent.kill()
-            agent.communicate()
+            if not agent.stderr.closed:
+                agent.kill()
+                agent.communicate()
         if self.daemon and self.daemon.poll() is None:
             self.kill()
         self.config.stop()
