@@ -321,6 +321,7 @@ static int read_part(struct lb_dir_store *d, const char *name, uint64_t offset_b
 	if (r < 0)
 		return lb_dir_fail(d, r, "read", name);
 	out->size_bytes += size_bytes;
+	out->data[out->size_bytes] = '\0';
 	return 0;
 }
 

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Proof of a vault by reading it: every journal object in the order of names against the one before it, every segment
+ * head, when deep every frame, every checkpoint against the journal's own map, every small object.
+ */
+#include "vault/verify.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "vault/catalog.h"
+#include "vault/replay.h"
+#include "vault/verify_parts.h"
+
+#define TEXT_BYTES LB_ERR_TEXT_BYTES_MAX
+#define PROGRESS_OBJECTS 16
+
+void lb_verify_find(struct lb_verify *w, const char *object, const char *fmt, ...)
+{
+	struct lb_verify_finding f = {.machine = w->machine, .object = object};
+	char text[TEXT_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	f.text = text;
+	w->report.findings++;
+	w->finding(w->arg, &f);
+}
+
+static void tell_progress(struct lb_verify *w)
+{
+	if (w->progress != NULL && w->report.done.objects % PROGRESS_OBJECTS == 0)
+		w->progress(w->arg, &w->report.done);
+}
+
+/* Damage is a finding; only a store that can't be read is an error. */
+bool lb_verify_is_damage(int r)
+{
+	return r == -EBADMSG || r == -ENOENT || r == -ENODATA || r == -EMSGSIZE;
+}
+
+static int check_frames(struct lb_verify *w, const char *object, const struct lb_map_segment *place,
+			const struct lb_hrl_segment *s)
+{
+	_cleanup_buf_ struct lb_buf stored = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
+	_cleanup_free_ uint8_t *raw = malloc(LB_HRL_FRAME_BYTES_MAX);
+	struct lb_hrl_frame_place at;
+	int r;
+
+	if (raw == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a frame");
+	for (uint32_t i = 0; i < lb_hrl_frames(s); i++) {
+		stored.size_bytes = 0;
+		r = lb_hrl_frame_place(s, i, &at);
+		if (r == 0 && (at.raw_bytes > LB_HRL_FRAME_BYTES_MAX || at.offset_bytes > place->size_bytes ||
+			       at.stored_bytes > place->size_bytes - at.offset_bytes))
+			r = lb_fail(-EBADMSG, "it lies outside its segment");
+		if (r == 0)
+			r = lb_store_get(w->v->store, object, place->offset_bytes + at.offset_bytes, at.stored_bytes, &stored);
+		if (r == 0)
+			r = lb_hrl_frame_open(s, i, stored.data, stored.size_bytes, raw);
+		if (lb_verify_is_damage(r))
+			lb_verify_find(w, object,
+				       "frame %u of segment %llu of epoch %llu is lost (%s): points from %llu:%llu on can't read what was "
+				       "written there until it was overwritten",
+				       i, (unsigned long long)place->seq, (unsigned long long)place->epoch, lb_err_text(),
+				       (unsigned long long)place->epoch, (unsigned long long)place->seq);
+		else if (r < 0)
+			return r;
+		w->report.done.frames++;
+		w->report.done.bytes += stored.size_bytes;
+	}
+	return 0;
+}
+
+static int check_segment(struct lb_verify *w, const char *object, const struct lb_pack *p, uint32_t i)
+{
+	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
+	struct lb_map_segment place = lb_pack_segment(p, i);
+	const struct lb_digest *prev = i > 0 ? &p->entries[i - 1].digest : &w->chain.after.digest;
+	const struct lb_hrl_extent *extents;
+	uint32_t n, index;
+	int r;
+
+	r = lb_segment_read(w->v, &w->machine, &w->key, &place, &s);
+	if (lb_verify_is_damage(r)) {
+		w->map_is_whole = w->is_whole = false;
+		lb_verify_find(w, object, "segment %llu of epoch %llu is lost (%s): points from %llu:%llu on can't be recovered",
+			       (unsigned long long)place.seq, (unsigned long long)place.epoch, lb_err_text(),
+			       (unsigned long long)place.epoch, (unsigned long long)place.seq);
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	w->report.done.segments++;
+	w->report.done.bytes += place.head_bytes;
+	if ((i > 0 || w->prev_is_known) && !lb_equal_ct(&lb_hrl_header(s)->prev_digest, prev, sizeof(*prev)))
+		lb_verify_find(w, object, "segment %llu of epoch %llu does not follow the segment before it",
+			       (unsigned long long)place.seq, (unsigned long long)place.epoch);
+	if (!w->deep)
+		return 0;
+	extents = lb_hrl_extents(s, &n);
+	r = n == 0 ? 0 : lb_map_segment_add(w->map, &place, &index);
+	if (r == 0 && n > 0)
+		r = lb_map_apply(w->map, index, extents, n);
+	return r < 0 ? r : check_frames(w, object, &place, s);
+}
+
+static void note_newest(struct lb_verify *w, const struct lb_pack *p)
+{
+	w->report.newest = p->after.position;
+	w->report.newest_ns = p->after.receipt_ns;
+}
+
+/* An object that could be opened: its length, its place in the chain, its segments. */
+static int check_pack(struct lb_verify *w, const char *object, uint64_t size_bytes, const struct lb_pack *p)
+{
+	int r;
+
+	if (size_bytes != p->total_bytes)
+		lb_verify_find(w, object, "it has %llu bytes and should have %llu: %s", (unsigned long long)size_bytes,
+			       (unsigned long long)p->total_bytes,
+			       size_bytes < p->total_bytes ? "truncated" : "something was appended");
+	r = w->prev_is_known ? lb_chain_check(&w->chain, p) : 0;
+	if (r == -EBADMSG) {
+		lb_verify_find(w, object, "%s: points from here on can't be recovered", lb_err_text());
+		w->is_whole = w->prev_is_known = false;
+	} else if (r < 0) {
+		return r;
+	}
+	for (uint32_t i = 0; i < p->n; i++) {
+		r = check_segment(w, object, p, i);
+		if (r < 0)
+			return r;
+	}
+	if (w->is_whole)
+		note_newest(w, p);
+	lb_chain_step(&w->chain, p);
+	w->prev_is_known = true;
+	return 0;
+}
+
+/* Gaps between the objects that are there. */
+static void check_place(struct lb_verify *w, const char *object, const struct lb_place *place)
+{
+	struct lb_place next = lb_chain_next_place(&w->chain);
+	char missing[LB_OBJECT_NAME_BYTES] = "?";
+
+	if (!w->prev_is_known || (place->epoch == next.epoch && place->number == next.number))
+		return;
+	w->is_whole = w->prev_is_known = false;
+	if (w->chain.last_is_seal && place->epoch == w->chain.last.epoch) {
+		lb_verify_find(w, object, "it comes after the seal of its epoch: it is never offered");
+		return;
+	}
+	if (lb_pack_name(missing, &w->machine, &next) == 0)
+		lb_verify_find(w, missing, "it is missing though %s is there: points after segment %llu of epoch %llu can't be recovered",
+			       object, (unsigned long long)w->chain.after.position.seq,
+			       (unsigned long long)w->chain.after.position.epoch);
+}
+
+static int journal_object(void *arg, const char *object, uint64_t size_bytes)
+{
+	_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
+	struct lb_verify *w = arg;
+	struct lb_place place;
+	int r;
+
+	w->report.done.objects++;
+	tell_progress(w);
+	if (lb_pack_name_parse(object, &place) < 0) {
+		lb_verify_find(w, object, "it is no object of a journal: foreign");
+		return 0;
+	}
+	check_place(w, object, &place);
+	r = lb_pack_read(w->v, &w->machine, &place, &p);
+	if (lb_verify_is_damage(r)) {
+		lb_verify_find(w, object, "%s: points after segment %llu of epoch %llu can't be recovered", lb_err_text(),
+			       (unsigned long long)w->chain.after.position.seq,
+			       (unsigned long long)w->chain.after.position.epoch);
+		w->is_whole = w->prev_is_known = w->map_is_whole = false; /* what comes next is looked at on its own */
+		r = 0;
+	} else if (r == 0) {
+		r = check_pack(w, object, size_bytes, p);
+	}
+	return r < 0 ? r : lb_verify_checkpoint_at(w, &place);
+}
+
+static int small_object(void *arg, const char *object, uint64_t size_bytes)
+{
+	_cleanup_buf_ struct lb_buf plain = LB_BUF(LB_SMALL_BYTES_MAX);
+	struct lb_verify *w = arg;
+	int r;
+
+	w->report.done.objects++;
+	w->report.done.bytes += size_bytes;
+	r = lb_small_get(w->v, &w->machine, object, &plain);
+	if (!lb_verify_is_damage(r))
+		return r;
+	lb_verify_find(w, object, "%s", lb_err_text());
+	return 0;
+}
+
+/* Everything of the machine that is in no folder we know. */
+static int stray_object(void *arg, const char *object, uint64_t size_bytes)
+{
+	const char *rest = object + strlen("m/") + LB_UUID_TEXT_BYTES;
+	struct lb_verify *w = arg;
+
+	(void)size_bytes;
+	if (strcmp(rest, "key") != 0)
+		lb_verify_find(w, object, "it is no object of a vault: foreign");
+	return 0;
+}
+
+static int list_under(struct lb_verify *w, const char *under, lb_store_list_fn fn)
+{
+	char prefix[LB_OBJECT_NAME_BYTES];
+	int r = lb_vault_name(prefix, &w->machine, "%s", under);
+
+	return r < 0 ? r : lb_store_list(w->v->store, prefix, fn, w);
+}
+
+static int stray_folder(void *arg, const char *folder)
+{
+	struct lb_verify *w = arg;
+	char under[LB_OBJECT_NAME_BYTES];
+
+	if (strcmp(folder, "e") == 0 || strcmp(folder, "c") == 0 || strcmp(folder, "p") == 0 || strcmp(folder, "item") == 0)
+		return 0;
+	snprintf(under, sizeof(under), "%s/", folder);
+	return list_under(w, under, stray_object);
+}
+
+static int check_strays(struct lb_verify *w)
+{
+	char prefix[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = lb_vault_name(prefix, &w->machine, "%s", "");
+	return r < 0 ? r : lb_store_list_folders(w->v->store, prefix, stray_folder, w);
+}
+
+static int check_catalog(struct lb_verify *w)
+{
+	_cleanup_free_ struct lb_catalog_item *item = malloc(sizeof(*item));
+	char object[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	if (item == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
+	r = lb_vault_name(object, &w->machine, "item/");
+	if (r < 0)
+		return r;
+	r = lb_catalog_get(w->v, &w->machine, item);
+	if (lb_verify_is_damage(r))
+		lb_verify_find(w, object, "%s: failover needs sizes and order of the disks from another source", lb_err_text());
+	return lb_verify_is_damage(r) ? 0 : r;
+}
+
+static int verify_machine(struct lb_verify *w, const struct lb_uuid *machine)
+{
+	char object[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	w->machine = *machine;
+	w->is_whole = w->prev_is_known = w->map_is_whole = true;
+	w->report.newest = (struct lb_position){0};
+	w->report.newest_ns = 0;
+	r = lb_vault_machine_key(w->v, machine, false, &w->key);
+	if (lb_verify_is_damage(r) && lb_vault_name(object, machine, "key") == 0) {
+		lb_verify_find(w, object, "%s: nothing of this machine can be read", lb_err_text());
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	if ((r = lb_map_new(&w->map)) < 0 || (r = lb_chain_begin(&w->chain, w->v, machine)) < 0 ||
+	    (r = lb_checkpoint_list(w->v, machine, &w->checkpoints)) < 0)
+		return r;
+	if ((r = list_under(w, "e/", journal_object)) < 0 || (r = lb_verify_checkpoints_end(w)) < 0 ||
+	    (r = list_under(w, "item/", small_object)) < 0 || (r = list_under(w, "p/", small_object)) < 0 ||
+	    (r = check_strays(w)) < 0)
+		return r;
+	return check_catalog(w);
+}
+
+static int verify_one(void *arg, const struct lb_uuid *machine)
+{
+	struct lb_verify *w = arg;
+	int r;
+
+	r = verify_machine(w, machine);
+	lb_verify_parts_free(w);
+	return r;
+}
+
+int lb_vault_verify(struct lb_vault *v, const struct lb_uuid *machine, bool deep,
+		    void (*progress)(void *arg, const struct lb_verify_progress *p),
+		    void (*finding)(void *arg, const struct lb_verify_finding *f), void *arg,
+		    struct lb_verify_report *ret_report)
+{
+	struct lb_verify w = {.v = v, .deep = deep, .progress = progress, .finding = finding, .arg = arg};
+	int r;
+
+	r = machine != NULL ? verify_one(&w, machine) : lb_vault_machines(v, verify_one, &w);
+	lb_key_wipe(&w.key);
+	if (r < 0)
+		return r;
+	if (progress != NULL)
+		progress(arg, &w.report.done);
+	lb_err_clear();
+	*ret_report = w.report;
+	return 0;
+}

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an attacker or a rotten disk does to a vault: each kind of damage is found by verify and named by readers. */
+#include <errno.h>
+
+#include "vault/catalog.h"
+#include "vault/verify.h"
+#include "vault_site.h"
+
+static struct site s;
+static struct site_names journal, checkpoints, items;
+
+static void add_machine_entry(void)
+{
+	struct lb_catalog_item item = {.machine = s.machine,
+				       .name = "db1",
+				       .firmware = "bios",
+				       .architecture = "x86_64",
+				       .n_disks = 1,
+				       .policy = "default"};
+
+	item.disks[0] = (struct lb_catalog_disk){.name = "vda", .size_bytes = 1u << 20, .sector_bytes = 512, .boot = true};
+	ok(lb_catalog_put(s.vault, &item));
+}
+
+/* Two epochs: 3 objects and a seal, then 3 objects; a checkpoint in the middle of each. */
+static int make_vault(void **state)
+{
+	struct lb_point point = {.position = {.epoch = 1, .seq = 0}, .time_ns = 1};
+	bool written;
+
+	(void)state;
+	site_new(&s);
+	add_machine_entry();
+	for (uint64_t epoch = 1; epoch <= 2; epoch++) {
+		site_begin(&s, epoch);
+		for (uint8_t i = 0; i < 3; i++) {
+			site_write_block(&s, i, (uint8_t)(16 * epoch + i), LB_HRL_POINT);
+			if (i == 1)
+				ok(lb_checkpoint_write(s.vault, &s.machine, true, &written));
+		}
+	}
+	ok(lb_point_pin(s.vault, &s.machine, &point, "pin"));
+	site_names(&s, "/e/", &journal);
+	site_names(&s, "/c/", &checkpoints);
+	site_names(&s, "/item/", &items);
+	assert_int_equal(journal.n, 7);
+	assert_int_equal(checkpoints.n, 2);
+	return 0;
+}
+
+static int remove_vault(void **state)
+{
+	(void)state;
+	site_free(&s);
+	return 0;
+}
+
+struct found {
+	size_t n;
+	char text[4096];
+};
+
+static void note_finding(void *arg, const struct lb_verify_finding *f)
+{
+	struct found *found = arg;
+	size_t used = strlen(found->text);
+
+	assert_true(lb_uuid_equal(&f->machine, &s.machine));
+	snprintf(found->text + used, sizeof(found->text) - used, "%s: %s\n", f->object, f->text);
+	found->n++;
+}
+
+static struct found verify(bool deep, struct lb_verify_report *report)
+{
+	struct found found = {0};
+
+	ok(lb_vault_verify(s.vault, NULL, deep, NULL, note_finding, &found, report));
+	assert_int_equal(report->findings, found.n);
+	return found;
+}
+
+/* Verification finds something about the object whose text contains `part`. */
+static void verify_names(bool deep, const char *object, const char *part)
+{
+	struct lb_verify_report report;
+	struct found found = verify(deep, &report);
+	char *line = strstr(found.text, object);
+
+	if (line == NULL || strstr(line, part) == NULL)
+		fail_msg("%s (%s) is not named in: %s", object, part, found.text);
+}
+
+static void a_sound_vault_verifies_without_findings(void **state)
+{
+	struct lb_verify_report report;
+	struct found found = verify(true, &report);
+
+	(void)state;
+	if (found.n > 0)
+		fail_msg("%s", found.text);
+	assert_int_equal(report.done.segments, 6);
+	assert_int_equal(report.done.frames, 6);
+	assert_true(report.newest.epoch == 2 && report.newest.seq == 2);
+}
+
+static void every_bit_that_is_flipped_in_a_journal_object_is_found(void **state)
+{
+	struct lb_verify_report report;
+
+	(void)state;
+	for (uint64_t at = 0; at < journal.size_bytes[4]; at += 61) {
+		site_flip(&s, journal.name[4], at);
+		if (verify(true, &report).n == 0)
+			fail_msg("a flip of byte %llu of %s went unnoticed", (unsigned long long)at, journal.name[4]);
+		site_flip(&s, journal.name[4], at);
+	}
+	assert_int_equal(verify(true, &report).n, 0);
+}
+
+static void every_bit_that_is_flipped_in_a_checkpoint_is_found(void **state)
+{
+	struct lb_verify_report report;
+
+	(void)state;
+	for (uint64_t at = 0; at < checkpoints.size_bytes[0]; at += 61) {
+		site_flip(&s, checkpoints.name[0], at);
+		if (verify(false, &report).n == 0)
+			fail_msg("a flip of byte %llu of %s went unnoticed", (unsigned long long)at, checkpoints.name[0]);
+		site_flip(&s, checkpoints.name[0], at);
+	}
+}
+
+static void an_altered_head_is_named_with_the_points_it_costs(void **state)
+{
+	(void)state;
+	site_flip(&s, journal.name[1], 200);
+	verify_names(false, journal.name[1], "points after segment 0 of epoch 1 can't be recovered");
+}
+
+static void an_altered_frame_is_found_when_deep_and_told_to_its_reader(void **state)
+{
+	_cleanup_(lb_image_freep) struct lb_image *image = NULL;
+	struct lb_verify_report report;
+	uint8_t got[4096];
+
+	(void)state;
+	site_flip(&s, journal.name[4], journal.size_bytes[4] - 1);
+	assert_int_equal(verify(false, &report).n, 0);
+	verify_names(true, journal.name[4], "frame 0 of segment 0 of epoch 2 is lost");
+	ok(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 2, .seq = 2}, 0, &image));
+	fails_naming(lb_image_pread(image, 0, got, sizeof(got), 0), -EBADMSG, journal.name[4]);
+	ok(lb_image_pread(image, 0, got, sizeof(got), 8192)); /* what lies elsewhere can still be read */
+}
+
+static void truncate_object(const char *object, off_t size_bytes)
+{
+	char path[512];
+
+	site_path(&s, object, path);
+	assert_int_equal(truncate(path, size_bytes), 0);
+}
+
+static void a_truncated_object_is_named(void **state)
+{
+	struct lb_image *image;
+
+	(void)state;
+	truncate_object(journal.name[6], (off_t)journal.size_bytes[6] - 1);
+	verify_names(false, journal.name[6], "truncated");
+	truncate_object(journal.name[6], 100);
+	verify_names(false, journal.name[6], "truncated");
+	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 2, .seq = 2}, 0, &image), -EBADMSG,
+		     journal.name[6]);
+}
+
+static void appended_bytes_are_named(void **state)
+{
+	(void)state;
+	truncate_object(journal.name[6], (off_t)journal.size_bytes[6] + 1);
+	verify_names(false, journal.name[6], "appended");
+}
+
+static void a_missing_object_is_named_by_verify_by_readers_and_to_the_next_writer(void **state)
+{
+	struct lb_journal_writer *writer;
+	struct lb_image *image;
+
+	(void)state;
+	ok(lb_store_remove(s.store, journal.name[5]));
+	ok(lb_store_remove(s.store, checkpoints.name[1])); /* which would lead past the gap */
+	verify_names(false, journal.name[5], "missing");
+	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 2, .seq = 2}, 0, &image), -EBADMSG,
+		     journal.name[5]);
+	fails_naming(lb_journal_writer_open(s.vault, &s.machine, &writer), -EBADMSG, journal.name[5]);
+}
+
+static void swapped_objects_are_both_named(void **state)
+{
+	char a[512], b[512], c[600];
+
+	(void)state;
+	site_path(&s, journal.name[0], a);
+	site_path(&s, journal.name[1], b);
+	snprintf(c, sizeof(c), "%s/.swap", s.folder);
+	assert_int_equal(rename(a, c) | rename(b, a) | rename(c, b), 0);
+	verify_names(false, journal.name[0], "can't be trusted");
+	verify_names(false, journal.name[1], "can't be trusted");
+}
+
+static void copy_object(const char *from, const char *to)
+{
+	_cleanup_buf_ struct lb_buf object = LB_BUF(LB_STORE_OBJECT_BYTES_MAX);
+
+	ok(lb_store_get_all(s.store, from, LB_STORE_OBJECT_BYTES_MAX, &object));
+	ok(lb_store_put_new(s.store, to, object.data, object.size_bytes));
+}
+
+static void duplicated_and_foreign_objects_are_named(void **state)
+{
+	char name[LB_STORE_NAME_BYTES_MAX + 1], uuid[LB_UUID_TEXT_BYTES];
+
+	(void)state;
+	lb_uuid_format(&s.machine, uuid);
+	snprintf(name, sizeof(name), "m/%s/e/00000002/%010x", uuid, 3);
+	copy_object(journal.name[6], name);
+	verify_names(false, name, "can't be trusted");
+	ok(lb_store_remove(s.store, name));
+	snprintf(name, sizeof(name), "m/%s/e/00000002/notes.txt", uuid);
+	copy_object(journal.name[6], name);
+	verify_names(false, name, "foreign");
+	ok(lb_store_remove(s.store, name));
+	snprintf(name, sizeof(name), "m/%s/other/thing", uuid);
+	copy_object(journal.name[6], name);
+	verify_names(false, name, "foreign");
+}
+
+static void what_a_stale_writer_would_put_behind_a_seal_is_named_and_never_offered(void **state)
+{
+	char name[LB_STORE_NAME_BYTES_MAX + 1], uuid[LB_UUID_TEXT_BYTES];
+	struct lb_image *image;
+
+	(void)state;
+	lb_uuid_format(&s.machine, uuid);
+	snprintf(name, sizeof(name), "m/%s/e/00000001/%010x", uuid, 4); /* 3 is the seal */
+	copy_object(journal.name[2], name);
+	verify_names(false, name, "after the seal");
+	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 1, .seq = 3}, 0, &image), -ENOENT, "1:3");
+}
+
+static void an_object_of_another_machine_is_not_taken(void **state)
+{
+	struct lb_uuid other = {{0x77}};
+	char from[512], to[512], uuid[LB_UUID_TEXT_BYTES], other_uuid[LB_UUID_TEXT_BYTES], *at;
+	struct lb_journal_writer *writer = s.writer;
+	struct lb_uuid machine = s.machine;
+	struct lb_key key = s.key;
+	struct found found;
+	struct lb_verify_report report;
+
+	(void)state;
+	/* the other machine's journal, of the same positions */
+	s.machine = other;
+	s.prev = (struct lb_digest){{0}};
+	ok(lb_vault_machine_key(s.vault, &other, true, &s.key));
+	ok(lb_journal_writer_open(s.vault, &other, &s.writer));
+	site_begin(&s, 1);
+	site_write_block(&s, 0, 1, LB_HRL_POINT);
+	lb_journal_writer_free(s.writer);
+	s.writer = writer;
+	s.machine = machine;
+	s.key = key;
+	lb_uuid_format(&machine, uuid);
+	lb_uuid_format(&other, other_uuid);
+	site_path(&s, journal.name[0], to);
+	strcpy(from, to);
+	at = strstr(from, uuid);
+	memcpy(at, other_uuid, strlen(other_uuid));
+	assert_int_equal(rename(from, to), 0);
+	found = (struct found){0};
+	ok(lb_vault_verify(s.vault, &s.machine, false, NULL, note_finding, &found, &report));
+	assert_non_null(strstr(found.text, journal.name[0]));
+}
+
+static void an_altered_catalog_entry_or_pin_is_named(void **state)
+{
+	struct site_names pins;
+	struct lb_catalog_item item;
+
+	(void)state;
+	site_names(&s, "/p/", &pins);
+	site_flip(&s, pins.name[0], 40);
+	verify_names(false, pins.name[0], "not authentic");
+	site_flip(&s, items.name[0], 40);
+	verify_names(false, items.name[0], "not authentic");
+	fails_naming(lb_catalog_get(s.vault, &s.machine, &item), -EBADMSG, items.name[0]);
+	assert_int_equal(lb_catalog_find(s.vault, "db1", &item), -EBADMSG);
+}
+
+static void a_cut_tail_shows_by_a_checkpoint_of_what_is_gone(void **state)
+{
+	(void)state;
+	ok(lb_store_remove(s.store, journal.name[6]));
+	ok(lb_store_remove(s.store, journal.name[5]));
+	verify_names(false, checkpoints.name[1], "was cut");
+}
+
+static void an_altered_vault_json_does_not_open(void **state)
+{
+	struct lb_vault *v;
+
+	(void)state;
+	site_flip(&s, "vault.json", 40);
+	assert_true(lb_vault_open(s.store, SITE_PASSPHRASE, &v) < 0);
+	truncate_object("vault.json", 20);
+	fails_naming(lb_vault_open(s.store, SITE_PASSPHRASE, &v), -EBADMSG, "vault.json");
+}
+
+#define with_vault(f) cmocka_unit_test_setup_teardown(f, make_vault, remove_vault)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		with_vault(a_sound_vault_verifies_without_findings),
+		with_vault(every_bit_that_is_flipped_in_a_journal_object_is_found),
+		with_vault(every_bit_that_is_flipped_in_a_checkpoint_is_found),
+		with_vault(an_altered_head_is_named_with_the_points_it_costs),
+		with_vault(an_altered_frame_is_found_when_deep_and_told_to_its_reader),
+		with_vault(a_truncated_object_is_named),
+		with_vault(appended_bytes_are_named),
+		with_vault(a_missing_object_is_named_by_verify_by_readers_and_to_the_next_writer),
+		with_vault(swapped_objects_are_both_named),
+		with_vault(duplicated_and_foreign_objects_are_named),
+		with_vault(what_a_stale_writer_would_put_behind_a_seal_is_named_and_never_offered),
+		with_vault(an_object_of_another_machine_is_not_taken),
+		with_vault(an_altered_catalog_entry_or_pin_is_named),
+		with_vault(a_cut_tail_shows_by_a_checkpoint_of_what_is_gone),
+		with_vault(an_altered_vault_json_does_not_open),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
