@@ -218,6 +218,23 @@ static int read_request(const char *csr_pem, EVP_PKEY **ret_key)
 	return 0;
 }
 
+int lb_pki_request_key(const char *csr_pem, struct lb_digest *ret_key)
+{
+	_cleanup_(EVP_PKEY_freep) EVP_PKEY *key = NULL;
+	unsigned char *der = NULL;
+	int n, r;
+
+	r = read_request(csr_pem, &key);
+	if (r < 0)
+		return r;
+	n = i2d_PUBKEY(key, &der);
+	if (n <= 0)
+		return lb_x509_fail(-EIO, "can't read the key of a certificate request");
+	r = lb_sha256(der, (size_t)n, ret_key);
+	OPENSSL_free(der);
+	return r;
+}
+
 static int add_san(X509 *cert, X509 *ca, const char *const *san)
 {
 	_cleanup_buf_ struct lb_buf text = LB_BUF(SAN_BYTES_MAX);

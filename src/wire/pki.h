@@ -54,6 +54,8 @@ struct lb_issue {
 int lb_ca_open(struct lb_env *env, const char *folder, int64_t now_ns);
 /* Signs a request; its own subject is ignored, only its key is taken, its signature checked. */
 int lb_ca_issue(struct lb_env *env, const char *folder, const char *csr_pem, const struct lb_issue *issue, char **ret_cert_pem);
+/* SHA-256 of the public key in a request (its SubjectPublicKeyInfo), the signature checked: who asks. */
+int lb_pki_request_key(const char *csr_pem, struct lb_digest *ret_key);
 /* Issues straight into an identity folder on this machine. */
 int lb_ca_issue_here(struct lb_env *env, const char *ca_folder, const char *identity_folder, const struct lb_issue *issue);
 /* SHA-256 over the DER certificate in a PEM file (a path) or text (it begins with "-----"). */

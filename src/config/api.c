@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config/api.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+
+#define NONE LB_ROLE_BIT(LB_ROLE_NONE)
+#define MACHINE LB_ROLE_BIT(LB_ROLE_MACHINE)
+#define PROCESS LB_ROLE_BIT(LB_ROLE_PROCESS)
+#define ADMIN LB_ROLE_BIT(LB_ROLE_ADMIN)
+#define OPERATOR (LB_ROLE_BIT(LB_ROLE_OPERATOR) | ADMIN)
+#define READER (LB_ROLE_BIT(LB_ROLE_READER) | OPERATOR)
+/* who enrols may hold a certificate already */
+#define ANYBODY (NONE | MACHINE | PROCESS | READER)
+
+#define ORDER_BYTES_MAX (64u << 10)
+#define ENROL_BYTES_MAX (256u << 10)
+#define AGENT_REPORT_BYTES_MAX (256u << 10)
+
+/* Orders leave a trace: who, what, with which result. */
+#define AUDITED(name)                                                                                                  \
+	static LB_API_HANDLER(name##_audited)                                                                          \
+	{                                                                                                              \
+		int r = name(arg, call, reply);                                                                        \
+                                                                                                                       \
+		lb_audit(arg, call, r);                                                                                \
+		return r;                                                                                              \
+	}
+AUDITED(lb_api_enrol)
+AUDITED(lb_api_renew)
+AUDITED(lb_api_token_create)
+AUDITED(lb_api_cert_revoke)
+AUDITED(lb_api_machine_enable)
+AUDITED(lb_api_machine_disable)
+AUDITED(lb_api_machine_resync)
+AUDITED(lb_api_machine_remove)
+AUDITED(lb_api_point_pin)
+AUDITED(lb_api_point_unpin)
+AUDITED(lb_api_policy_put)
+AUDITED(lb_api_job_cancel)
+AUDITED(lb_api_failover_start)
+AUDITED(lb_api_failover_cleanup)
+AUDITED(lb_api_failover_commit)
+AUDITED(lb_api_failover_repoint)
+
+const struct lb_http_route lb_config_routes[] = {
+	{"POST", "/v1/enrol", ANYBODY, ENROL_BYTES_MAX, lb_api_enrol_audited, true},
+	{"POST", "/v1/token", ADMIN, ORDER_BYTES_MAX, lb_api_token_create_audited, false},
+	{"GET", "/v1/certificate", ADMIN, 0, lb_api_cert_list, false},
+	{"POST", "/v1/certificate/{}/revoke", ADMIN, ORDER_BYTES_MAX, lb_api_cert_revoke_audited, false},
+
+	{"GET", "/v1/agent/config", MACHINE, 0, lb_api_agent_config, false},
+	{"POST", "/v1/agent/report", MACHINE, AGENT_REPORT_BYTES_MAX, lb_api_agent_report, false},
+	{"POST", "/v1/agent/renew", MACHINE, ORDER_BYTES_MAX, lb_api_renew_audited, true},
+	{"GET", "/v1/process/config", PROCESS, 0, lb_api_process_config, false},
+	{"POST", "/v1/process/report", PROCESS, LB_HTTP_JSON_BYTES_MAX, lb_api_process_report, false},
+	{"POST", "/v1/process/renew", PROCESS, ORDER_BYTES_MAX, lb_api_renew_audited, true},
+	{"POST", "/v1/user/renew", READER, ORDER_BYTES_MAX, lb_api_renew_audited, false},
+
+	{"GET", "/v1/status", READER, 0, lb_api_status, false},
+	{"GET", "/v1/event", READER, 0, lb_api_event_list, false},
+	{"GET", "/v1/audit", ADMIN, 0, lb_api_audit_list, false},
+
+	{"GET", "/v1/machine", READER, 0, lb_api_machine_list, false},
+	{"GET", "/v1/machine/{}", READER, 0, lb_api_machine_get, false},
+	{"DELETE", "/v1/machine/{}", ADMIN, 0, lb_api_machine_remove_audited, false},
+	{"POST", "/v1/machine/{}/enable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_enable_audited, false},
+	{"POST", "/v1/machine/{}/disable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_disable_audited, false},
+	{"POST", "/v1/machine/{}/resync", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_resync_audited, false},
+	{"GET", "/v1/machine/{}/point", READER, 0, lb_api_point_list, false},
+	{"POST", "/v1/machine/{}/point", OPERATOR, ORDER_BYTES_MAX, lb_api_point_pin_audited, false},
+	{"DELETE", "/v1/machine/{}/point/{}", OPERATOR, 0, lb_api_point_unpin_audited, false},
+
+	{"GET", "/v1/policy", READER, 0, lb_api_policy_list, false},
+	{"GET", "/v1/policy/{}", READER, 0, lb_api_policy_get, false},
+	{"PUT", "/v1/policy/{}", ADMIN, ORDER_BYTES_MAX, lb_api_policy_put_audited, false},
+	{"GET", "/v1/server", READER, 0, lb_api_server_list, false},
+
+	{"GET", "/v1/job", READER, 0, lb_api_job_list, false},
+	{"GET", "/v1/job/{}", READER, 0, lb_api_job_get, false},
+	{"POST", "/v1/job/{}/cancel", OPERATOR, ORDER_BYTES_MAX, lb_api_job_cancel_audited, false},
+	{"GET", "/v1/failover", READER, 0, lb_api_failover_list, false},
+	{"POST", "/v1/failover", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_start_audited, false},
+	{"POST", "/v1/failover/{}/cleanup", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_cleanup_audited, false},
+	{"POST", "/v1/failover/{}/commit", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_commit_audited, false},
+	{"POST", "/v1/failover/{}/repoint", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_repoint_audited, false},
+};
+const size_t lb_config_routes_n = LB_ARRAY_LEN(lb_config_routes);
+
+bool lb_api_peer_allowed(void *arg, const struct lb_http_peer *peer)
+{
+	struct lb_site *site = arg;
+
+	return lb_reg_cert_check(site->db, &peer->fingerprint, peer->name, lb_now_ns(site->env)) == 0;
+}
+
+int lb_api_body(const struct lb_http_call *call, json_t **ret_object)
+{
+	if (call->body_bytes > 0)
+		return lb_json_parse(call->body, call->body_bytes, LB_HTTP_JSON_BYTES_MAX, ret_object);
+	*ret_object = json_object();
+	return *ret_object != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for a request");
+}
+
+int lb_api_optional_str(const json_t *object, const char *member, const char **ret_text)
+{
+	const json_t *v = json_object_get(object, member);
+
+	if (v == NULL || json_is_null(v)) {
+		*ret_text = NULL;
+		return 0;
+	}
+	return lb_json_get_str(object, member, ret_text);
+}
+
+int lb_api_query_i64(const struct lb_http_call *call, const char *name, int64_t otherwise, int64_t *ret_value)
+{
+	const char *text = lb_http_query(call, name);
+	uint64_t value;
+	int r;
+
+	if (text == NULL) {
+		*ret_value = otherwise;
+		return 0;
+	}
+	r = lb_u64_parse(text, INT64_MAX, &value);
+	if (r < 0)
+		return lb_wrap(-EINVAL, "query argument %s", name);
+	*ret_value = (int64_t)value;
+	return 0;
+}
+
+int lb_api_reply_list(struct lb_http_reply *reply, const char *name, json_t *list)
+{
+	reply->json = json_pack("{s:o}", name, list);
+	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+}
+
+/* The host of the request's own Host header, if it is one of ours: that way this very caller reaches this host. */
+static bool host_of_call(const struct lb_site *site, const struct lb_http_call *call, const char **ret_host)
+{
+	const char *header = lb_http_header(call, "Host");
+	size_t length;
+
+	if (header == NULL)
+		return false;
+	if (header[0] == '[') {
+		header++;
+		length = strcspn(header, "]");
+	} else {
+		length = strcspn(header, ":");
+	}
+	for (unsigned int i = 0; i < site->settings.n_hosts; i++) {
+		if (strlen(site->settings.hosts[i]) != length || strncasecmp(site->settings.hosts[i], header, length) != 0)
+			continue;
+		*ret_host = site->settings.hosts[i];
+		return true;
+	}
+	return false;
+}
+
+int lb_api_process_url(struct lb_site *site, const char *process, const struct lb_http_call *call, char url[1100])
+{
+	struct lb_reg_process p;
+	char first[256];
+	const char *host = first;
+	int r;
+
+	r = lb_reg_process_find(site->db, process, &p);
+	if (r < 0)
+		return r;
+	snprintf(first, sizeof(first), "%.*s", (int)strcspn(p.hosts, ","), p.hosts);
+	if (p.local && !host_of_call(site, call, &host))
+		host = first;
+	snprintf(url, 1100, strchr(host, ':') != NULL ? "https://[%s]:%u" : "https://%s:%u", host, p.port);
+	return 0;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What agents ask and tell. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "config/api.h"
+#include "config/live.h"
+
+#define SEEN_INTERVAL_S 60 /* how often "last seen" is written down */
+
+static int disks_for_agent(const struct lb_reg_machine *m, json_t *list)
+{
+	static const char *const members[] = {"id", "name", "path", "serial", "size_bytes"};
+	const json_t *disk;
+	size_t i;
+
+	json_array_foreach(m->disks, i, disk) {
+		json_t *one;
+
+		if (json_is_true(json_object_get(disk, "retired")))
+			continue;
+		one = json_object();
+		for (size_t k = 0; one != NULL && k < LB_ARRAY_LEN(members); k++)
+			json_object_set(one, members[k], json_object_get(disk, members[k]));
+		if (json_array_append_new(list, one) < 0)
+			return lb_fail(-ENOMEM, "out of memory for an answer");
+	}
+	return 0;
+}
+
+int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	_cleanup_json_ json_t *disks = json_array(), *policy_json = NULL;
+	char vault_id[LB_UUID_TEXT_BYTES], url[1100] = "";
+	struct lb_policy policy;
+	int r;
+
+	r = lb_reg_machine_find(site->db, call->peer.name, &m);
+	if (r < 0)
+		return r;
+	if (m.fenced)
+		return lb_fail(-EACCES, "%s is failed over: its double has taken its place; `lifeboat failover list` shows it", m.name);
+	if (lb_reg_policy_get(site->db, m.policy, &policy) < 0)
+		policy = lb_policy_default;
+	r = lb_policy_print(&policy, &policy_json);
+	if (r == 0)
+		r = disks_for_agent(&m, disks);
+	if (r == 0 && m.process[0] != '\0')
+		r = lb_api_process_url(site, m.process, call, url);
+	if (r < 0)
+		return r;
+	lb_uuid_format(lb_vault_id(site->vault), vault_id);
+	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I}", "machine", m.id, "name", m.name, "vault_id", vault_id, "enabled",
+				m.enabled, "process_url", url, "disks", disks, "policy", policy_json, "resync_generation",
+				(json_int_t)m.resync_generation);
+	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+}
+
+static int read_inventory(const json_t *report, json_t **ret_inventory)
+{
+	static const char *const members[] = {"architecture", "firmware", "cpus", "memory_bytes", "kernel", "disks"};
+	json_t *inventory = json_object();
+
+	for (size_t i = 0; i < LB_ARRAY_LEN(members); i++) {
+		json_t *v = json_object_get(report, members[i]);
+
+		if (v != NULL && (inventory == NULL || json_object_set(inventory, members[i], v) < 0)) {
+			json_decref(inventory);
+			return lb_fail(-ENOMEM, "out of memory for a report");
+		}
+	}
+	*ret_inventory = inventory;
+	return 0;
+}
+
+/* Writes down what changed, at most once a minute that it was seen. */
+static int note_report(struct lb_site *site, struct lb_reg_machine *m, const json_t *report, int64_t now_ns)
+{
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine fresh = {0};
+	_cleanup_json_ json_t *inventory = NULL;
+	const char *hardware = json_string_value(json_object_get(report, "hardware"));
+	bool bind = m->hardware[0] == '\0' && hardware != NULL && strlen(hardware) == 2 * LB_DIGEST_BYTES;
+	int r;
+
+	r = read_inventory(report, &inventory);
+	if (r < 0)
+		return r;
+	if (json_equal(inventory, m->inventory) && !bind && now_ns - m->seen_ns < SEEN_INTERVAL_S * LB_NS_PER_S)
+		return 0;
+	r = lb_db_begin(site->db, &txn);
+	if (r == 0)
+		r = lb_reg_machine_find(site->db, m->id, &fresh);
+	if (r < 0)
+		return r;
+	json_decref(fresh.inventory);
+	fresh.inventory = lb_steal_ptr(inventory);
+	fresh.seen_ns = now_ns;
+	if (bind)
+		memcpy(fresh.hardware, hardware, sizeof(fresh.hardware));
+	r = lb_reg_machine_put(site->db, &fresh);
+	return r < 0 ? r : lb_db_commit(&txn);
+}
+
+int lb_api_agent_report(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	_cleanup_json_ json_t *report = NULL;
+	int64_t now_ns = lb_now_ns(site->env);
+	const char *hardware;
+	int r;
+
+	r = lb_api_body(call, &report);
+	if (r == 0)
+		r = lb_json_get_str(report, "hardware", &hardware);
+	if (r == 0)
+		r = lb_reg_machine_find(site->db, call->peer.name, &m);
+	if (r < 0)
+		return r;
+	if (m.hardware[0] != '\0' && strcasecmp(hardware, m.hardware) != 0)
+		return lb_fail(-EACCES, "the identity of %s is bound to other hardware than this: a copy of it, or a disk was added or taken "
+					"away; enrol this machine again", m.name);
+	/* the registry first: who waits for a report then looks there */
+	r = note_report(site, &m, report, now_ns);
+	if (r == 0)
+		r = lb_live_agent_put(site->live, m.id, report, now_ns);
+	if (r < 0)
+		return r;
+	reply->json = json_object();
+	return 0;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "config/api.h"
+#include "config/failovers.h"
+#include "vault/catalog.h"
+
+static int reply_job(struct lb_http_reply *reply, const char *id, const char *name)
+{
+	reply->json = json_pack("{s:s,s:s}", "job", id, "name", name);
+	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+}
+
+/* The machine's name, from the vault: a failover needs nothing else of the site. */
+static int machine_name(struct lb_site *site, const char *name_or_id, char name[LB_MACHINE_NAME_BYTES])
+{
+	struct lb_catalog_item *item = malloc(sizeof(*item));
+	int r;
+
+	if (item == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
+	r = lb_catalog_find(site->vault, name_or_id, item);
+	if (r == 0)
+		snprintf(name, LB_MACHINE_NAME_BYTES, "%s", item->name);
+	free(item);
+	return r;
+}
+
+static int check_free(struct lb_site *site, const char *vm_name)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	int64_t busy;
+	int r;
+
+	r = lb_db_get_int(site->db, &busy, "SELECT count(*) FROM job WHERE target = ? AND kind = 'failover' AND"
+					   " state IN ('queued', 'running')", "s", vm_name);
+	if (r == 0 && busy > 0)
+		return lb_fail(-EEXIST, "a failover to %s is under way; `lifeboat job list` shows it", vm_name);
+	if (r == 0)
+		r = lb_failover_open(site->env, site->settings.vm_folder, vm_name, &f);
+	if (r == -ENOENT)
+		return 0;
+	if (r == 0 || r == -EBUSY)
+		return lb_fail(-EEXIST, "there is a double %s already; `lifeboat failover cleanup %s` removes it, or choose another name",
+			       vm_name, vm_name);
+	return r;
+}
+
+int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
+	_cleanup_json_ json_t *body = NULL;
+	struct lb_failover_request request;
+	char machine[LB_MACHINE_NAME_BYTES], vm_name[LB_MACHINE_NAME_BYTES + 8], id[LB_UUID_TEXT_BYTES];
+	int r;
+
+	r = lb_api_body(call, &body);
+	if (r == 0)
+		r = lb_failover_request_read(site, body, &request, forwards);
+	if (r == 0)
+		r = machine_name(site, request.machine, machine);
+	if (r < 0)
+		return r;
+	snprintf(vm_name, sizeof(vm_name), "%s%s", request.vm_name != NULL ? request.vm_name : machine,
+		 request.vm_name != NULL ? "" : request.kind == LB_FAILOVER_LIVE ? "-double" : "-test");
+	r = lb_name_check("double", vm_name);
+	if (r == 0)
+		r = check_free(site, vm_name);
+	if (r == 0)
+		r = lb_job_submit(site, "failover", vm_name, body, call->peer.name, id);
+	if (r < 0)
+		return r;
+	lb_event(site, request.kind == LB_FAILOVER_LIVE ? "warning" : "info", machine, "%s failover to %s ordered by %s",
+		 request.kind == LB_FAILOVER_LIVE ? "live" : "test", vm_name, call->peer.name);
+	return reply_job(reply, id, vm_name);
+}
+
+static int append(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
+{
+	return json_array_append_new(arg, lb_failover_json(report, state)) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
+}
+
+int lb_api_failover_list(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	_cleanup_json_ json_t *list = json_array();
+	int r;
+
+	(void)call;
+	r = lb_failover_list(site->env, site->settings.vm_folder, append, list);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	return lb_api_reply_list(reply, "failovers", lb_steal_ptr(list));
+}
+
+struct search {
+	const char *name;
+	bool there;
+};
+
+static int look_for(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
+{
+	struct search *s = arg;
+
+	(void)state;
+	s->there = s->there || strcmp(report->vm_name, s->name) == 0;
+	return 0;
+}
+
+static int submit(struct lb_site *site, const char *kind, const struct lb_http_call *call, const json_t *request,
+		  struct lb_http_reply *reply)
+{
+	struct search s = {.name = call->params[0]};
+	char id[LB_UUID_TEXT_BYTES];
+	int r;
+
+	r = lb_failover_list(site->env, site->settings.vm_folder, look_for, &s);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (!s.there)
+		return lb_fail(-ENOENT, "there is no double \"%.64s\"; `lifeboat failover list` shows them", s.name);
+	r = lb_job_submit(site, kind, s.name, request, call->peer.name, id);
+	return r < 0 ? r : reply_job(reply, id, s.name);
+}
+
+int lb_api_failover_cleanup(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_json_ json_t *body = NULL;
+	int r;
+
+	r = lb_api_body(call, &body);
+	return r < 0 ? r : submit(arg, "cleanup", call, body, reply);
+}
+
+int lb_api_failover_commit(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_json_ json_t *body = NULL;
+	int r;
+
+	r = lb_api_body(call, &body);
+	return r < 0 ? r : submit(arg, "commit", call, body, reply);
+}
+
+int lb_api_failover_repoint(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_json_ json_t *body = NULL;
+	const char *point;
+	int r;
+
+	r = lb_api_body(call, &body);
+	if (r == 0)
+		r = lb_json_get_str(body, "point", &point);
+	return r < 0 ? r : submit(arg, "repoint", call, body, reply);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Recovery points, straight from the vault: also of machines that this server never met. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "config/api.h"
+#include "vault/catalog.h"
+#include "vault/points.h"
+
+#define POINTS_MAX 5000 /* of one answer: the newest ones */
+
+/* The newest so many, in a ring. */
+struct newest {
+	struct lb_point *points;
+	size_t room, n;
+};
+
+static int keep(void *arg, const struct lb_point *point)
+{
+	struct newest *newest = arg;
+
+	newest->points[newest->n++ % newest->room] = *point;
+	return 0;
+}
+
+static json_t *point_json(const struct lb_point *p)
+{
+	const char *kind = "crash";
+
+	if (p->flags & LB_HRL_MARK_GROUP)
+		kind = "multi-vm";
+	else if (p->flags & LB_HRL_MARK_APP)
+		kind = "app";
+	return json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s}", "epoch", (json_int_t)p->position.epoch, "seq", (json_int_t)p->position.seq,
+			 "time_ns", (json_int_t)p->time_ns, "until_ns", (json_int_t)p->until_ns, "kinds", kind, "name", p->name);
+}
+
+static int find_machine(struct lb_site *site, const char *name_or_id, struct lb_uuid *ret_id)
+{
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	struct lb_catalog_item *item;
+	int r;
+
+	r = lb_reg_machine_find(site->db, name_or_id, &m);
+	if (r == 0)
+		return lb_uuid_parse(m.id, ret_id);
+	if (r != -ENOENT)
+		return r;
+	item = malloc(sizeof(*item));
+	if (item == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
+	r = lb_catalog_find(site->vault, name_or_id, item);
+	if (r == 0)
+		*ret_id = item->machine;
+	free(item);
+	return r;
+}
+
+static int points_json(const struct newest *newest, json_t **ret_list)
+{
+	size_t n = LB_MIN(newest->n, newest->room);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++) {
+		const struct lb_point *p = &newest->points[(newest->n - n + i) % newest->room];
+
+		if (json_array_append_new(list, point_json(p)) < 0) {
+			json_decref(list);
+			return lb_fail(-ENOMEM, "out of memory for the list of points");
+		}
+	}
+	*ret_list = list;
+	return 0;
+}
+
+int lb_api_point_list(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	struct newest newest = {0};
+	int64_t from_ns = 0, to_ns = 0, limit = 0;
+	json_t *list = NULL;
+	struct lb_uuid id;
+	int r;
+
+	r = lb_api_query_i64(call, "from_ns", 0, &from_ns);
+	if (r == 0)
+		r = lb_api_query_i64(call, "to_ns", INT64_MAX, &to_ns);
+	if (r == 0)
+		r = lb_api_query_i64(call, "limit", POINTS_MAX, &limit);
+	if (r == 0)
+		r = find_machine(site, call->params[0], &id);
+	if (r < 0)
+		return r;
+	newest.room = (size_t)LB_MIN(LB_MAX(limit, 1), POINTS_MAX);
+	newest.points = calloc(newest.room, sizeof(*newest.points));
+	if (newest.points == NULL)
+		return lb_fail(-ENOMEM, "out of memory for the list of points");
+	r = lb_points_list(site->vault, &id, from_ns, to_ns, keep, &newest);
+	if (r == 0)
+		r = points_json(&newest, &list);
+	free(newest.points);
+	if (r < 0)
+		return r;
+	reply->json = json_pack("{s:o,s:I,s:b}", "points", list, "total", (json_int_t)newest.n, "truncated", newest.n > newest.room);
+	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+}
+
+int lb_api_point_pin(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	_cleanup_json_ json_t *body = NULL;
+	const char *text, *name;
+	struct lb_point point;
+	struct lb_uuid id;
+	int r;
+
+	r = lb_api_body(call, &body);
+	if (r == 0)
+		r = lb_json_get_str(body, "name", &name);
+	if (r == 0)
+		r = lb_api_optional_str(body, "point", &text);
+	if (r == 0)
+		r = lb_name_check("point", name);
+	if (r == 0)
+		r = find_machine(site, call->params[0], &id);
+	if (r == 0)
+		r = lb_point_find(site->vault, &id, text != NULL ? text : "latest", &point);
+	if (r == 0)
+		r = lb_point_pin(site->vault, &id, &point, name);
+	if (r < 0)
+		return r;
+	snprintf(point.name, sizeof(point.name), "%s", name);
+	reply->json = point_json(&point);
+	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+}
+
+int lb_api_point_unpin(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	struct lb_uuid id;
+	int r;
+
+	r = find_machine(site, call->params[0], &id);
+	if (r == 0)
+		r = lb_point_unpin(site->vault, &id, call->params[1]);
+	if (r < 0)
+		return r;
+	reply->json = json_object();
+	return 0;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Failover as jobs: the orchestration of fabric/failover.h, with what the site adds to it (fence, certificates, proof). */
+#include "config/jobs.h"
+#include "fabric/failover.h"
+
+extern const struct lb_job_kind lb_failover_jobs[];
+
+#define LB_DRAIN_S 60 /* how long a live failover waits for what the process server still holds */
+
+/* Whether a live double of the machine (its id) is on this host. */
+int lb_failovers_live_of(struct lb_site *site, const char *machine, bool *ret_there);
+
+/* What request JSON of POST /v1/failover asks; `forwards` holds LB_VM_FORWARDS_MAX. Texts stay the object's own. */
+int lb_failover_request_read(struct lb_site *site, const json_t *body, struct lb_failover_request *ret_request,
+			     struct lb_vm_forward *forwards);
+/* {"name","machine","machine_name","kind","state","point_ns",...} */
+json_t *lb_failover_json(const struct lb_failover_report *report, enum lb_vm_state state);

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The job kinds of failover. Each can begin again at any point: what was done is in the failover's own record, in the registry and in
+ * the vault, and is found there.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "config/failovers.h"
+#include "config/live.h"
+#include "config/registry.h"
+
+#define DRAIN_POLL_NS (200 * LB_NS_PER_MS)
+
+/* ---- what the site does before the journal is fenced --------------------------------------------------- */
+
+/* From here on its agent is refused and its certificate worth nothing. */
+static int fence_machine(struct lb_site *site, const char *id)
+{
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	int r;
+
+	r = lb_db_begin(site->db, &txn);
+	if (r == 0)
+		r = lb_reg_machine_find(site->db, id, &m);
+	if (r == -ENOENT)
+		return 0; /* known to the vault only: nobody replicates it through us */
+	if (r < 0)
+		return r;
+	m.fenced = true;
+	r = lb_reg_machine_put(site->db, &m);
+	if (r == 0)
+		r = lb_reg_certs_revoke(site->db, m.id, NULL, "failed over", lb_now_ns(site->env));
+	return r < 0 ? r : lb_db_commit(&txn);
+}
+
+static bool drained(struct lb_site *site, const char *id, int64_t since_ns, bool *ret_silent)
+{
+	struct lb_live_machine live = {0};
+	const char *state;
+	bool done = false;
+
+	if (lb_live_get(site->live, id, &live) < 0)
+		return false;
+	*ret_silent = live.process == NULL;
+	state = json_string_value(json_object_get(live.process, "state"));
+	if (live.process_ns > since_ns && state != NULL && strcmp(state, "fenced") == 0)
+		done = json_integer_value(json_object_get(live.process, "backlog_bytes")) == 0;
+	lb_live_machine_clear(&live);
+	return done;
+}
+
+/* What the process server has acknowledged goes to the vault first, if it is alive: then nothing acknowledged is lost. */
+static int drain(struct lb_job *job, const char *id, int64_t since_ns)
+{
+	struct lb_env *env = job->site->env;
+	int64_t until_ns = lb_mono_ns(env) + LB_DRAIN_S * LB_NS_PER_S;
+	bool silent = false;
+	int r;
+
+	while (!drained(job->site, id, since_ns, &silent)) {
+		if (silent)
+			return lb_job_say(job, "no process server speaks for it: the vault has what it has");
+		if (lb_mono_ns(env) > until_ns)
+			return lb_job_say(job, "the process server did not send everything within %d s; the rest stays out", LB_DRAIN_S);
+		r = lb_job_progress(job, 0);
+		if (r < 0)
+			return r;
+		env->ops->wait_until(env, lb_mono_ns(env) + DRAIN_POLL_NS, -1);
+	}
+	return lb_job_say(job, "everything acknowledged is in the vault");
+}
+
+struct run {
+	struct lb_job *job;
+	struct lb_failover *f;
+};
+
+static int before_step(void *arg, enum lb_failover_step step)
+{
+	struct run *run = arg;
+	struct lb_failover_report report;
+	char id[LB_UUID_TEXT_BYTES];
+	int64_t since_ns = lb_now_ns(run->job->site->env);
+	int r;
+
+	if (step == LB_STEP_DONE)
+		return 0;
+	lb_failover_report(run->f, &report);
+	lb_uuid_format(&report.machine, id);
+	if (step == LB_STEP_FENCE && report.kind == LB_FAILOVER_LIVE) {
+		r = lb_job_step(run->job, "end the replication");
+		if (r == 0)
+			r = fence_machine(run->job->site, id);
+		if (r == 0)
+			r = drain(run->job, id, since_ns);
+		if (r < 0)
+			return r;
+	}
+	r = lb_job_step(run->job, lb_failover_step_name(step));
+	if (r == 0)
+		r = lb_job_progress(run->job, (double)step / LB_STEP_DONE);
+	return r;
+}
+
+/* ---- kinds ----------------------------------------------------------------------------------------------- */
+
+static int secret_set(struct lb_job *job, struct lb_failover *f)
+{
+	const struct lb_vault_secret secret = {.passphrase_file = job->site->passphrase_path};
+
+	return lb_failover_secret_set(f, &secret);
+}
+
+static int open_double(struct lb_job *job, struct lb_failover **ret_f)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	int r;
+
+	r = lb_failover_open(job->site->env, job->site->settings.vm_folder, job->target, &f);
+	if (r == 0)
+		r = secret_set(job, f);
+	if (r < 0)
+		return r;
+	*ret_f = lb_steal_ptr(f);
+	return 0;
+}
+
+/* A double that ran proves its machine's point. */
+static int note_proof(struct lb_job *job, const struct lb_failover_report *report)
+{
+	char id[LB_UUID_TEXT_BYTES];
+
+	lb_uuid_format(&report->machine, id);
+	return lb_db_run(job->site->db, "UPDATE machine SET proven_ns = ?, proven_point_ns = ? WHERE id = ?", "iis",
+			 report->running_ns > 0 ? report->running_ns : lb_now_ns(job->site->env), report->point_time_ns, id);
+}
+
+static int run_to_end(struct lb_job *job, struct lb_failover *f)
+{
+	struct run run = {job, f};
+	struct lb_failover_report report;
+	enum lb_vm_state state = LB_VM_RUNNING;
+	json_t *result;
+	int r;
+
+	r = lb_failover_run(f, before_step, &run);
+	if (r < 0)
+		return r;
+	lb_failover_report(f, &report);
+	lb_failover_state(f, &state);
+	result = lb_failover_json(&report, state);
+	if (result == NULL || json_object_update_new(job->result, result) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a result");
+	return note_proof(job, &report);
+}
+
+/* One that was cancelled before it ran leaves nothing, unless the machine's replication was ended for it. */
+static int undo(struct lb_job *job, struct lb_failover **f, int error)
+{
+	char text[LB_ERR_TEXT_BYTES_MAX];
+	struct lb_failover_report report;
+
+	lb_failover_report(*f, &report);
+	if (error != -ECANCELED || (report.kind == LB_FAILOVER_LIVE && report.next > LB_STEP_FENCE))
+		return error;
+	snprintf(text, sizeof(text), "%s", lb_err_text());
+	if (lb_failover_cleanup(*f, true) < 0)
+		return lb_wrap(error, "cancelled, but its double %s could not be removed; `lifeboat failover cleanup %s` does it",
+			       job->target, job->target);
+	*f = NULL; /* freed with it */
+	return lb_fail(error, "%s", text);
+}
+
+static int run_failover(struct lb_job *job)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
+	struct lb_failover_request request;
+	int r;
+
+	r = open_double(job, &f);
+	if (r == -ENOENT) {
+		r = lb_failover_request_read(job->site, job->request, &request, forwards);
+		if (r == 0)
+			r = lb_job_step(job, "prepare");
+		request.vm_name = job->target;
+		if (r == 0)
+			r = lb_failover_begin(job->site->env, &request, &f);
+	}
+	if (r < 0)
+		return r;
+	r = run_to_end(job, f);
+	return r < 0 ? undo(job, &f, r) : 0;
+}
+
+static int run_cleanup(struct lb_job *job)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	bool live_too = json_is_true(json_object_get(job->request, "live_too"));
+	int r;
+
+	r = lb_job_step(job, "remove the double");
+	if (r == 0)
+		r = open_double(job, &f);
+	if (r == -ENOENT)
+		return 0; /* an earlier run of this job did it */
+	if (r == 0)
+		r = lb_failover_cleanup(f, live_too);
+	if (r == 0)
+		f = NULL; /* freed with it */
+	return r;
+}
+
+static int pulled(void *arg, const struct lb_vm_pull *pull)
+{
+	return lb_job_progress(arg, pull->total_bytes > 0 ? (double)pull->done_bytes / (double)pull->total_bytes : 0);
+}
+
+static int run_commit(struct lb_job *job)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	int r;
+
+	r = lb_job_step(job, "pull all of it in");
+	if (r == 0)
+		r = open_double(job, &f);
+	return r < 0 ? r : lb_failover_commit(f, pulled, job);
+}
+
+static int run_repoint(struct lb_job *job)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	const char *point;
+	int r;
+
+	r = lb_json_get_str(job->request, "point", &point);
+	if (r == 0)
+		r = lb_job_step(job, "go back to the recovery point");
+	if (r == 0)
+		r = open_double(job, &f);
+	if (r == 0)
+		r = lb_failover_repoint(f, point);
+	return r < 0 ? r : run_to_end(job, f);
+}
+
+const struct lb_job_kind lb_failover_jobs[] = {
+	{"failover", run_failover}, {"cleanup", run_cleanup}, {"commit", run_commit}, {"repoint", run_repoint}, {NULL, NULL},
+};

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The process server of an all-in-one host: lifeboat-process as a child of ours, with an identity of its own, started again when it
+ * ends (after 1 s, then 2, 4 ... LB_CHILD_BACKOFF_S_MAX; anew from 1 s once it has run for LB_CHILD_STABLE_S). It dies with us.
+ */
+#include "config/site.h"
+
+#define LB_CHILD_BACKOFF_S_MAX 30
+#define LB_CHILD_STABLE_S 60
+#define LB_CHILD_STOP_S 45 /* then SIGKILL: its cache is made for that */
+
+/* Writes its configuration and identity and starts it, on a thread that watches it. */
+int lb_process_child_start(struct lb_site *site, struct lb_process_child **ret_child);
+/* Ends it once so that it takes a new identity. */
+void lb_process_child_restart(struct lb_process_child *child);
+void lb_process_child_stop(struct lb_process_child *child);

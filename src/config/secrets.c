@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config/secrets.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/crypto.h"
+#include "base/err.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "vault/vault.h"
+
+#define CREDENTIAL "vault-passphrase"
+
+void lb_secrets_harden(void)
+{
+	struct rlimit none = {0, 0};
+
+	if (prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
+		lb_warning("core dumps can't be turned off: %s", strerror(errno));
+	/* only what is used: stacks of many threads are mostly untouched */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0) {
+		munlockall();
+		lb_info("memory is not locked (%s): keys may reach the swap; raise LimitMEMLOCK or encrypt the swap",
+			strerror(errno));
+	}
+}
+
+void lb_secret_free(char **secret)
+{
+	if (*secret == NULL)
+		return;
+	lb_wipe(*secret, strlen(*secret));
+	free(*secret);
+	*secret = NULL;
+}
+
+static int find(const char *file, char *path)
+{
+	const char *folder = getenv("CREDENTIALS_DIRECTORY");
+	int n;
+
+	if (file != NULL)
+		n = snprintf(path, PATH_MAX, "%s", file);
+	else if (folder != NULL)
+		n = snprintf(path, PATH_MAX, "%s/" CREDENTIAL, folder);
+	else
+		return lb_fail(-ENOKEY, "the vault's passphrase is not given: set `passphrase_file`, or LoadCredential=" CREDENTIAL
+					" in the service's unit");
+	return n >= PATH_MAX ? lb_fail(-ENAMETOOLONG, "the path of the passphrase file is too long") : 0;
+}
+
+int lb_passphrase_load(struct lb_env *env, const char *file, char *ret_path, char **ret_passphrase)
+{
+	_cleanup_(lb_secret_free) char *text = NULL;
+	char path[PATH_MAX];
+	size_t size_bytes;
+	struct stat st;
+	int r;
+
+	r = find(file, path);
+	if (r < 0)
+		return r;
+	if (stat(path, &st) == 0 && (st.st_mode & 077 & ~(mode_t)040) != 0)
+		return lb_fail(-EPERM, "%s may be read by others; `chmod 600` it", path);
+	r = lb_file_read(env, path, LB_PASSPHRASE_BYTES_MAX + 2, (uint8_t **)&text, &size_bytes);
+	if (r < 0)
+		return r;
+	if (size_bytes > 0 && text[size_bytes - 1] == '\n')
+		text[--size_bytes] = '\0';
+	if (size_bytes > 0 && text[size_bytes - 1] == '\r')
+		text[--size_bytes] = '\0';
+	if (strlen(text) != size_bytes)
+		return lb_fail(-EINVAL, "%s holds no passphrase: it has zero bytes in it", path);
+	memcpy(ret_path, path, strlen(path) + 1);
+	*ret_passphrase = lb_steal_ptr(text);
+	return 0;
+}

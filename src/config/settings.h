@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* config.conf: what the configuration server is told at its start. Plain values, read once. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/env.h"
+
+#define LB_SETTINGS_PATH "/etc/lifeboat/config.conf"
+#define LB_PUBLIC_HOSTS_MAX 16
+
+struct lb_settings {
+	char *address;	    /* to listen on, of both servers */
+	uint64_t port;
+	char *state_folder; /* certificates, database */
+	char *public_host;  /* names and addresses by which machines reach this host, by comma */
+	char *vault;	    /* store URL */
+	char *passphrase_file; /* NULL: $CREDENTIALS_DIRECTORY/vault-passphrase */
+	bool process_server;   /* start one here */
+	uint64_t process_port;
+	char *process_cache_folder;
+	uint64_t process_cache_bytes_max;
+	char *process_program; /* NULL: beside this program, or on the path */
+	char *vm_folder;
+	char *fabric;
+	char *hosts[LB_PUBLIC_HOSTS_MAX]; /* of public_host */
+	unsigned int n_hosts;
+};
+
+/* Free with lb_settings_free(), also after a failure. */
+int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *ret_settings);
+void lb_settings_free(struct lb_settings *s); /* for _cleanup_() */
+/* Splits and checks a list of host names and addresses. */
+int lb_hosts_split(const char *list, char *hosts[LB_PUBLIC_HOSTS_MAX], unsigned int *ret_n);
+bool lb_host_is_address(const char *host);
