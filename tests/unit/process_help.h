@@ -39,7 +39,10 @@
 static struct lb_env world;
 static struct lb_env_ops world_ops;
 static int64_t now_shift_ns, mono_shift_ns;
-static bool disk_full, vault_read_only;
+static bool disk_full, vault_read_only, fsync_fails;
+/* what a power cut now would take away: bytes in files, names in folders */
+static bool bytes_at_risk, names_at_risk;
+static int folder_fd = -1;
 static char folder[64], vault_folder[80], vault_url[96], cache_folder[128];
 static unsigned int n_caches;
 
@@ -55,14 +58,45 @@ static int64_t shifted_mono(struct lb_env *env)
 
 static ssize_t failing_pwrite(struct lb_env *env, int fd, const void *buf, size_t size_bytes, uint64_t offset_bytes)
 {
+	bytes_at_risk = true;
 	return disk_full ? -ENOSPC : lb_env_real()->ops->pwrite(env, fd, buf, size_bytes, offset_bytes);
 }
 
 static int failing_open(struct lb_env *env, const char *path, int flags, mode_t mode)
 {
+	int fd;
+
 	if (vault_read_only && (flags & O_CREAT) != 0 && strncmp(path, vault_folder, strlen(vault_folder)) == 0)
 		return -EROFS;
-	return lb_env_real()->ops->open(env, path, flags, mode);
+	fd = lb_env_real()->ops->open(env, path, flags, mode);
+	if ((flags & O_DIRECTORY) != 0)
+		folder_fd = fd;
+	return fd;
+}
+
+static int watched_fsync(struct lb_env *env, int fd)
+{
+	if (fsync_fails)
+		return -EIO;
+	if (fd == folder_fd)
+		names_at_risk = false;
+	else
+		bytes_at_risk = false;
+	return lb_env_real()->ops->fsync(env, fd);
+}
+
+static int watched_close(struct lb_env *env, int fd)
+{
+	if (fd == folder_fd)
+		folder_fd = -1;
+	return lb_env_real()->ops->close(env, fd);
+}
+
+static int watched_rename(struct lb_env *env, const char *from, const char *to)
+{
+	assert_false(bytes_at_risk); /* or the name could outlive its bytes */
+	names_at_risk = true;
+	return lb_env_real()->ops->rename(env, from, to);
 }
 
 static int world_begin(MAYBE void **state)
@@ -77,6 +111,9 @@ static int world_begin(MAYBE void **state)
 	world_ops.mono_ns = shifted_mono;
 	world_ops.pwrite = failing_pwrite;
 	world_ops.open = failing_open;
+	world_ops.fsync = watched_fsync;
+	world_ops.close = watched_close;
+	world_ops.rename = watched_rename;
 	world.ops = &world_ops;
 	lb_log_init("test", getenv("LB_TEST_LOG") != NULL ? LB_LOG_DEBUG : (enum lb_log_level)0);
 	return 0;
@@ -227,7 +264,7 @@ static int site_begin(void **state)
 		return -1;
 	site = (struct site){.store = store, .owner = owner, .cache_bytes_max = 64u << 20};
 	now_shift_ns = 0;
-	disk_full = vault_read_only = false;
+	disk_full = vault_read_only = fsync_fails = false;
 	snprintf(cache_folder, sizeof(cache_folder), "%s/cache%u", folder, n_caches++);
 	site.vault_id = *lb_vault_id(site.owner);
 	agent_begin(&site.a);

@@ -61,6 +61,27 @@ static void what_is_acknowledged_survives_a_kill(void **state)
 	assert_image(&site.a, 1, 2);
 }
 
+static void what_is_acknowledged_survives_a_power_cut(void **state)
+{
+	(void)state;
+	begin_epoch(&site.a);
+	assert_false(bytes_at_risk || names_at_risk);
+	send(&site.a, 0, 8192, 1);
+	assert_false(bytes_at_risk || names_at_risk);
+}
+
+static void a_disk_that_does_not_take_it_for_good_acknowledges_nothing(void **state)
+{
+	(void)state;
+	begin_epoch(&site.a);
+	fsync_fails = true;
+	assert_int_equal(try_send(&site.a, 0, 8192, 1), -EIO);
+	assert_int_equal(try_epoch(&site.a, 2), -EIO);
+	assert_durable(&site.a, 1, 0);
+	fsync_fails = false;
+	send(&site.a, 0, 8192, 1);
+}
+
 static void a_resend_of_the_same_segment_is_acknowledged_again(void **state)
 {
 	_cleanup_buf_ struct lb_buf plain = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
@@ -488,6 +509,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(what_is_acknowledged_survives_a_kill),
+		T(what_is_acknowledged_survives_a_power_cut),
+		T(a_disk_that_does_not_take_it_for_good_acknowledges_nothing),
 		T(a_resend_of_the_same_segment_is_acknowledged_again),
 		T(what_was_durable_but_not_acknowledged_is_acknowledged_after_a_restart),
 		T(another_segment_with_an_acknowledged_number_is_refused),
