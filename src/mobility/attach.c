@@ -93,7 +93,14 @@ static uint64_t belongs_to(const struct lb_session *s)
 /* What the kernel holds is of these disks, as they are now. */
 static bool fits(struct lb_session *s, const struct wanted_disks *w, const char **ret_why)
 {
+	uint64_t limit;
+	bool in_debt;
+
 	lb_capture_info(s->capture, &s->info);
+	lb_capture_limit(s->capture, &limit, &in_debt);
+	if (in_debt && lb_note(s, LB_NOTE_CHECKING))
+		lb_note_set(s, LB_NOTE_SUSPECT, 1);
+	lb_note_set(s, LB_NOTE_CHECKING, 1);
 	if (s->info.disk_count != w->n)
 		return *ret_why = "other disks are protected now", false;
 	for (unsigned int i = 0; i < w->n; i++) {
@@ -113,6 +120,7 @@ static bool fits(struct lb_session *s, const struct wanted_disks *w, const char 
 			lb_capture_declare_loss(s->capture, i, 0, 0);
 		}
 	}
+	lb_note_set(s, LB_NOTE_CHECKING, 0);
 	if (lb_note(s, LB_NOTE_BELONGS) != 0 && lb_note(s, LB_NOTE_BELONGS) != belongs_to(s))
 		return *ret_why = "the machine's identity, vault or disk numbers changed", false;
 	return true;

@@ -150,14 +150,14 @@ static int reconcile_disk(struct lb_session *s, unsigned int i)
 
 int lb_cut_reconcile(struct lb_session *s)
 {
-	int r;
+	int r = 0;
 
-	for (unsigned int i = 0; i < s->n_disks; i++) {
+	/* a miss is marked before we hear of it: if we die in between, whoever comes next must know that it was one */
+	lb_note_set(s, LB_NOTE_CHECKING, 1);
+	for (unsigned int i = 0; i < s->n_disks && r == 0; i++)
 		r = reconcile_disk(s, i);
-		if (r != 0)
-			return r;
-	}
-	return 0;
+	lb_note_set(s, LB_NOTE_CHECKING, 0);
+	return r;
 }
 
 /* Rule 6: the scan was read wholly, and all that was written until its last read is in. */

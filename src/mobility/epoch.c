@@ -14,8 +14,14 @@
 /* Begins the segment that follows what is acknowledged. */
 static int resume_at(struct lb_session *s, uint64_t ring_cut, uint64_t cursor)
 {
+	struct lb_capture_range range;
+	uint64_t next;
+
 	s->cut_position = ring_cut;
 	s->cut_cursor = cursor;
+	/* what was read and did not arrive is read again: then the scan isn't done, and its end is sampled anew */
+	if (lb_capture_scan_next(s->capture, cursor, LB_SCAN_READ_BYTES, &range, &next) == 1)
+		lb_note_set(s, LB_NOTE_SCAN_END, 0);
 	s->began_ns = lb_now_ns(s->env);
 	s->due_mono_ns = lb_mono_ns(s->env) + (int64_t)s->config.policy.consistency_interval_s * LB_NS_PER_S;
 	s->doomed = false;

@@ -51,6 +51,28 @@ static int look_for_skipped(struct lb_session *s)
 }
 
 /*
+ * Who sends segments hears of a process server that lost its cache by its refusal; who is idle has to ask: else its
+ * newest points would be gone unnoticed.
+ */
+static int audit(struct lb_session *s)
+{
+	struct lb_durable d;
+	int r;
+
+	if (lb_mono_ns(s->env) < s->audit_mono_ns)
+		return 0;
+	s->audit_mono_ns = lb_mono_ns(s->env) + LB_SESSION_AUDIT_S * LB_NS_PER_S;
+	r = lb_link_journal(&s->link, &d);
+	if (r == -ESTALE)
+		return lb_session_refuse(s);
+	if (r < 0)
+		return lb_session_link_failed(s, r);
+	if (d.epoch == s->epoch && d.has_segment && d.seq + 1 == s->next_seq)
+		return 0;
+	return lb_epoch_adopt(s, &d);
+}
+
+/*
  * `idle`: nothing was written between the last acknowledged point and now, which the process server may therefore
  * take for the point's time; it costs no segment.
  */
@@ -81,6 +103,11 @@ int lb_heartbeat_send(struct lb_session *s, bool idle)
 	}
 	s->backoff_ms = 0;
 	lb_confirm_vault(s->confirm, advice.confirmed.epoch, advice.confirmed.seq, s->epoch, s->next_seq);
+	if (idle) {
+		r = audit(s);
+		if (r != 0)
+			return r;
+	}
 	if (advice.resync && s->state == LB_SESSION_PROTECTED)
 		return lb_epoch_want(s, true, true, "the process server asked for a resync");
 	return 0;

@@ -31,8 +31,12 @@ enum lb_note {
 	LB_NOTE_DRAINED,    /* queues were empty once since the attach */
 	LB_NOTE_PASSES,	    /* epochs in a row without a recovery point */
 	LB_NOTE_POINTED,    /* this epoch has made a recovery point */
+	LB_NOTE_CHECKING,   /* the kernel's counters are being compared: a loss that is found may be a miss */
 	LB_NOTE_BELONGS,    /* to which machine, vault and disk ids the capture belongs: a hash, never 0 */
+	LB_NOTES_USED,
 };
+
+_Static_assert(LB_NOTES_USED <= LB_CAPTURE_NOTES, "the capture has room for our notes");
 
 #define LB_SEGMENT_EXTENTS_MAX (32u << 10) /* well below the format's bound: it bounds our memory */
 #define LB_SCAN_READ_BYTES (1u << 20)
@@ -97,7 +101,7 @@ struct lb_session {
 	struct lb_buf out;
 	int64_t retry_mono_ns;
 	uint32_t backoff_ms;
-	int64_t beat_mono_ns;
+	int64_t beat_mono_ns, audit_mono_ns;
 	uint64_t skipped;
 	bool skipped_known;
 
