@@ -48,12 +48,13 @@ int lb_dir_fail(struct lb_dir_store *d, int code, const char *doing, const char 
 		return lb_fail(-EEXIST, "%s: object %s is there already", url, name);
 	case -ENOSPC:
 	case -EDQUOT:
-		return lb_fail(-ENOSPC, "%s: no room to %s object %s; free space in that file system or enlarge it", url, doing,
-			       name);
+		return lb_fail(-ENOSPC, "%s: no room to %s object %s; free space in that file system or enlarge it",
+			       url, doing, name);
 	case -EACCES:
 	case -EPERM:
 	case -EROFS:
-		return lb_fail(-EACCES, "%s: can't %s object %s: %s; give this user read and write access to the folder", url,
+		return lb_fail(-EACCES,
+			       "%s: can't %s object %s: %s; give this user read and write access to the folder", url,
 			       doing, name, strerror(-code));
 	case -ENOMEM:
 		return lb_fail(-ENOMEM, "%s: out of memory for object %s", url, name);
@@ -196,7 +197,8 @@ static int open_temporary(struct lb_dir_store *d, char path[PATH_MAX])
 		return r;
 	lb_hex_encode(nonce, sizeof(nonce), hex);
 	if (snprintf(folder, sizeof(folder), "%s/.tmp", d->root) >= PATH_MAX ||
-	    snprintf(path, PATH_MAX, "%s/.tmp/%016llx-%s", d->root, (unsigned long long)lb_now_ns(env), hex) >= PATH_MAX)
+	    snprintf(path, PATH_MAX, "%s/.tmp/%016llx-%s", d->root, (unsigned long long)lb_now_ns(env), hex) >=
+		PATH_MAX)
 		return -ENAMETOOLONG;
 	r = env->ops->open(env, path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE);
 	if (r != -ENOENT)
@@ -260,8 +262,8 @@ static int dir_put_new(struct lb_store *s, const char *name, const void *data, s
 	for (int i = 0; i < PUT_ATTEMPTS_MAX && r == -ENOENT; i++)
 		r = put_once(d, path, data, size_bytes);
 	if (r == -ENOENT)
-		return lb_fail(-EIO, "%s: can't write object %s: the folder %s is gone; is its file system mounted?", s->url, name,
-			       d->root);
+		return lb_fail(-EIO, "%s: can't write object %s: the folder %s is gone; is its file system mounted?",
+			       s->url, name, d->root);
 	return r < 0 ? lb_dir_fail(d, r, "write", name) : 0;
 }
 
@@ -282,8 +284,8 @@ static int take_lock(struct lb_dir_store *d, struct open_file *ret_file)
 	while ((r = env->ops->lock(env, f.fd)) == -EWOULDBLOCK && lb_mono_ns(env) < end_ns)
 		env->ops->wait_until(env, lb_mono_ns(env) + LOCK_POLL_NS, -1);
 	if (r == -EWOULDBLOCK)
-		return lb_fail(-EIO, "%s: another process has held the lock %s for %d s; end it and try again", d->store.url, path,
-			       (int)(LOCK_WAIT_NS / LB_NS_PER_S));
+		return lb_fail(-EIO, "%s: another process has held the lock %s for %d s; end it and try again",
+			       d->store.url, path, (int)(LOCK_WAIT_NS / LB_NS_PER_S));
 	if (r < 0)
 		return lb_dir_fail(d, r, "lock", ".lock");
 	*ret_file = f;
@@ -292,7 +294,8 @@ static int take_lock(struct lb_dir_store *d, struct open_file *ret_file)
 }
 
 /* Reads `size_bytes` at the offset; UINT64_MAX: all there is from it. */
-static int read_part(struct lb_dir_store *d, const char *name, uint64_t offset_bytes, uint64_t size_bytes, struct lb_buf *out)
+static int read_part(struct lb_dir_store *d, const char *name, uint64_t offset_bytes, uint64_t size_bytes,
+		     struct lb_buf *out)
 {
 	_cleanup_file_ struct open_file f = {.env = d->store.env, .fd = -1};
 	uint64_t there_bytes;
@@ -330,7 +333,8 @@ static int dir_get(struct lb_store *s, const char *name, uint64_t offset_bytes, 
 	return read_part(lb_dir_of(s), name, offset_bytes, size_bytes, out);
 }
 
-static int read_etag(struct lb_dir_store *d, const char *name, uint64_t *ret_size_bytes, char ret_etag[LB_STORE_ETAG_BYTES])
+static int read_etag(struct lb_dir_store *d, const char *name, uint64_t *ret_size_bytes,
+		     char ret_etag[LB_STORE_ETAG_BYTES])
 {
 	_cleanup_buf_ struct lb_buf b = LB_BUF(LB_STORE_OBJECT_BYTES_MAX);
 	struct lb_digest digest;
@@ -363,7 +367,8 @@ static int dir_stat(struct lb_store *s, const char *name, uint64_t *ret_size_byt
 	return r < 0 ? lb_dir_fail(d, r, "read", name) : 0;
 }
 
-static int replace_locked(struct lb_dir_store *d, const char *name, const char *path, const void *data, size_t size_bytes)
+static int replace_locked(struct lb_dir_store *d, const char *name, const char *path, const void *data,
+			  size_t size_bytes)
 {
 	struct lb_env *env = d->store.env;
 	char temporary[PATH_MAX], folder[PATH_MAX];
@@ -401,7 +406,8 @@ static int dir_replace(struct lb_store *s, const char *name, const char *etag, c
 	if (r < 0 && r != -ENOENT)
 		return r;
 	if (r == -ENOENT || strcmp(etag, etag_now) != 0)
-		return lb_fail(-ESTALE, "%s: object %s was changed by another writer meanwhile; read it again and retry", s->url,
+		return lb_fail(-ESTALE,
+			       "%s: object %s was changed by another writer meanwhile; read it again and retry", s->url,
 			       name);
 	return replace_locked(d, name, path, data, size_bytes);
 }
@@ -445,16 +451,16 @@ static void dir_free(struct lb_store *s)
 }
 
 static const struct lb_store_ops dir_ops = {
-	.scheme = "dir",
-	.put_new = dir_put_new,
-	.replace = dir_replace,
-	.get = dir_get,
-	.stat = dir_stat,
-	.list = lb_dir_list,
-	.list_folders = lb_dir_list_folders,
-	.remove = dir_remove,
-	.now = dir_now,
-	.free = dir_free,
+    .scheme = "dir",
+    .put_new = dir_put_new,
+    .replace = dir_replace,
+    .get = dir_get,
+    .stat = dir_stat,
+    .list = lb_dir_list,
+    .list_folders = lb_dir_list_folders,
+    .remove = dir_remove,
+    .now = dir_now,
+    .free = dir_free,
 };
 
 static int make_root(struct lb_env *env, const char *root, bool create)
@@ -469,8 +475,10 @@ static int make_root(struct lb_env *env, const char *root, bool create)
 	}
 	f.fd = env->ops->open(env, root, O_RDONLY | O_DIRECTORY, 0);
 	if (f.fd == -ENOENT)
-		return lb_fail(-ENOENT, "dir:%s: there is no such folder; is its file system mounted? `lifeboat vault create` makes it",
-			       root);
+		return lb_fail(
+		    -ENOENT,
+		    "dir:%s: there is no such folder; is its file system mounted? `lifeboat vault create` makes it",
+		    root);
 	if (f.fd < 0)
 		return lb_fail(f.fd == -EACCES ? -EACCES : -EIO, "dir:%s can't be opened: %s", root, strerror(-f.fd));
 	return 0;

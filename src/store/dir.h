@@ -11,7 +11,7 @@
 struct lb_dir_store {
 	struct lb_store store; /* first, so that the interface's pointer is ours */
 	char *root;
-	pthread_mutex_t lock;			  /* of what follows */
+	pthread_mutex_t lock;                      /* of what follows */
 	char *folders_known[LB_DIR_FOLDERS_KNOWN]; /* made durable by this process, by hash */
 	bool cleaned;
 };

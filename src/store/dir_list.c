@@ -83,7 +83,8 @@ static int collect(struct lb_dir_store *d, struct entries *e)
 	if (r == -ENOENT || r == -ENOTDIR)
 		return 0;
 	if (r == -EOVERFLOW)
-		return lb_fail(-EIO, "%s: folder %s holds more than %u objects", d->store.url, e->folder, FOLDER_ENTRIES_MAX);
+		return lb_fail(-EIO, "%s: folder %s holds more than %u objects", d->store.url, e->folder,
+			       FOLDER_ENTRIES_MAX);
 	if (r < 0)
 		return lb_dir_fail(d, r, "list", e->folder);
 	lb_err_clear(); /* of names that are not ours */
@@ -95,7 +96,7 @@ static int collect(struct lb_dir_store *d, struct entries *e)
 static int walk(struct lb_dir_store *d, const char *folder, const char *prefix, lb_store_list_fn fn, void *arg)
 {
 	_cleanup_(entries_free) struct entries e = {
-		.folder = folder, .prefix = prefix, .names = LB_BUF(FOLDER_NAMES_BYTES_MAX)};
+	    .folder = folder, .prefix = prefix, .names = LB_BUF(FOLDER_NAMES_BYTES_MAX)};
 	char full[LB_STORE_NAME_BYTES_MAX + 1], path[PATH_MAX];
 	uint64_t size_bytes;
 	int r;
@@ -131,7 +132,7 @@ int lb_dir_list(struct lb_store *s, const char *prefix, lb_store_list_fn fn, voi
 int lb_dir_list_folders(struct lb_store *s, const char *prefix, lb_store_folder_fn fn, void *arg)
 {
 	_cleanup_(entries_free) struct entries e = {
-		.folder = prefix, .prefix = prefix, .folders_only = true, .names = LB_BUF(FOLDER_NAMES_BYTES_MAX)};
+	    .folder = prefix, .prefix = prefix, .folders_only = true, .names = LB_BUF(FOLDER_NAMES_BYTES_MAX)};
 	int r;
 
 	r = collect(lb_dir_of(s), &e);

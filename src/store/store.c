@@ -9,7 +9,8 @@
 
 static bool is_name_char(char c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+	       c == '-';
 }
 
 int lb_store_name_check(const char *name, bool is_prefix)
@@ -21,7 +22,8 @@ int lb_store_name_check(const char *name, bool is_prefix)
 		return lb_fail(-EINVAL, "object name is longer than %d bytes: %.40s...", LB_STORE_NAME_BYTES_MAX, name);
 	for (size_t i = 0; i < length; i++) {
 		if (name[i] == '/' ? starts : !is_name_char(name[i]))
-			return lb_fail(-EINVAL, "object name %s has a character or an empty part that no store takes", name);
+			return lb_fail(-EINVAL, "object name %s has a character or an empty part that no store takes",
+				       name);
 		if (starts && name[i] == '.')
 			return lb_fail(-EINVAL, "object name %s has a part that starts with a dot", name);
 		starts = name[i] == '/';
@@ -48,8 +50,8 @@ void lb_store_free(struct lb_store *s)
 static int check_size(struct lb_store *s, const char *name, size_t size_bytes)
 {
 	if (size_bytes > LB_STORE_OBJECT_BYTES_MAX)
-		return lb_fail(-EMSGSIZE, "%s: object %s of %zu bytes exceeds the limit of %u", s->url, name, size_bytes,
-			       LB_STORE_OBJECT_BYTES_MAX);
+		return lb_fail(-EMSGSIZE, "%s: object %s of %zu bytes exceeds the limit of %u", s->url, name,
+			       size_bytes, LB_STORE_OBJECT_BYTES_MAX);
 	return lb_store_name_check(name, false);
 }
 
@@ -139,9 +141,10 @@ static int prove_second(struct lb_store *s, const char *name)
 
 	r = lb_store_put_new(s, name, "other", 5);
 	if (r != -EEXIST)
-		return lb_fail(r < 0 ? r : -EOPNOTSUPP,
-			       "%s takes two objects of one name: it can't keep a vault safe from two writers; use another store",
-			       s->url);
+		return lb_fail(
+		    r < 0 ? r : -EOPNOTSUPP,
+		    "%s takes two objects of one name: it can't keep a vault safe from two writers; use another store",
+		    s->url);
 	r = lb_store_get(s, name, 0, 5, &out);
 	if (r < 0)
 		return lb_wrap(r, "a probe of the store failed");

@@ -2,10 +2,10 @@
 #pragma once
 /*
  * An object store: named, immutable byte strings. Backends: a directory (dir.c); Azure Blob and S3 stand beside it.
- * Names: components of [A-Za-z0-9._-], joined by '/', at most LB_STORE_NAME_BYTES_MAX, no component starting with a dot.
- * All functions may be called from any thread. A successful put is durable. Errors name store and object:
- *   -ENOENT no such object, -EEXIST taken, -ESTALE condition not met, -EACCES credentials or permissions,
- *   -ENOSPC full, -EIO other.
+ * Names: components of [A-Za-z0-9._-], joined by '/', at most LB_STORE_NAME_BYTES_MAX, no component starting with a
+ * dot. All functions may be called from any thread. A successful put is durable. Errors name store and object: -ENOENT
+ * no such object, -EEXIST taken, -ESTALE condition not met, -EACCES credentials or permissions, -ENOSPC full, -EIO
+ * other.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,7 +29,8 @@ typedef int (*lb_store_folder_fn)(void *arg, const char *folder);
 struct lb_store_ops {
 	const char *scheme;
 	int (*put_new)(struct lb_store *s, const char *name, const void *data, size_t size_bytes);
-	/* `etag` of an earlier stat(): replaced only if it is still that one (-ESTALE); NULL: only if absent (-EEXIST). */
+	/* `etag` of an earlier stat(): replaced only if it is still that one (-ESTALE); NULL: only if absent (-EEXIST).
+	 */
 	int (*replace)(struct lb_store *s, const char *name, const char *etag, const void *data, size_t size_bytes);
 	int (*get)(struct lb_store *s, const char *name, uint64_t offset_bytes, size_t size_bytes, struct lb_buf *out);
 	int (*stat)(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char *ret_etag);
@@ -65,7 +66,8 @@ int lb_store_replace(struct lb_store *s, const char *name, const char *etag, con
 int lb_store_get(struct lb_store *s, const char *name, uint64_t offset_bytes, size_t size_bytes, struct lb_buf *out);
 /* A whole object of at most `size_bytes_max`. */
 int lb_store_get_all(struct lb_store *s, const char *name, size_t size_bytes_max, struct lb_buf *out);
-/* `ret_etag` has LB_STORE_ETAG_BYTES, or is NULL where only the size is wanted: the etag may cost a read of the object. */
+/* `ret_etag` has LB_STORE_ETAG_BYTES, or is NULL where only the size is wanted: the etag may cost a read of the object.
+ */
 int lb_store_stat(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char *ret_etag);
 /* Every object whose name begins with `prefix` (may be empty). Other objects may be read and put during the listing. */
 int lb_store_list(struct lb_store *s, const char *prefix, lb_store_list_fn fn, void *arg);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * A bounded cache of loaded things, least recently used out first. What is in use is never put out, so that it holds at most
- * its ceiling plus what the threads are using. Thread-safe; a thing that several ask for is loaded once.
+ * A bounded cache of loaded things, least recently used out first. What is in use is never put out, so that it holds at
+ * most its ceiling plus what the threads are using. Thread-safe; a thing that several ask for is loaded once.
  */
 #include <stddef.h>
 #include <stdint.h>

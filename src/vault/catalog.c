@@ -45,7 +45,8 @@ static int disk_parse(const json_t *object, struct lb_catalog_disk *d)
 	uint32_t id;
 	int r;
 
-	if ((r = get_u32(object, "id", UINT16_MAX, &id)) < 0 || (r = get_text(object, "name", d->name, sizeof(d->name))) < 0 ||
+	if ((r = get_u32(object, "id", UINT16_MAX, &id)) < 0 ||
+	    (r = get_text(object, "name", d->name, sizeof(d->name))) < 0 ||
 	    (r = get_text(object, "serial", d->serial, sizeof(d->serial))) < 0 ||
 	    (r = lb_json_get_u64(object, "size_bytes", &d->size_bytes)) < 0 ||
 	    (r = get_u32(object, "sector_bytes", 65536, &d->sector_bytes)) < 0 ||
@@ -233,7 +234,8 @@ int lb_catalog_get(struct lb_vault *v, const struct lb_uuid *machine, struct lb_
 		return lb_fail(-ENOENT, "%s has no catalog entry of machine %s", v->store->url, uuid);
 	r = item_parse(text.data, text.size_bytes, &item);
 	if (r < 0)
-		return lb_wrap(r, "%s: catalog entry %llu of machine %s", v->store->url, (unsigned long long)version, uuid);
+		return lb_wrap(r, "%s: catalog entry %llu of machine %s", v->store->url, (unsigned long long)version,
+			       uuid);
 	if (!lb_uuid_equal(&item.machine, machine))
 		return lb_fail(-EBADMSG, "%s: catalog entry %llu of machine %s names another machine", v->store->url,
 			       (unsigned long long)version, uuid);
@@ -294,12 +296,16 @@ int lb_catalog_find(struct lb_vault *v, const char *name_or_id, struct lb_catalo
 	if (r < 0)
 		return r;
 	if (f.n == 0 && f.n_unreadable > 0)
-		return lb_fail(-EBADMSG, "no readable machine in %s is named %s, and %u can't be read; run `lifeboat vault verify`",
-			       v->store->url, name_or_id, f.n_unreadable);
+		return lb_fail(
+		    -EBADMSG,
+		    "no readable machine in %s is named %s, and %u can't be read; run `lifeboat vault verify`",
+		    v->store->url, name_or_id, f.n_unreadable);
 	if (f.n == 0)
-		return lb_fail(-ENOENT, "%s holds no machine named %s; see `lifeboat machine list`", v->store->url, name_or_id);
+		return lb_fail(-ENOENT, "%s holds no machine named %s; see `lifeboat machine list`", v->store->url,
+			       name_or_id);
 	if (f.n > 1)
-		return lb_fail(-EEXIST, "%u machines in %s are named %s: %s; give the id", f.n, v->store->url, name_or_id, f.ids);
+		return lb_fail(-EEXIST, "%u machines in %s are named %s: %s; give the id", f.n, v->store->url,
+			       name_or_id, f.ids);
 	lb_err_clear();
 	*ret_item = *item;
 	return 0;

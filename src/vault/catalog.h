@@ -12,19 +12,19 @@
 #define LB_CATALOG_BYTES_MAX (256u << 10)
 
 struct lb_catalog_disk {
-	uint16_t id;			/* never used for another disk of the machine */
-	char name[LB_DISK_NAME_BYTES];	/* "vda" */
+	uint16_t id;                     /* never used for another disk of the machine */
+	char name[LB_DISK_NAME_BYTES];   /* "vda" */
 	char serial[LB_DISK_NAME_BYTES]; /* may be empty */
 	uint64_t size_bytes;
-	uint32_t sector_bytes;		/* logical */
-	bool boot;			/* firmware boots from it */
+	uint32_t sector_bytes; /* logical */
+	bool boot;             /* firmware boots from it */
 };
 
 struct lb_catalog_item {
 	struct lb_uuid machine;
 	char name[LB_MACHINE_NAME_BYTES];
-	char firmware[8];	 /* "bios" or "uefi" */
-	char architecture[16];	 /* "x86_64" */
+	char firmware[8];                       /* "bios" or "uefi" */
+	char architecture[16];                  /* "x86_64" */
 	char hardware[2 * LB_DIGEST_BYTES + 1]; /* the agent's hardware fingerprint, hex */
 	uint32_t cpus;
 	uint64_t memory_bytes;

@@ -68,7 +68,8 @@ static bool after_follows(const struct lb_chain *c, const struct lb_pack *p)
 	uint64_t seq_next;
 
 	if (p->kind == LB_PACK_SEAL)
-		return p->after.position.epoch == c->after.position.epoch && p->after.position.seq == c->after.position.seq &&
+		return p->after.position.epoch == c->after.position.epoch &&
+		       p->after.position.seq == c->after.position.seq &&
 		       same_digest(&p->after.digest, &c->after.digest);
 	last = &p->entries[p->n - 1];
 	seq_next = c->after.position.epoch == p->place.epoch ? c->after.position.seq + 1 : 0;
@@ -86,13 +87,16 @@ int lb_chain_check(const struct lb_chain *c, const struct lb_pack *p)
 	r = lb_pack_name(name, &c->machine, &p->place);
 	if (r < 0)
 		return r;
-	if (p->prev.epoch != c->last.epoch || p->prev.number != c->last.number || !same_digest(&p->prev_digest, &c->last_digest))
-		return lb_fail(-EBADMSG,
-			       "%s: object %s does not follow the object before it: one of them was replaced by an older or "
-			       "foreign one; run `lifeboat vault verify`",
-			       c->v->store->url, name);
+	if (p->prev.epoch != c->last.epoch || p->prev.number != c->last.number ||
+	    !same_digest(&p->prev_digest, &c->last_digest))
+		return lb_fail(
+		    -EBADMSG,
+		    "%s: object %s does not follow the object before it: one of them was replaced by an older or "
+		    "foreign one; run `lifeboat vault verify`",
+		    c->v->store->url, name);
 	if (!after_follows(c, p))
-		return lb_fail(-EBADMSG, "%s: object %s does not go on where the journal was (after segment %llu of epoch %llu)",
+		return lb_fail(-EBADMSG,
+			       "%s: object %s does not go on where the journal was (after segment %llu of epoch %llu)",
 			       c->v->store->url, name, (unsigned long long)c->after.position.seq,
 			       (unsigned long long)c->after.position.epoch);
 	return 0;
@@ -154,7 +158,8 @@ int lb_chain_check_end(const struct lb_chain *c)
 	if (r < 0)
 		return r;
 	return lb_fail(-EBADMSG,
-		       "%s: object %s is missing though objects after it are there; what follows it can't be recovered: restore the "
+		       "%s: object %s is missing though objects after it are there; what follows it can't be "
+		       "recovered: restore the "
 		       "object from a copy of the vault, or run `lifeboat vault verify`",
 		       c->v->store->url, name);
 }
@@ -185,16 +190,16 @@ void lb_chain_tail(const struct lb_chain *c, struct lb_journal_tail *ret_tail)
 	bool is_open = c->last.epoch > 0 && !c->last_is_seal;
 
 	*ret_tail = (struct lb_journal_tail){
-		.position = c->after.position,
-		.digest = c->after.digest,
-		.instance = c->after.instance,
-		.ring_cut = c->after.ring_cut,
-		.scan_cursor = c->after.scan_cursor,
-		.receipt_ns = c->after.receipt_ns,
-		.flags = c->after.flags,
-		.epoch_newest = c->last.epoch,
-		.epoch_open = is_open ? c->last.epoch : 0,
-		.next_object = is_open ? next.number : 0,
+	    .position = c->after.position,
+	    .digest = c->after.digest,
+	    .instance = c->after.instance,
+	    .ring_cut = c->after.ring_cut,
+	    .scan_cursor = c->after.scan_cursor,
+	    .receipt_ns = c->after.receipt_ns,
+	    .flags = c->after.flags,
+	    .epoch_newest = c->last.epoch,
+	    .epoch_open = is_open ? c->last.epoch : 0,
+	    .next_object = is_open ? next.number : 0,
 	};
 }
 

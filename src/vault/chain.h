@@ -28,7 +28,8 @@ int lb_chain_check(const struct lb_chain *c, const struct lb_pack *p);
 /* Takes `p`, which was checked, as read. */
 void lb_chain_step(struct lb_chain *c, const struct lb_pack *p);
 
-/* After -ENOENT: 0 at the true end, -EAGAIN when the next object came meanwhile, -EBADMSG when objects follow a missing one. */
+/* After -ENOENT: 0 at the true end, -EAGAIN when the next object came meanwhile, -EBADMSG when objects follow a missing
+ * one. */
 int lb_chain_check_end(const struct lb_chain *c);
 /* To the end. */
 int lb_chain_finish(struct lb_chain *c);

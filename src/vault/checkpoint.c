@@ -47,8 +47,8 @@ int lb_checkpoint_name_parse(const char *name, struct lb_place *ret_place)
 	return 0;
 }
 
-struct lb_head_id lb_checkpoint_head_id(const struct lb_uuid *vault, const struct lb_uuid *machine, const struct lb_key *key,
-					const struct lb_place *place)
+struct lb_head_id lb_checkpoint_head_id(const struct lb_uuid *vault, const struct lb_uuid *machine,
+					const struct lb_key *key, const struct lb_place *place)
 {
 	return (struct lb_head_id){.magic = "LBCKPT01",
 				   .use = "lifeboat checkpoint 1",
@@ -106,7 +106,8 @@ static void body_decode(const uint8_t *b, struct lb_checkpoint *c)
 
 static int frames_decode(const uint8_t *body, uint32_t head_bytes, struct lb_checkpoint *c)
 {
-	if (c->n_frames > LB_CHECKPOINT_FRAMES_MAX || c->n_segments > LB_MAP_SEGMENTS_MAX || c->n_extents > LB_MAP_EXTENTS_MAX ||
+	if (c->n_frames > LB_CHECKPOINT_FRAMES_MAX || c->n_segments > LB_MAP_SEGMENTS_MAX ||
+	    c->n_extents > LB_MAP_EXTENTS_MAX ||
 	    lb_head_bytes_for(LB_CHECKPOINT_BODY_BYTES + c->n_frames * LB_CHECKPOINT_ENTRY_BYTES) != head_bytes)
 		return lb_fail(-EBADMSG, "its number of frames, segments or extents is out of bounds");
 	c->frames = calloc(c->n_frames > 0 ? c->n_frames : 1, sizeof(*c->frames));
@@ -116,7 +117,8 @@ static int frames_decode(const uint8_t *body, uint32_t head_bytes, struct lb_che
 		const uint8_t *p = body + LB_CHECKPOINT_BODY_BYTES + i * LB_CHECKPOINT_ENTRY_BYTES;
 		struct lb_checkpoint_frame *f = &c->frames[i];
 
-		*f = (struct lb_checkpoint_frame){lb_get_le32(p), lb_get_le32(p + 4), lb_get_le32(p + 8), lb_get_le32(p + 12)};
+		*f = (struct lb_checkpoint_frame){lb_get_le32(p), lb_get_le32(p + 4), lb_get_le32(p + 8),
+						  lb_get_le32(p + 12)};
 		if (f->part > LB_CHECKPOINT_FRAMES_MAX || f->raw_bytes > LB_CHECKPOINT_FRAME_BYTES ||
 		    f->stored_bytes < LB_TAG_BYTES || f->stored_bytes > LB_CHECKPOINT_STORED_BYTES_MAX ||
 		    f->offset_bytes > LB_STORE_OBJECT_BYTES_MAX)
@@ -230,8 +232,9 @@ static int extent_next(const uint8_t **p, const uint8_t *end, struct lb_map_exte
 	    ((r = varint(p, end, &frame)) < 0 || (r = varint(p, end, &frame_sector)) < 0))
 		return r;
 	if (x->kind < LB_HRL_CAPTURED || x->kind > LB_HRL_SCANNED_ZERO || sectors == 0 || sectors > UINT32_MAX ||
-	    gap > LB_CHECKPOINT_SECTORS_MAX || *at + gap + sectors > LB_CHECKPOINT_SECTORS_MAX || frame > LB_HRL_EXTENTS_MAX ||
-	    frame_sector >= LB_HRL_FRAME_BYTES_MAX / LB_HRL_SECTOR_BYTES || turn > 2 * (uint64_t)LB_MAP_SEGMENTS_MAX)
+	    gap > LB_CHECKPOINT_SECTORS_MAX || *at + gap + sectors > LB_CHECKPOINT_SECTORS_MAX ||
+	    frame > LB_HRL_EXTENTS_MAX || frame_sector >= LB_HRL_FRAME_BYTES_MAX / LB_HRL_SECTOR_BYTES ||
+	    turn > 2 * (uint64_t)LB_MAP_SEGMENTS_MAX)
 		return lb_fail(-EBADMSG, "an extent of a checkpoint is out of bounds");
 	x->start = *at + gap;
 	x->sectors = (uint32_t)sectors;
@@ -274,8 +277,8 @@ int lb_checkpoint_frame_apply(const void *raw, size_t raw_bytes, struct lb_map *
 	case LB_CHECKPOINT_OF_SEGMENTS:
 		return segments_apply(p, raw_bytes, lb_get_le32((const uint8_t *)raw + 4), map);
 	case LB_CHECKPOINT_OF_EXTENTS:
-		return extents_apply(p, raw_bytes, lb_get_le16((const uint8_t *)raw + 8), lb_get_le32((const uint8_t *)raw + 4),
-				     map);
+		return extents_apply(p, raw_bytes, lb_get_le16((const uint8_t *)raw + 8),
+				     lb_get_le32((const uint8_t *)raw + 4), map);
 	default:
 		return lb_fail(-EBADMSG, "a frame of a checkpoint is of an unknown kind");
 	}
@@ -327,12 +330,14 @@ static int load_frame(struct load *l, uint32_t i, struct lb_map *map)
 	if (r < 0)
 		return r == -ENODATA || r == -ENOENT ? lb_wrap(-EBADMSG, "checkpoint %s is not whole", name) : r;
 	lb_checkpoint_frame_aad(&l->v->id, l->c, i, f->raw_bytes, nonce, aad);
-	r = lb_gcm_open(l->gcm, nonce, aad, sizeof(aad), l->stored.data, f->stored_bytes - LB_TAG_BYTES, l->stored.data);
+	r = lb_gcm_open(l->gcm, nonce, aad, sizeof(aad), l->stored.data, f->stored_bytes - LB_TAG_BYTES,
+			l->stored.data);
 	if (r < 0)
 		return lb_wrap(r, "%s: frame %u of checkpoint %s", l->v->store->url, i, name);
 	n = ZSTD_decompress(l->raw, LB_CHECKPOINT_FRAME_BYTES, l->stored.data, f->stored_bytes - LB_TAG_BYTES);
 	if (ZSTD_isError(n) || n != f->raw_bytes)
-		return lb_fail(-EBADMSG, "%s: frame %u of checkpoint %s can't be decompressed", l->v->store->url, i, name);
+		return lb_fail(-EBADMSG, "%s: frame %u of checkpoint %s can't be decompressed", l->v->store->url, i,
+			       name);
 	r = lb_checkpoint_frame_apply(l->raw, n, map);
 	return r < 0 ? lb_wrap(r, "%s: frame %u of checkpoint %s", l->v->store->url, i, name) : 0;
 }
@@ -347,7 +352,8 @@ int lb_checkpoint_load(struct lb_vault *v, const struct lb_checkpoint *c, struct
 	r = lb_vault_machine_key(v, &c->machine, false, &key);
 	if (r < 0)
 		return r;
-	if ((r = lb_seal_cipher(&key, c->salt, "lifeboat checkpoint frames 1", &l.gcm)) < 0 || (r = lb_map_new(&map)) < 0)
+	if ((r = lb_seal_cipher(&key, c->salt, "lifeboat checkpoint frames 1", &l.gcm)) < 0 ||
+	    (r = lb_map_new(&map)) < 0)
 		return r;
 	l.raw = malloc(LB_CHECKPOINT_FRAME_BYTES);
 	if (l.raw == NULL)

@@ -2,9 +2,9 @@
 #pragma once
 /*
  * A checkpoint: the extent map after one journal object, so that a point opens without the whole journal. Frames of at
- * most LB_CHECKPOINT_FRAME_BYTES (compressed, sealed) hold it; a sealed head names them. A map that is too large for one object
- * spills into parts, which are written first: a checkpoint is there when its head is.
- * Checkpoints only save time. One that is damaged is passed over, and the journal read instead.
+ * most LB_CHECKPOINT_FRAME_BYTES (compressed, sealed) hold it; a sealed head names them. A map that is too large for
+ * one object spills into parts, which are written first: a checkpoint is there when its head is. Checkpoints only save
+ * time. One that is damaged is passed over, and the journal read instead.
  */
 #include "vault/map.h"
 #include "vault/pack.h"
@@ -58,11 +58,11 @@ struct lb_checkpoint_list {
 void lb_checkpoint_list_free(struct lb_checkpoint_list *list);
 int lb_checkpoint_list(struct lb_vault *v, const struct lb_uuid *machine, struct lb_checkpoint_list *ret_list);
 /*
- * The newest readable checkpoint that `fits` (true up to some place, false after it) among the first `n`; its index goes to
- * `ret_index`. -ENOENT when none fits.
+ * The newest readable checkpoint that `fits` (true up to some place, false after it) among the first `n`; its index
+ * goes to `ret_index`. -ENOENT when none fits.
  */
-int lb_checkpoint_search(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_checkpoint_list *list, size_t n,
-			 bool (*fits)(const void *arg, const struct lb_checkpoint *c), const void *arg,
+int lb_checkpoint_search(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_checkpoint_list *list,
+			 size_t n, bool (*fits)(const void *arg, const struct lb_checkpoint *c), const void *arg,
 			 struct lb_checkpoint **ret, size_t *ret_index);
 /* The newest at or before a position; NULL: the newest of all. */
 int lb_checkpoint_find(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,

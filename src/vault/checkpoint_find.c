@@ -54,7 +54,8 @@ int lb_checkpoint_list(struct lb_vault *v, const struct lb_uuid *machine, struct
 }
 
 /* 1 when it was read, 0 when it is damaged or gone, which costs only time. */
-static int try_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_place *place, struct lb_checkpoint **ret)
+static int try_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_place *place,
+		    struct lb_checkpoint **ret)
 {
 	int r = lb_checkpoint_read(v, machine, place, ret);
 
@@ -64,8 +65,8 @@ static int try_read(struct lb_vault *v, const struct lb_uuid *machine, const str
 	return 0;
 }
 
-int lb_checkpoint_search(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_checkpoint_list *list, size_t n,
-			 bool (*fits)(const void *arg, const struct lb_checkpoint *c), const void *arg,
+int lb_checkpoint_search(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_checkpoint_list *list,
+			 size_t n, bool (*fits)(const void *arg, const struct lb_checkpoint *c), const void *arg,
 			 struct lb_checkpoint **ret, size_t *ret_index)
 {
 	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *best = NULL;

@@ -19,8 +19,8 @@
 #define LB_CHECKPOINT_EXTENT_BYTES_MAX 48
 
 int lb_checkpoint_part_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_checkpoint *c, uint32_t part);
-struct lb_head_id lb_checkpoint_head_id(const struct lb_uuid *vault, const struct lb_uuid *machine, const struct lb_key *key,
-					const struct lb_place *place);
+struct lb_head_id lb_checkpoint_head_id(const struct lb_uuid *vault, const struct lb_uuid *machine,
+					const struct lb_key *key, const struct lb_place *place);
 void lb_checkpoint_body_encode(const struct lb_uuid *vault, const struct lb_checkpoint *c, uint8_t *body);
 void lb_checkpoint_frame_aad(const struct lb_uuid *vault, const struct lb_checkpoint *c, uint32_t i, uint32_t raw_bytes,
 			     uint8_t nonce[LB_NONCE_BYTES], uint8_t aad[LB_CHECKPOINT_AAD_BYTES]);

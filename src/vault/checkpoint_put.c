@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes a checkpoint: segments that are still referred to, then the extents of each disk, in frames that stand alone. */
+/* Writes a checkpoint: segments that are still referred to, then the extents of each disk, in frames that stand alone.
+ */
 #include <errno.h>
 #include <string.h>
 #include <zstd.h>
@@ -18,8 +19,8 @@ struct writing {
 	struct lb_gcm *gcm;
 	uint32_t *renumbered; /* by index in the map; UNUSED: nothing refers to it */
 	struct lb_buf object; /* sealed frames of the part under way */
-	uint32_t parts;	      /* put so far */
-	uint8_t *raw;	      /* the frame under way */
+	uint32_t parts;       /* put so far */
+	uint8_t *raw;         /* the frame under way */
 	size_t raw_bytes;
 	uint32_t kind, count;
 	uint16_t disk;
@@ -89,7 +90,8 @@ static int frame_end(struct writing *w)
 	if (r < 0)
 		return r;
 	out = w->object.data + w->object.size_bytes;
-	stored_bytes = ZSTD_compress(out, ZSTD_COMPRESSBOUND(LB_CHECKPOINT_FRAME_BYTES), w->raw, w->raw_bytes, ZSTD_LEVEL);
+	stored_bytes =
+	    ZSTD_compress(out, ZSTD_COMPRESSBOUND(LB_CHECKPOINT_FRAME_BYTES), w->raw, w->raw_bytes, ZSTD_LEVEL);
 	if (ZSTD_isError(stored_bytes))
 		return lb_fail(-EIO, "a checkpoint can't be compressed: %s", ZSTD_getErrorName(stored_bytes));
 	lb_checkpoint_frame_aad(&w->v->id, w->c, w->c->n_frames, (uint32_t)w->raw_bytes, nonce, aad);
@@ -260,7 +262,8 @@ static void remove_parts(struct writing *w)
 
 int lb_checkpoint_put(struct lb_vault *v, struct lb_checkpoint *c, const struct lb_map *map)
 {
-	_cleanup_(writing_free) struct writing w = {.v = v, .c = c, .map = map, .object = LB_BUF(LB_STORE_OBJECT_BYTES_MAX)};
+	_cleanup_(writing_free) struct writing w = {
+	    .v = v, .c = c, .map = map, .object = LB_BUF(LB_STORE_OBJECT_BYTES_MAX)};
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	int r;
 

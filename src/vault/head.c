@@ -82,7 +82,8 @@ int lb_head_open(const struct lb_head_id *id, const void *head, size_t head_byte
 	if (body == NULL)
 		return lb_fail(-ENOMEM, "out of memory for the head of an object");
 	make_aad(id, prefix, aad);
-	r = lb_gcm_open(gcm, nonce_zero, aad, sizeof(aad), prefix + LB_HEAD_PREFIX_BYTES, lb_head_body_bytes(told_bytes), body);
+	r = lb_gcm_open(gcm, nonce_zero, aad, sizeof(aad), prefix + LB_HEAD_PREFIX_BYTES,
+			lb_head_body_bytes(told_bytes), body);
 	if (r == -EBADMSG)
 		return lb_fail(r, "it is not authentic: altered, or another object put in its place");
 	if (r < 0)

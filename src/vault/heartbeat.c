@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Heartbeats: one object per process server that is replaced as a whole. Each record is sealed under its machine's key, so
- * that a reader needs no other key; a record that can't be opened is only a missing heartbeat.
+ * Heartbeats: one object per process server that is replaced as a whole. Each record is sealed under its machine's key,
+ * so that a reader needs no other key; a record that can't be opened is only a missing heartbeat.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,7 +19,8 @@
 #define BEATS_MAX 10000
 #define OBJECT_BYTES_MAX (HEAD_BYTES + BEATS_MAX * RECORD_BYTES)
 #define REPLACE_ATTEMPTS_MAX 8
-#define RECORD_NAME "heartbeat" /* what the seal binds: a record may move to another process server with its machine */
+#define RECORD_NAME "heartbeat" /* what the seal binds: a record may move to another process server with its machine   \
+				 */
 
 static int object_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *process_server)
 {
@@ -48,7 +49,8 @@ static int encode(struct lb_vault *v, const struct lb_heartbeat *beats, size_t n
 	return r;
 }
 
-int lb_heartbeat_put(struct lb_vault *v, const struct lb_uuid *process_server, const struct lb_heartbeat *beats, size_t n)
+int lb_heartbeat_put(struct lb_vault *v, const struct lb_uuid *process_server, const struct lb_heartbeat *beats,
+		     size_t n)
 {
 	_cleanup_buf_ struct lb_buf object = LB_BUF(OBJECT_BYTES_MAX);
 	char name[LB_OBJECT_NAME_BYTES], etag[LB_STORE_ETAG_BYTES];

@@ -67,7 +67,8 @@ static int load_reader(struct lb_image *image, uint32_t segment, void **ret_data
 	lb_hrl_extents(reader->segment, &n);
 	atomic_fetch_add(&image->objects_read, 1);
 	atomic_fetch_add(&image->bytes_read, place->head_bytes);
-	*ret_size_bytes = sizeof(*reader) + 4096 + n * sizeof(struct lb_hrl_extent) + lb_hrl_frames(reader->segment) * 64;
+	*ret_size_bytes =
+	    sizeof(*reader) + 4096 + n * sizeof(struct lb_hrl_extent) + lb_hrl_frames(reader->segment) * 64;
 	*ret_data = reader;
 	return 0;
 }
@@ -119,7 +120,8 @@ static int read_frame(struct lb_image *image, const struct lb_map_segment *place
 		return lb_wrap(-EBADMSG, "%s: object %s", image->v->store->url, name);
 	if (at.raw_bytes > LB_HRL_FRAME_BYTES_MAX || at.offset_bytes > place->size_bytes ||
 	    at.stored_bytes > place->size_bytes - at.offset_bytes)
-		return lb_fail(-EBADMSG, "%s: object %s: frame %u lies outside its segment", image->v->store->url, name, frame);
+		return lb_fail(-EBADMSG, "%s: object %s: frame %u lies outside its segment", image->v->store->url, name,
+			       frame);
 	r = lb_store_get(image->v->store, name, place->offset_bytes + at.offset_bytes, at.stored_bytes, &stored);
 	if (r == -ENOENT || r == -ENODATA)
 		return lb_wrap(-EBADMSG, "frame %u of segment %llu is lost", frame, (unsigned long long)place->seq);
@@ -144,7 +146,8 @@ struct frame {
 	uint8_t *raw;
 };
 
-static int load_frame(struct lb_image *image, uint32_t segment, uint32_t number, void **ret_data, size_t *ret_size_bytes)
+static int load_frame(struct lb_image *image, uint32_t segment, uint32_t number, void **ret_data,
+		      size_t *ret_size_bytes)
 {
 	struct lb_cache_entry *entry;
 	struct frame *frame;
@@ -155,8 +158,9 @@ static int load_frame(struct lb_image *image, uint32_t segment, uint32_t number,
 		return lb_fail(-ENOMEM, "out of memory for a frame");
 	r = hold_reader(image, segment, &entry);
 	if (r == 0) {
-		r = read_frame(image, lb_map_segment(image->map, segment), ((struct reader *)lb_cache_data(entry))->segment,
-			       number, &frame->raw, &frame->raw_bytes);
+		r = read_frame(image, lb_map_segment(image->map, segment),
+			       ((struct reader *)lb_cache_data(entry))->segment, number, &frame->raw,
+			       &frame->raw_bytes);
 		release_reader(image, entry);
 	}
 	if (r < 0) {
@@ -191,8 +195,8 @@ static void cache_unload(void *arg, uint64_t key, void *data)
 
 static const struct lb_cache_ops cache_ops = {.load = cache_load, .unload = cache_unload};
 
-int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position, size_t cache_bytes,
-		  struct lb_image **ret_image)
+int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
+		  size_t cache_bytes, struct lb_image **ret_image)
 {
 	_cleanup_(lb_image_freep) struct lb_image *image = calloc(1, sizeof(*image));
 	int r;
@@ -306,7 +310,8 @@ static int tell(struct telling *t, uint64_t to_bytes, bool zero)
 static int tell_extent(void *arg, const struct lb_map_extent *x)
 {
 	struct telling *t = arg;
-	uint64_t from = LB_MAX(x->start * SECTOR, t->start_bytes), to = LB_MIN((x->start + x->sectors) * SECTOR, t->end_bytes);
+	uint64_t from = LB_MAX(x->start * SECTOR, t->start_bytes),
+		 to = LB_MIN((x->start + x->sectors) * SECTOR, t->end_bytes);
 	int r;
 
 	r = tell(t, from, true);
@@ -316,7 +321,8 @@ static int tell_extent(void *arg, const struct lb_map_extent *x)
 int lb_image_extents(struct lb_image *image, uint16_t disk, uint64_t offset_bytes, uint64_t length_bytes,
 		     int (*fn)(void *arg, const struct lb_image_extent *extent), void *arg)
 {
-	struct telling t = {.fn = fn, .arg = arg, .start_bytes = offset_bytes, .pending = {.offset_bytes = offset_bytes}};
+	struct telling t = {
+	    .fn = fn, .arg = arg, .start_bytes = offset_bytes, .pending = {.offset_bytes = offset_bytes}};
 	uint64_t first = offset_bytes / SECTOR;
 	int r;
 
@@ -341,10 +347,10 @@ static int add_data(void *arg, const struct lb_map_extent *x)
 void lb_image_stats(struct lb_image *image, struct lb_image_stats *ret_stats)
 {
 	*ret_stats = (struct lb_image_stats){
-		.map_extents = lb_map_extents(image->map),
-		.objects_read = image->opened.objects_read + atomic_load(&image->objects_read),
-		.bytes_read = image->opened.bytes_read + atomic_load(&image->bytes_read),
-		.from_checkpoint = image->opened.from_checkpoint,
+	    .map_extents = lb_map_extents(image->map),
+	    .objects_read = image->opened.objects_read + atomic_load(&image->objects_read),
+	    .bytes_read = image->opened.bytes_read + atomic_load(&image->bytes_read),
+	    .from_checkpoint = image->opened.from_checkpoint,
 	};
 	for (uint32_t i = 0; i < lb_map_disks(image->map); i++)
 		lb_map_walk(image->map, lb_map_disk_id(image->map, i), 0, OFFSET_BYTES_MAX / SECTOR, add_data,

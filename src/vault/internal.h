@@ -19,7 +19,7 @@ struct lb_vault {
 	struct lb_store *store;
 	struct lb_uuid id;
 	bool has_key;
-	struct lb_key key; /* the vault key */
+	struct lb_key key;    /* the vault key */
 	pthread_mutex_t lock; /* of what follows */
 	unsigned int slot;    /* that the passphrase opened */
 	bool store_proved;
@@ -28,16 +28,18 @@ struct lb_vault {
 };
 
 /* The cipher of one sealed thing: key = HKDF(key, salt, use). */
-int lb_seal_cipher(const struct lb_key *key, const uint8_t salt[LB_SALT_BYTES], const char *use, struct lb_gcm **ret_gcm);
+int lb_seal_cipher(const struct lb_key *key, const uint8_t salt[LB_SALT_BYTES], const char *use,
+		   struct lb_gcm **ret_gcm);
 LB_DEFINE_CLEANUP(struct lb_gcm *, lb_gcm_free);
 
 int lb_vault_random(struct lb_vault *v, void *buf, size_t size_bytes);
 /* "m/<uuid>/" and what `fmt` makes of the rest. */
 int lb_vault_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 /* Proves the store once per opened vault, before anything is written to it. */
 int lb_vault_prove(struct lb_vault *v);
 
 /* A whole small object: sealed and put, got and opened. */
-int lb_small_put_new(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data, size_t size_bytes);
+int lb_small_put_new(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data,
+		     size_t size_bytes);
 int lb_small_get(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_buf *out);

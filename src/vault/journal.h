@@ -8,7 +8,7 @@
 #include "hrl/hrl.h"
 #include "vault/vault.h"
 
-#define LB_PACK_BYTES_MAX (48u << 20)	 /* one object: nominally 8 MiB of segments, at most one large segment more */
+#define LB_PACK_BYTES_MAX (48u << 20) /* one object: nominally 8 MiB of segments, at most one large segment more */
 #define LB_PACK_BYTES_NOMINAL (8u << 20)
 #define LB_PACK_SEGMENTS_MAX 4096
 #define LB_JOURNAL_EPOCH_GAP_MAX 1024
@@ -26,16 +26,17 @@ struct lb_journal_tail {
 	uint64_t ring_cut, scan_cursor;
 	int64_t receipt_ns;
 	uint32_t flags;
-	uint64_t epoch_newest;	     /* that has any object, with segments or only a seal; a new epoch is above it. 0: none */
-	uint64_t epoch_open;	     /* the epoch that may be extended, 0: the newest is sealed */
-	uint64_t next_object;	     /* number of the next object in it */
+	uint64_t epoch_newest; /* that has any object, with segments or only a seal; a new epoch is above it. 0: none */
+	uint64_t epoch_open;   /* the epoch that may be extended, 0: the newest is sealed */
+	uint64_t next_object;  /* number of the next object in it */
 };
 
 /* Reads the tail by GETs of next numbers. */
 int lb_journal_tail_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_journal_tail *ret_tail);
 
 struct lb_journal_writer;
-/* Takes the machine's journal up where the vault has it. -EBUSY/-ESTALE when another writer's seal is found later on. */
+/* Takes the machine's journal up where the vault has it. -EBUSY/-ESTALE when another writer's seal is found later on.
+ */
 int lb_journal_writer_open(struct lb_vault *v, const struct lb_uuid *machine, struct lb_journal_writer **ret_writer);
 void lb_journal_writer_free(struct lb_journal_writer *w);
 LB_DEFINE_CLEANUP(struct lb_journal_writer *, lb_journal_writer_free);
@@ -53,9 +54,9 @@ struct lb_sealed_segment {
 	size_t size_bytes;
 };
 /*
- * Puts one object with these consecutive sealed segments of the open epoch. Each is authenticated first and must follow the
- * tail (seq + 1, prev_digest). When the name is taken: the same content (authenticated plaintext digests are compared)
- * counts as done; a seal of another writer is -ESTALE ("fenced"), other content -EEXIST.
+ * Puts one object with these consecutive sealed segments of the open epoch. Each is authenticated first and must follow
+ * the tail (seq + 1, prev_digest). When the name is taken: the same content (authenticated plaintext digests are
+ * compared) counts as done; a seal of another writer is -ESTALE ("fenced"), other content -EEXIST.
  */
 int lb_journal_append(struct lb_journal_writer *w, const struct lb_sealed_segment *segments, size_t n);
 /* Ends the open epoch: after this nobody extends it. `reason` is kept in the seal. */
@@ -73,7 +74,8 @@ struct lb_heartbeat {
 	struct lb_position position;
 	int64_t time_ns; /* receipt clock: the machine's disks are as at `position` up to this time */
 };
-int lb_heartbeat_put(struct lb_vault *v, const struct lb_uuid *process_server, const struct lb_heartbeat *beats, size_t n);
+int lb_heartbeat_put(struct lb_vault *v, const struct lb_uuid *process_server, const struct lb_heartbeat *beats,
+		     size_t n);
 /* The newest heartbeat of a machine at exactly this position; -ENOENT without one. */
 int lb_heartbeat_get(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
 		     int64_t *ret_time_ns);

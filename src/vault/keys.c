@@ -12,8 +12,8 @@ static int check_passphrase(const char *passphrase)
 	size_t length = strnlen(passphrase, LB_PASSPHRASE_BYTES_MAX + 1);
 
 	if (length < LB_PASSPHRASE_BYTES_MIN || length > LB_PASSPHRASE_BYTES_MAX)
-		return lb_fail(-EINVAL, "a passphrase needs %d to %d bytes; use six random words or more", LB_PASSPHRASE_BYTES_MIN,
-			       LB_PASSPHRASE_BYTES_MAX);
+		return lb_fail(-EINVAL, "a passphrase needs %d to %d bytes; use six random words or more",
+			       LB_PASSPHRASE_BYTES_MIN, LB_PASSPHRASE_BYTES_MAX);
 	return 0;
 }
 
@@ -56,7 +56,8 @@ int lb_vault_create(struct lb_store *store, const char *passphrase, struct lb_uu
 		return r;
 	r = lb_store_put_new(store, LB_VAULT_JSON, json.data, json.size_bytes);
 	if (r == -EEXIST)
-		return lb_fail(r, "%s holds a vault already; choose another place, or use that vault with its passphrase",
+		return lb_fail(r,
+			       "%s holds a vault already; choose another place, or use that vault with its passphrase",
 			       store->url);
 	if (r < 0)
 		return r;
@@ -71,7 +72,8 @@ static int read_slots(struct lb_store *store, struct lb_slots *ret_slots)
 
 	r = lb_store_get_all(store, LB_VAULT_JSON, LB_VAULT_JSON_BYTES_MAX, &json);
 	if (r == -ENOENT)
-		return lb_fail(r, "%s holds no vault; check the address, or make one with `lifeboat vault create`", store->url);
+		return lb_fail(r, "%s holds no vault; check the address, or make one with `lifeboat vault create`",
+			       store->url);
 	if (r < 0)
 		return r;
 	r = lb_slots_parse(json.data, json.size_bytes, ret_slots);
@@ -102,10 +104,11 @@ static int wrong_passphrase(struct lb_store *store, const struct lb_slots *slots
 	char id[LB_UUID_TEXT_BYTES];
 
 	lb_uuid_format(&slots->vault, id);
-	return lb_fail(-EKEYREJECTED,
-		       "the passphrase does not open vault %s at %s; give the passphrase that this vault was made with or last "
-		       "changed to (nothing else opens it)",
-		       id, store->url);
+	return lb_fail(
+	    -EKEYREJECTED,
+	    "the passphrase does not open vault %s at %s; give the passphrase that this vault was made with or last "
+	    "changed to (nothing else opens it)",
+	    id, store->url);
 }
 
 int lb_vault_open(struct lb_store *store, const char *passphrase, struct lb_vault **ret_vault)
@@ -197,5 +200,6 @@ int lb_vault_passphrase_change(struct lb_vault *v, const char *passphrase_new)
 		return lb_wrap(r, "the passphrase was not changed");
 	v->slot = slot_new;
 	r = change_slot(v, slot_old, NULL);
-	return r < 0 ? lb_wrap(r, "the new passphrase opens the vault, but the old one still does; change it once more") : 0;
+	return r < 0 ? lb_wrap(r, "the new passphrase opens the vault, but the old one still does; change it once more")
+		     : 0;
 }

@@ -106,8 +106,9 @@ static int key_open(struct lb_vault *v, const struct lb_uuid *machine, const cha
 	key_aad(v, machine, aad);
 	r = lb_gcm_open(gcm, nonce_zero, aad, sizeof(aad), object.data + KEY_PREFIX_BYTES, LB_KEY_BYTES, key.bytes);
 	if (r == -EBADMSG)
-		return lb_fail(r, "%s: object %s is not authentic: it was altered, or is the key of another machine or vault",
-			       v->store->url, name);
+		return lb_fail(
+		    r, "%s: object %s is not authentic: it was altered, or is the key of another machine or vault",
+		    v->store->url, name);
 	if (r < 0)
 		return r;
 	*ret_key = key;
@@ -147,7 +148,9 @@ static int key_get(struct lb_vault *v, const struct lb_uuid *machine, bool creat
 
 	lb_uuid_format(machine, uuid);
 	if (!v->has_key)
-		return lb_fail(-ENOKEY, "the key of machine %s was not given; is the machine assigned to this process server?", uuid);
+		return lb_fail(-ENOKEY,
+			       "the key of machine %s was not given; is the machine assigned to this process server?",
+			       uuid);
 	r = lb_vault_name(name, machine, "key");
 	if (r < 0)
 		return r;
@@ -155,7 +158,8 @@ static int key_get(struct lb_vault *v, const struct lb_uuid *machine, bool creat
 	if (r == -ENOENT && create)
 		r = key_make(v, machine, name, ret_key);
 	if (r == -ENOENT)
-		return lb_fail(r, "%s holds no machine %s: it was never protected here, or its key was destroyed", v->store->url, uuid);
+		return lb_fail(r, "%s holds no machine %s: it was never protected here, or its key was destroyed",
+			       v->store->url, uuid);
 	return r;
 }
 

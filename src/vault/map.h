@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * The extent map: for each disk, which segment and frame holds each sector. Extents never overlap. Rank: what is inserted
- * hides what is there, except that scanned data never hides captured data of the same epoch (image of epoch e = end of
- * epoch e-1, then scan(e), then captured(e)). Segments are added in the order of their positions.
+ * The extent map: for each disk, which segment and frame holds each sector. Extents never overlap. Rank: what is
+ * inserted hides what is there, except that scanned data never hides captured data of the same epoch (image of epoch e
+ * = end of epoch e-1, then scan(e), then captured(e)). Segments are added in the order of their positions.
  *
- * Pure memory. One thread builds a map; many may read one that is finished. After -ENOMEM a map is only fit to be freed.
+ * Pure memory. One thread builds a map; many may read one that is finished. After -ENOMEM a map is only fit to be
+ * freed.
  */
 #include "hrl/hrl.h"
 
@@ -14,7 +15,7 @@
 
 struct lb_map_segment {
 	uint64_t epoch, seq;
-	uint64_t object; /* number of the journal object in that epoch */
+	uint64_t object;                               /* number of the journal object in that epoch */
 	uint32_t offset_bytes, size_bytes, head_bytes; /* in the object */
 	struct lb_digest digest;
 };
@@ -46,6 +47,7 @@ uint64_t lb_map_extents(const struct lb_map *m);
 uint32_t lb_map_disks(const struct lb_map *m);
 uint16_t lb_map_disk_id(const struct lb_map *m, uint32_t i);
 
-/* The extents that touch [start, start + sectors), clipped to it, in order; a non-zero return ends it and is passed on. */
+/* The extents that touch [start, start + sectors), clipped to it, in order; a non-zero return ends it and is passed on.
+ */
 typedef int (*lb_map_fn)(void *arg, const struct lb_map_extent *extent);
 int lb_map_walk(const struct lb_map *m, uint16_t disk, uint64_t start, uint64_t sectors, lb_map_fn fn, void *arg);

@@ -134,7 +134,7 @@ static struct lb_head_id head_id(const struct lb_uuid *vault, const struct lb_uu
 				 const struct lb_place *place)
 {
 	return (struct lb_head_id){
-		.magic = MAGIC, .use = USE, .vault = vault, .machine = machine, .key = key, .place = *place};
+	    .magic = MAGIC, .use = USE, .vault = vault, .machine = machine, .key = key, .place = *place};
 }
 
 int lb_pack_encode(const struct lb_uuid *vault, const struct lb_uuid *machine, const struct lb_key *key,
@@ -224,7 +224,8 @@ int lb_pack_decode(const struct lb_uuid *vault, const struct lb_uuid *machine, c
 	return 0;
 }
 
-int lb_pack_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_place *place, struct lb_pack **ret_pack)
+int lb_pack_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_place *place,
+		 struct lb_pack **ret_pack)
 {
 	_cleanup_buf_ struct lb_buf head = LB_BUF(LB_HEAD_BYTES_MAX);
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};

@@ -35,10 +35,10 @@ struct lb_pack_after {
 struct lb_pack {
 	enum lb_pack_kind kind;
 	struct lb_place place;
-	struct lb_place prev;    /* epoch 0: the first object of the journal */
+	struct lb_place prev;         /* epoch 0: the first object of the journal */
 	struct lb_digest prev_digest; /* of the object before */
-	struct lb_uuid writer;	      /* one per opened writer: tells one's own seal from another's */
-	int64_t time_ns;	      /* writer's clock */
+	struct lb_uuid writer;        /* one per opened writer: tells one's own seal from another's */
+	int64_t time_ns;              /* writer's clock */
 	struct lb_pack_after after;
 	char reason[LB_SEAL_REASON_BYTES]; /* of a seal */
 	uint32_t n;

@@ -22,7 +22,7 @@ struct walk {
 	struct lb_vault *v;
 	const struct lb_uuid *machine;
 	const struct lb_checkpoint_list *checkpoints;
-	bool every;   /* also boundaries at which nothing was written since the point before */
+	bool every;    /* also boundaries at which nothing was written since the point before */
 	int64_t to_ns; /* ends the walk */
 	point_fn fn;
 	void *arg;
@@ -166,13 +166,14 @@ static void pins_freep(struct lb_pins *pins)
 	lb_pins_free(pins);
 }
 
-int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t from_ns, int64_t to_ns, point_fn fn, void *arg)
+int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t from_ns, int64_t to_ns, point_fn fn,
+		   void *arg)
 {
 	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
 	_cleanup_(pins_freep) struct lb_pins pins = {0};
 	struct listing l = {.pins = &pins, .from_ns = from_ns, .to_ns = to_ns, .fn = fn, .arg = arg};
 	struct walk w = {
-		.v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = to_ns, .fn = list_point, .arg = &l};
+	    .v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = to_ns, .fn = list_point, .arg = &l};
 	size_t index;
 	int r;
 
@@ -213,8 +214,12 @@ static int find_newest(struct lb_vault *v, const struct lb_uuid *machine, int64_
 {
 	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
 	struct newest newest = {.flags = flags};
-	struct walk w = {
-		.v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = time_ns, .fn = note_newest, .arg = &newest};
+	struct walk w = {.v = v,
+			 .machine = machine,
+			 .checkpoints = &checkpoints,
+			 .to_ns = time_ns,
+			 .fn = note_newest,
+			 .arg = &newest};
 	const struct lb_place *stop = NULL;
 	size_t index, n;
 	int r;
@@ -270,13 +275,15 @@ static int no_point(struct lb_vault *v, const struct lb_uuid *machine, const cha
 	if (r < 0 && r != -ENOENT)
 		return r;
 	if (r == -ENOENT || !oldest.found)
-		return lb_fail(-ENOENT,
-			       "machine %s has no recovery point in %s yet; its first one comes when its initial replication ends", uuid,
-			       v->store->url);
-	return lb_fail(-ENOENT, "machine %s has no point \"%s\"; its points go from %s (%llu:%llu) to %s (%llu:%llu)", uuid, text,
-		       lb_time_format(oldest.point.time_ns, from), (unsigned long long)oldest.point.position.epoch,
-		       (unsigned long long)oldest.point.position.seq, lb_time_format(newest.time_ns, to),
-		       (unsigned long long)newest.position.epoch, (unsigned long long)newest.position.seq);
+		return lb_fail(
+		    -ENOENT,
+		    "machine %s has no recovery point in %s yet; its first one comes when its initial replication ends",
+		    uuid, v->store->url);
+	return lb_fail(-ENOENT, "machine %s has no point \"%s\"; its points go from %s (%llu:%llu) to %s (%llu:%llu)",
+		       uuid, text, lb_time_format(oldest.point.time_ns, from),
+		       (unsigned long long)oldest.point.position.epoch, (unsigned long long)oldest.point.position.seq,
+		       lb_time_format(newest.time_ns, to), (unsigned long long)newest.position.epoch,
+		       (unsigned long long)newest.position.seq);
 }
 
 struct exact {
@@ -322,7 +329,8 @@ static int find_exact(struct lb_vault *v, const struct lb_uuid *machine, const s
 
 	r = lb_checkpoint_list(v, machine, &checkpoints);
 	if (r == 0)
-		r = lb_checkpoint_search(v, machine, &checkpoints, checkpoints.n, is_at_or_before, position, &c, &index);
+		r = lb_checkpoint_search(v, machine, &checkpoints, checkpoints.n, is_at_or_before, position, &c,
+					 &index);
 	if (r == 0 || r == -ENOENT)
 		r = walk_span(&w, index, NULL);
 	if (r < 0)
@@ -366,7 +374,8 @@ static int find(struct lb_vault *v, const struct lb_uuid *machine, const char *t
 	if (lb_name_check("point", text) == 0)
 		return lb_pin_read(v, machine, text, ret_point);
 	return lb_fail(-EINVAL,
-		       "\"%s\" is no recovery point: give latest, latest-app, latest-multi-vm, a pin's name, EPOCH:SEQUENCE, or a time "
+		       "\"%s\" is no recovery point: give latest, latest-app, latest-multi-vm, a pin's name, "
+		       "EPOCH:SEQUENCE, or a time "
 		       "such as 2026-01-31T08:15:00Z",
 		       text);
 }

@@ -9,7 +9,7 @@ struct lb_point {
 	struct lb_position position;
 	int64_t time_ns;  /* clamped-monotone receipt time of the segment */
 	int64_t until_ns; /* nothing was written from time_ns to here (heartbeats, the next empty segments) */
-	uint32_t flags;	  /* LB_HRL_POINT, marks */
+	uint32_t flags;   /* LB_HRL_POINT, marks */
 	char name[LB_POINT_NAME_BYTES]; /* of a pin, or empty */
 };
 

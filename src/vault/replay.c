@@ -11,7 +11,8 @@
 #define CHECKPOINT_OBJECTS 64
 #define CHECKPOINT_EXTENTS (128u << 10)
 
-int lb_segment_object(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, const struct lb_map_segment *place)
+int lb_segment_object(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine,
+		      const struct lb_map_segment *place)
 {
 	return lb_pack_name(name, machine, &(struct lb_place){.epoch = place->epoch, .number = place->object});
 }
@@ -94,8 +95,8 @@ static bool reached(const struct lb_position *now, const struct lb_position *pos
 }
 
 /* The newest checkpoint at or before the position that can be loaded, or an empty map at the beginning. */
-static int start(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position, struct lb_chain *c,
-		 struct lb_map **ret_map, struct lb_replay_stats *stats)
+static int start(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
+		 struct lb_chain *c, struct lb_map **ret_map, struct lb_replay_stats *stats)
 {
 	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
 	int r;
@@ -129,9 +130,11 @@ static int no_position(const struct lb_chain *c, const struct lb_position *posit
 	if (r < 0 && r != -EAGAIN)
 		return r; /* what is missing, is named */
 	lb_uuid_format(&c->machine, uuid);
-	return lb_fail(-ENOENT, "machine %s has no position %llu:%llu in %s; its journal ends at %llu:%llu, see `lifeboat point list`",
-		       uuid, (unsigned long long)position->epoch, (unsigned long long)position->seq, c->v->store->url,
-		       (unsigned long long)c->after.position.epoch, (unsigned long long)c->after.position.seq);
+	return lb_fail(
+	    -ENOENT,
+	    "machine %s has no position %llu:%llu in %s; its journal ends at %llu:%llu, see `lifeboat point list`",
+	    uuid, (unsigned long long)position->epoch, (unsigned long long)position->seq, c->v->store->url,
+	    (unsigned long long)c->after.position.epoch, (unsigned long long)c->after.position.seq);
 }
 
 static int step(struct lb_chain *c, const struct lb_key *key, const struct lb_position *position, struct lb_map *map,
@@ -150,8 +153,8 @@ static int step(struct lb_chain *c, const struct lb_key *key, const struct lb_po
 	return lb_replay_pack(c->v, &c->machine, key, p, position, map);
 }
 
-int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position, struct lb_map **ret_map,
-	      struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats)
+int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
+	      struct lb_map **ret_map, struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats)
 {
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	_cleanup_(lb_map_freep) struct lb_map *map = NULL;

@@ -13,15 +13,16 @@ struct lb_replay_stats {
 int lb_segment_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key,
 		    const struct lb_map_segment *place, struct lb_hrl_segment **ret_segment);
 /* The object's name: "m/<uuid>/e/...", for errors. */
-int lb_segment_object(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, const struct lb_map_segment *place);
+int lb_segment_object(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine,
+		      const struct lb_map_segment *place);
 struct lb_map_segment lb_pack_segment(const struct lb_pack *p, uint32_t i);
 /* Adds what segments [0, n) of an object hold that end at or before `until` (NULL: all). */
 int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key, const struct lb_pack *p,
 		   const struct lb_position *until, struct lb_map *map);
 
 /*
- * The map at a position that the journal holds, -ENOENT when it does not; NULL: at its end. `ret_chain` (may be NULL) is
- * left after the last object read.
+ * The map at a position that the journal holds, -ENOENT when it does not; NULL: at its end. `ret_chain` (may be NULL)
+ * is left after the last object read.
  */
-int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position, struct lb_map **ret_map,
-	      struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats);
+int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
+	      struct lb_map **ret_map, struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats);

@@ -15,7 +15,8 @@
 
 static const uint8_t nonce_zero[LB_NONCE_BYTES]; /* every salt makes a key of its own, which seals once */
 
-int lb_seal_cipher(const struct lb_key *key, const uint8_t salt[LB_SALT_BYTES], const char *use, struct lb_gcm **ret_gcm)
+int lb_seal_cipher(const struct lb_key *key, const uint8_t salt[LB_SALT_BYTES], const char *use,
+		   struct lb_gcm **ret_gcm)
 {
 	_cleanup_(lb_key_wipe) struct lb_key sub = {0};
 	int r;
@@ -61,8 +62,8 @@ int lb_vault_prove(struct lb_vault *v)
 	return r;
 }
 
-static size_t small_aad(const struct lb_vault *v, const struct lb_uuid *machine, const char *name, const uint8_t *prefix,
-			uint8_t aad[SMALL_AAD_BYTES_MAX])
+static size_t small_aad(const struct lb_vault *v, const struct lb_uuid *machine, const char *name,
+			const uint8_t *prefix, uint8_t aad[SMALL_AAD_BYTES_MAX])
 {
 	size_t length = strnlen(name, LB_STORE_NAME_BYTES_MAX);
 
@@ -93,7 +94,8 @@ int lb_vault_seal_small(struct lb_vault *v, const struct lb_uuid *machine, const
 	int r;
 
 	if (size_bytes > LB_SMALL_BYTES_MAX)
-		return lb_fail(-EMSGSIZE, "%s of %zu bytes exceeds the limit of %u", name, size_bytes, LB_SMALL_BYTES_MAX);
+		return lb_fail(-EMSGSIZE, "%s of %zu bytes exceeds the limit of %u", name, size_bytes,
+			       LB_SMALL_BYTES_MAX);
 	lb_put_le32(prefix + 8, (uint32_t)size_bytes);
 	r = lb_vault_random(v, prefix + 16, LB_SALT_BYTES);
 	if (r < 0)
@@ -106,7 +108,8 @@ int lb_vault_seal_small(struct lb_vault *v, const struct lb_uuid *machine, const
 		return r;
 	aad_bytes = small_aad(v, machine, name, prefix, aad);
 	memcpy(out->data + out->size_bytes, prefix, sizeof(prefix));
-	r = lb_gcm_seal(gcm, nonce_zero, aad, aad_bytes, data, size_bytes, out->data + out->size_bytes + sizeof(prefix));
+	r = lb_gcm_seal(gcm, nonce_zero, aad, aad_bytes, data, size_bytes,
+			out->data + out->size_bytes + sizeof(prefix));
 	if (r < 0)
 		return r;
 	out->size_bytes += size_bytes + LB_SMALL_OVERHEAD_BYTES;
@@ -133,9 +136,11 @@ int lb_vault_open_small(struct lb_vault *v, const struct lb_uuid *machine, const
 	if (r < 0)
 		return r;
 	aad_bytes = small_aad(v, machine, name, p, aad);
-	r = lb_gcm_open(gcm, nonce_zero, aad, aad_bytes, p + SMALL_PREFIX_BYTES, plain_bytes, out->data + out->size_bytes);
+	r = lb_gcm_open(gcm, nonce_zero, aad, aad_bytes, p + SMALL_PREFIX_BYTES, plain_bytes,
+			out->data + out->size_bytes);
 	if (r == -EBADMSG)
-		return lb_fail(r, "%s: object %s is not authentic: it was altered, or is another object put in its place",
+		return lb_fail(r,
+			       "%s: object %s is not authentic: it was altered, or is another object put in its place",
 			       v->store->url, name);
 	if (r < 0)
 		return r;
@@ -144,7 +149,8 @@ int lb_vault_open_small(struct lb_vault *v, const struct lb_uuid *machine, const
 	return 0;
 }
 
-int lb_small_put_new(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data, size_t size_bytes)
+int lb_small_put_new(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data,
+		     size_t size_bytes)
 {
 	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_SMALL_BYTES_MAX + LB_SMALL_OVERHEAD_BYTES);
 	int r;

@@ -29,7 +29,8 @@ static int object_name(const struct lb_vault *v, const char *name, char object[L
 	int r;
 
 	if (!v->has_key)
-		return lb_fail(-ENOKEY, "only who opened the vault with its passphrase can use what the site keeps in it");
+		return lb_fail(-ENOKEY,
+			       "only who opened the vault with its passphrase can use what the site keeps in it");
 	r = lb_name_check("object", name);
 	if (r < 0)
 		return r;
@@ -61,7 +62,8 @@ int lb_vault_site_put(struct lb_vault *v, const char *name, const void *data, si
 	if (r == 0)
 		r = lb_buf_reserve(&sealed, size_bytes + LB_TAG_BYTES);
 	if (r == 0)
-		r = lb_gcm_seal(gcm, nonce_zero, aad.data, aad.size_bytes, data, size_bytes, sealed.data + PREFIX_BYTES);
+		r = lb_gcm_seal(gcm, nonce_zero, aad.data, aad.size_bytes, data, size_bytes,
+				sealed.data + PREFIX_BYTES);
 	if (r < 0)
 		return r;
 	sealed.size_bytes += size_bytes + LB_TAG_BYTES;
@@ -97,7 +99,8 @@ int lb_vault_site_get(struct lb_vault *v, const char *name, struct lb_buf *out)
 		r = lb_gcm_open(gcm, nonce_zero, aad.data, aad.size_bytes, sealed.data + PREFIX_BYTES, size_bytes,
 				out->data + out->size_bytes);
 	if (r == -EBADMSG)
-		return lb_fail(r, "%s: object %s is not authentic: it was altered, or belongs to another vault", v->store->url, object);
+		return lb_fail(r, "%s: object %s is not authentic: it was altered, or belongs to another vault",
+			       v->store->url, object);
 	if (r < 0)
 		return r;
 	out->size_bytes += size_bytes;

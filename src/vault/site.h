@@ -2,8 +2,8 @@
 #pragma once
 /*
  * What the site knows besides its machines' journals (policies, who is protected how), kept in the vault so that a lost
- * configuration server can be rebuilt from it: small objects `site/<name>`, sealed under a key derived from the vault key (only
- * who has the passphrase reads them), replaced as a whole. Thread-safe.
+ * configuration server can be rebuilt from it: small objects `site/<name>`, sealed under a key derived from the vault
+ * key (only who has the passphrase reads them), replaced as a whole. Thread-safe.
  */
 #include "vault/vault.h"
 

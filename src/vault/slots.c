@@ -59,8 +59,9 @@ static int slot_parse(const json_t *object, struct lb_slot *s)
 		return r;
 	if (strcmp(kdf, "scrypt") != 0)
 		return lb_fail(-EBADMSG, "a slot's key derivation is not scrypt; a newer Lifeboat may read it");
-	if (s->n < SCRYPT_N_MIN || s->n > SCRYPT_N_MAX || (s->n & (s->n - 1)) != 0 || r_cost < 1 || r_cost > SCRYPT_R_MAX ||
-	    p_cost < 1 || p_cost > SCRYPT_P_MAX || 128 * r_cost * s->n > SCRYPT_MEMORY_BYTES_MAX)
+	if (s->n < SCRYPT_N_MIN || s->n > SCRYPT_N_MAX || (s->n & (s->n - 1)) != 0 || r_cost < 1 ||
+	    r_cost > SCRYPT_R_MAX || p_cost < 1 || p_cost > SCRYPT_P_MAX ||
+	    128 * r_cost * s->n > SCRYPT_MEMORY_BYTES_MAX)
 		return lb_fail(-EBADMSG, "a slot's scrypt cost is out of bounds");
 	s->r = (uint32_t)r_cost;
 	s->p = (uint32_t)p_cost;
@@ -147,7 +148,8 @@ int lb_slots_print(const struct lb_slots *slots, struct lb_buf *out)
 		if (r < 0)
 			return r;
 	}
-	if ((r = lb_json_set_str(object, "format", FORMAT)) < 0 || (r = lb_json_set_u64(object, "version", VERSION)) < 0 ||
+	if ((r = lb_json_set_str(object, "format", FORMAT)) < 0 ||
+	    (r = lb_json_set_u64(object, "version", VERSION)) < 0 ||
 	    (r = lb_json_set_uuid(object, "id", &slots->vault)) < 0 || (r = lb_json_dump(object, &text)) < 0)
 		return r;
 	return lb_buf_printf(out, "%s\n", text);
@@ -191,7 +193,8 @@ int lb_slot_wrap(struct lb_slots *slots, unsigned int i, const uint8_t salt[LB_S
 	return 0;
 }
 
-int lb_slots_unwrap(const struct lb_slots *slots, const char *passphrase, struct lb_key *ret_vault_key, unsigned int *ret_slot)
+int lb_slots_unwrap(const struct lb_slots *slots, const char *passphrase, struct lb_key *ret_vault_key,
+		    unsigned int *ret_slot)
 {
 	uint8_t aad[48];
 

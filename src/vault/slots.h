@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* vault.json: the vault's id and two passphrase slots, each of which may wrap the vault key. Pure but for scrypt's time. */
+/* vault.json: the vault's id and two passphrase slots, each of which may wrap the vault key. Pure but for scrypt's
+ * time. */
 #include "base/buf.h"
 #include "base/crypto.h"
 #include "base/text.h"

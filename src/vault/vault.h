@@ -5,8 +5,8 @@
  * its objects. What rests in it is readable with the passphrase alone, and with nothing else.
  *
  * Keys: the random vault key is wrapped by the passphrase (scrypt, two slots, so that a passphrase can be changed while
- * the old one still opens). Each machine has a random key of its own, wrapped by the vault key: a process server holds only
- * the keys of its machines, and destroying `m/<machine>/key` erases one machine.
+ * the old one still opens). Each machine has a random key of its own, wrapped by the vault key: a process server holds
+ * only the keys of its machines, and destroying `m/<machine>/key` erases one machine.
  *
  * A struct lb_vault may be used from any thread.
  */

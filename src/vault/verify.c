@@ -61,15 +61,17 @@ static int check_frames(struct lb_verify *w, const char *object, const struct lb
 			       at.stored_bytes > place->size_bytes - at.offset_bytes))
 			r = lb_fail(-EBADMSG, "it lies outside its segment");
 		if (r == 0)
-			r = lb_store_get(w->v->store, object, place->offset_bytes + at.offset_bytes, at.stored_bytes, &stored);
+			r = lb_store_get(w->v->store, object, place->offset_bytes + at.offset_bytes, at.stored_bytes,
+					 &stored);
 		if (r == 0)
 			r = lb_hrl_frame_open(s, i, stored.data, stored.size_bytes, raw);
 		if (lb_verify_is_damage(r))
 			lb_verify_find(w, object,
-				       "frame %u of segment %llu of epoch %llu is lost (%s): points from %llu:%llu on can't read what was "
+				       "frame %u of segment %llu of epoch %llu is lost (%s): points from %llu:%llu on "
+				       "can't read what was "
 				       "written there until it was overwritten",
-				       i, (unsigned long long)place->seq, (unsigned long long)place->epoch, lb_err_text(),
-				       (unsigned long long)place->epoch, (unsigned long long)place->seq);
+				       i, (unsigned long long)place->seq, (unsigned long long)place->epoch,
+				       lb_err_text(), (unsigned long long)place->epoch, (unsigned long long)place->seq);
 		else if (r < 0)
 			return r;
 		w->report.done.frames++;
@@ -90,7 +92,8 @@ static int check_segment(struct lb_verify *w, const char *object, const struct l
 	r = lb_segment_read(w->v, &w->machine, &w->key, &place, &s);
 	if (lb_verify_is_damage(r)) {
 		w->map_is_whole = w->is_whole = false;
-		lb_verify_find(w, object, "segment %llu of epoch %llu is lost (%s): points from %llu:%llu on can't be recovered",
+		lb_verify_find(w, object,
+			       "segment %llu of epoch %llu is lost (%s): points from %llu:%llu on can't be recovered",
 			       (unsigned long long)place.seq, (unsigned long long)place.epoch, lb_err_text(),
 			       (unsigned long long)place.epoch, (unsigned long long)place.seq);
 		return 0;
@@ -159,9 +162,11 @@ static void check_place(struct lb_verify *w, const char *object, const struct lb
 		return;
 	}
 	if (lb_pack_name(missing, &w->machine, &next) == 0)
-		lb_verify_find(w, missing, "it is missing though %s is there: points after segment %llu of epoch %llu can't be recovered",
-			       object, (unsigned long long)w->chain.after.position.seq,
-			       (unsigned long long)w->chain.after.position.epoch);
+		lb_verify_find(
+		    w, missing,
+		    "it is missing though %s is there: points after segment %llu of epoch %llu can't be recovered",
+		    object, (unsigned long long)w->chain.after.position.seq,
+		    (unsigned long long)w->chain.after.position.epoch);
 }
 
 static int journal_object(void *arg, const char *object, uint64_t size_bytes)
@@ -180,8 +185,8 @@ static int journal_object(void *arg, const char *object, uint64_t size_bytes)
 	check_place(w, object, &place);
 	r = lb_pack_read(w->v, &w->machine, &place, &p);
 	if (lb_verify_is_damage(r)) {
-		lb_verify_find(w, object, "%s: points after segment %llu of epoch %llu can't be recovered", lb_err_text(),
-			       (unsigned long long)w->chain.after.position.seq,
+		lb_verify_find(w, object, "%s: points after segment %llu of epoch %llu can't be recovered",
+			       lb_err_text(), (unsigned long long)w->chain.after.position.seq,
 			       (unsigned long long)w->chain.after.position.epoch);
 		w->is_whole = w->prev_is_known = w->map_is_whole = false; /* what comes next is looked at on its own */
 		r = 0;
@@ -231,7 +236,8 @@ static int stray_folder(void *arg, const char *folder)
 	struct lb_verify *w = arg;
 	char under[LB_OBJECT_NAME_BYTES];
 
-	if (strcmp(folder, "e") == 0 || strcmp(folder, "c") == 0 || strcmp(folder, "p") == 0 || strcmp(folder, "item") == 0)
+	if (strcmp(folder, "e") == 0 || strcmp(folder, "c") == 0 || strcmp(folder, "p") == 0 ||
+	    strcmp(folder, "item") == 0)
 		return 0;
 	snprintf(under, sizeof(under), "%s/", folder);
 	return list_under(w, under, stray_object);
@@ -259,7 +265,8 @@ static int check_catalog(struct lb_verify *w)
 		return r;
 	r = lb_catalog_get(w->v, &w->machine, item);
 	if (lb_verify_is_damage(r))
-		lb_verify_find(w, object, "%s: failover needs sizes and order of the disks from another source", lb_err_text());
+		lb_verify_find(w, object, "%s: failover needs sizes and order of the disks from another source",
+			       lb_err_text());
 	return lb_verify_is_damage(r) ? 0 : r;
 }
 

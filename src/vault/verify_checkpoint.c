@@ -22,11 +22,13 @@ struct comparing {
 
 static bool same_source(const struct comparing *c, const struct lb_map_extent *a, const struct lb_map_extent *b)
 {
-	const struct lb_map_segment *sa = lb_map_segment(c->ours, a->segment), *sb = lb_map_segment(c->theirs, b->segment);
+	const struct lb_map_segment *sa = lb_map_segment(c->ours, a->segment),
+				    *sb = lb_map_segment(c->theirs, b->segment);
 
 	if (a->kind != b->kind || a->start != b->start || a->sectors != b->sectors || sa->epoch != sb->epoch)
 		return false;
-	return !lb_hrl_kind_has_data(a->kind) || (sa->seq == sb->seq && a->frame == b->frame && a->frame_sector == b->frame_sector);
+	return !lb_hrl_kind_has_data(a->kind) ||
+	       (sa->seq == sb->seq && a->frame == b->frame && a->frame_sector == b->frame_sector);
 }
 
 struct looking {
@@ -102,8 +104,10 @@ static int check_checkpoint(struct lb_verify *w, const char *object, const struc
 	for (uint32_t i = 0; i < c->n_frames; i++)
 		w->report.done.bytes += c->frames[i].stored_bytes;
 	if (w->prev_is_known && !lb_equal_ct(&c->object_digest, &w->chain.last_digest, sizeof(c->object_digest)))
-		lb_verify_find(w, object, "it was made of another journal object than the one of its number: points after it can't be "
-					  "opened through it; remove it");
+		lb_verify_find(
+		    w, object,
+		    "it was made of another journal object than the one of its number: points after it can't be "
+		    "opened through it; remove it");
 	else if (w->deep && w->map_is_whole && maps_differ(w->map, map))
 		lb_verify_find(w, object, "it does not hold what the journal up to it says; remove it");
 	return 0;
@@ -121,7 +125,8 @@ static void no_such_object(struct lb_verify *w, const struct lb_place *place)
 	char object[LB_OBJECT_NAME_BYTES];
 
 	if (lb_checkpoint_name(object, &w->machine, place) == 0)
-		lb_verify_find(w, object, "it is of a journal object that is not there: the journal was cut after it was made");
+		lb_verify_find(w, object,
+			       "it is of a journal object that is not there: the journal was cut after it was made");
 }
 
 int lb_verify_checkpoint_at(struct lb_verify *w, const struct lb_place *place)

@@ -105,7 +105,8 @@ static int fenced(struct lb_journal_writer *w, const struct lb_pack *seal)
 	w->fenced = true;
 	lb_uuid_format(&w->chain.machine, uuid);
 	return lb_fail(-ESTALE,
-		       "epoch %llu of machine %s was sealed by another writer (%s): this one is fenced and writes no more; the machine "
+		       "epoch %llu of machine %s was sealed by another writer (%s): this one is fenced and writes no "
+		       "more; the machine "
 		       "goes on in a new epoch with whoever took over",
 		       (unsigned long long)w->tail.epoch_open, uuid, seal == NULL ? "see the vault" : seal->reason);
 }
@@ -138,7 +139,8 @@ static int taken(struct lb_journal_writer *w, const struct lb_pack *ours, struct
 		r = lb_pack_name(name, &w->chain.machine, &ours->place);
 		return r < 0 ? r
 			     : lb_fail(-EEXIST,
-				       "%s: object %s was written by another process server meanwhile; two of them serve this machine: "
+				       "%s: object %s was written by another process server meanwhile; two of them "
+				       "serve this machine: "
 				       "stop one, or fence it",
 				       w->chain.v->store->url, name);
 	}
@@ -166,7 +168,8 @@ static int put(struct lb_journal_writer *w, struct lb_pack *p, const struct lb_s
 	p->prev_digest = w->chain.last_digest;
 	p->writer = w->writer;
 	p->time_ns = lb_now_ns(v->store->env);
-	if ((r = lb_vault_random(v, salt, sizeof(salt))) < 0 || (r = lb_pack_name(name, &w->chain.machine, &p->place)) < 0 ||
+	if ((r = lb_vault_random(v, salt, sizeof(salt))) < 0 ||
+	    (r = lb_pack_name(name, &w->chain.machine, &p->place)) < 0 ||
 	    (r = lb_pack_encode(&v->id, &w->chain.machine, &w->key, salt, p, &object)) < 0)
 		return r;
 	for (uint32_t i = 0; i < p->n; i++) {
@@ -191,15 +194,18 @@ static int check_live(struct lb_journal_writer *w)
 	if (w->fenced)
 		return fenced(w, NULL);
 	lb_uuid_format(&w->chain.machine, uuid);
-	return w->tail.epoch_open == 0 ? lb_fail(-EINVAL, "machine %s has no open epoch in the vault; begin one", uuid) : 0;
+	return w->tail.epoch_open == 0 ? lb_fail(-EINVAL, "machine %s has no open epoch in the vault; begin one", uuid)
+				       : 0;
 }
 
-/* Authenticates one sealed segment and makes its entry; `after` is the journal's end before it and becomes that after it. */
+/* Authenticates one sealed segment and makes its entry; `after` is the journal's end before it and becomes that after
+ * it. */
 static int admit(struct lb_journal_writer *w, const struct lb_sealed_segment *in, struct lb_pack_after *after,
 		 struct lb_pack_entry *entry)
 {
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
-	struct lb_hrl_header expect = {.vault = w->chain.v->id, .machine = w->chain.machine, .epoch = w->tail.epoch_open};
+	struct lb_hrl_header expect = {
+	    .vault = w->chain.v->id, .machine = w->chain.machine, .epoch = w->tail.epoch_open};
 	const struct lb_hrl_header *h;
 	uint64_t head_bytes, total_bytes;
 	int r;
@@ -255,8 +261,9 @@ int lb_journal_append(struct lb_journal_writer *w, const struct lb_sealed_segmen
 	for (size_t i = 0; i < n; i++) {
 		r = admit(w, &segments[i], &p.after, &entries[i]);
 		if (r < 0)
-			return lb_wrap(r, "a segment of machine %s, to follow segment %llu of epoch %llu, is refused", uuid,
-				       (unsigned long long)p.after.position.seq, (unsigned long long)p.after.position.epoch);
+			return lb_wrap(r, "a segment of machine %s, to follow segment %llu of epoch %llu, is refused",
+				       uuid, (unsigned long long)p.after.position.seq,
+				       (unsigned long long)p.after.position.epoch);
 	}
 	p.place = next_place(w);
 	p.n = (uint32_t)n;
@@ -294,7 +301,8 @@ int lb_journal_epoch_begin(struct lb_journal_writer *w, uint64_t epoch)
 	if (epoch != 0 && epoch == w->tail.epoch_open)
 		return 0;
 	if (epoch <= newest)
-		return lb_fail(-ESTALE, "epoch %llu of machine %s is over in the vault; the newest is %llu, begin one above it",
+		return lb_fail(-ESTALE,
+			       "epoch %llu of machine %s is over in the vault; the newest is %llu, begin one above it",
 			       (unsigned long long)epoch, uuid, (unsigned long long)newest);
 	if (epoch - newest > LB_JOURNAL_EPOCH_GAP_MAX)
 		return lb_fail(-EINVAL, "epoch %llu of machine %s is more than %d above the newest, %llu",
@@ -320,7 +328,8 @@ static int fence_once(struct lb_vault *v, const struct lb_uuid *machine, const c
 	r = take_up(w, v, machine);
 	if (r < 0)
 		return r;
-	/* where the newest epoch is sealed already, its successor is taken away from a writer that may be about to begin it */
+	/* where the newest epoch is sealed already, its successor is taken away from a writer that may be about to
+	 * begin it */
 	r = put_seal(w, lb_chain_next_place(&w->chain), reason);
 	return r == -EEXIST || r == -ESTALE ? -EAGAIN : r;
 }
@@ -338,7 +347,8 @@ int lb_journal_fence(struct lb_vault *v, const struct lb_uuid *machine, const ch
 		r = fence_once(v, machine, reason);
 	lb_uuid_format(machine, uuid);
 	if (r == -EAGAIN)
-		return lb_fail(-EBUSY, "the writer of machine %s was faster %d times; stop its process server and try again", uuid,
-			       FENCE_ATTEMPTS_MAX);
+		return lb_fail(-EBUSY,
+			       "the writer of machine %s was faster %d times; stop its process server and try again",
+			       uuid, FENCE_ATTEMPTS_MAX);
 	return r;
 }

@@ -71,7 +71,8 @@ static void insert(struct fixture *f, uint8_t kind, uint32_t start, uint32_t sec
 	for (uint32_t i = 0; i < sectors; i++) {
 		struct cell *c = &f->cell[start + i];
 
-		if (lb_hrl_kind_is_scanned(kind) && c->kind != 0 && !lb_hrl_kind_is_scanned(c->kind) && c->epoch == f->epoch)
+		if (lb_hrl_kind_is_scanned(kind) && c->kind != 0 && !lb_hrl_kind_is_scanned(c->kind) &&
+		    c->epoch == f->epoch)
 			continue;
 		*c = (struct cell){.kind = kind,
 				   .epoch = f->epoch,
@@ -204,11 +205,11 @@ static void disks_do_not_touch_one_another(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(random_inserts_of_every_kind_agree_with_a_plain_array),
-		cmocka_unit_test(many_small_extents_and_then_a_large_one_leave_no_debris),
-		cmocka_unit_test(a_scan_never_hides_what_its_epoch_captured_but_all_of_older_epochs),
-		cmocka_unit_test(a_sequential_fill_of_one_frame_stays_one_extent),
-		cmocka_unit_test(disks_do_not_touch_one_another),
+	    cmocka_unit_test(random_inserts_of_every_kind_agree_with_a_plain_array),
+	    cmocka_unit_test(many_small_extents_and_then_a_large_one_leave_no_debris),
+	    cmocka_unit_test(a_scan_never_hides_what_its_epoch_captured_but_all_of_older_epochs),
+	    cmocka_unit_test(a_sequential_fill_of_one_frame_stays_one_extent),
+	    cmocka_unit_test(disks_do_not_touch_one_another),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -127,6 +127,40 @@ static void sixteen_that_replace_by_condition_lose_no_update(void **state)
 	assert_string_equal((char *)b.data, "160");
 }
 
+/* Asks, in the middle of a replacement, for the lock that another process would need. */
+static int lock_asked = 1;
+
+static int asking_rename(struct lb_env *env, const char *from, const char *to)
+{
+	char path[512];
+	int fd;
+
+	site_path(&s, ".lock", path);
+	fd = env->ops->open(env, path, O_RDWR, 0);
+	lock_asked = env->ops->lock(env, fd);
+	env->ops->close(env, fd);
+	return lb_env_real()->ops->rename(env, from, to);
+}
+
+static void nobody_else_can_replace_between_the_comparison_and_the_rename(void **state)
+{
+	struct lb_env_ops ops = *lb_env_real()->ops;
+	struct lb_env env = {.ops = &ops};
+	char url[80], etag[LB_STORE_ETAG_BYTES];
+	struct lb_store *store;
+	uint64_t size_bytes;
+
+	(void)state;
+	ops.rename = asking_rename;
+	snprintf(url, sizeof(url), "dir:%s", s.folder);
+	ok(lb_store_put_new(s.store, "a", "one", 3));
+	ok(lb_store_stat(s.store, "a", &size_bytes, etag));
+	ok(lb_store_open(&env, url, false, &store));
+	ok(lb_store_replace(store, "a", etag, "two", 3));
+	lb_store_free(store);
+	assert_int_equal(lock_asked, -EWOULDBLOCK);
+}
+
 static void replacing_needs_the_etag_of_what_is_there(void **state)
 {
 	char etag[LB_STORE_ETAG_BYTES];
@@ -146,7 +180,8 @@ static void replacing_needs_the_etag_of_what_is_there(void **state)
 
 static void names_that_could_leave_the_store_are_refused(void **state)
 {
-	static const char *const bad[] = {"", "/a", "a/", "a//b", "../a", "a/../b", ".", ".tmp/x", "a/.hidden", "a b", "a\nb", "\xc3\xa4"};
+	static const char *const bad[] = {"",  "/a",     "a/",        "a//b", "../a", "a/../b",
+					  ".", ".tmp/x", "a/.hidden", "a b",  "a\nb", "\xc3\xa4"};
 	char long_name[LB_STORE_NAME_BYTES_MAX + 2];
 
 	(void)state;
@@ -420,19 +455,20 @@ static void a_missing_folder_is_not_made_unless_asked_for(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		with_store(of_sixteen_that_put_one_name_exactly_one_succeeds_whole),
-		with_store(sixteen_that_replace_by_condition_lose_no_update),
-		with_store(replacing_needs_the_etag_of_what_is_there),
-		with_store(names_that_could_leave_the_store_are_refused),
-		with_store(listing_goes_by_whole_names_and_by_any_prefix),
-		with_store(listing_folders_does_not_enter_them),
-		with_store(reading_past_the_end_is_told_and_leaves_the_buffer_alone),
-		with_store(what_a_crash_leaves_is_never_listed_and_cleared_after_a_day),
-		with_store(a_put_whose_temporary_file_is_cleared_under_it_starts_again),
-		with_store(a_folder_that_may_not_be_written_is_told_with_the_cure),
-		with_store(a_full_file_system_is_told_and_leaves_nothing),
-		with_store(a_store_that_takes_a_name_twice_is_refused),
-		with_store(a_missing_folder_is_not_made_unless_asked_for),
+	    with_store(of_sixteen_that_put_one_name_exactly_one_succeeds_whole),
+	    with_store(sixteen_that_replace_by_condition_lose_no_update),
+	    with_store(nobody_else_can_replace_between_the_comparison_and_the_rename),
+	    with_store(replacing_needs_the_etag_of_what_is_there),
+	    with_store(names_that_could_leave_the_store_are_refused),
+	    with_store(listing_goes_by_whole_names_and_by_any_prefix),
+	    with_store(listing_folders_does_not_enter_them),
+	    with_store(reading_past_the_end_is_told_and_leaves_the_buffer_alone),
+	    with_store(what_a_crash_leaves_is_never_listed_and_cleared_after_a_day),
+	    with_store(a_put_whose_temporary_file_is_cleared_under_it_starts_again),
+	    with_store(a_folder_that_may_not_be_written_is_told_with_the_cure),
+	    with_store(a_full_file_system_is_told_and_leaves_nothing),
+	    with_store(a_store_that_takes_a_name_twice_is_refused),
+	    with_store(a_missing_folder_is_not_made_unless_asked_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -135,7 +135,8 @@ static void a_writer_takes_up_where_the_vault_ends(void **state)
 static void an_object_that_was_put_before_a_crash_is_acknowledged_again(void **state)
 {
 	_cleanup_(lb_journal_writer_freep) struct lb_journal_writer *late = NULL;
-	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX), resealed = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
+	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX),
+				    resealed = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
 	struct lb_sealed_segment segment;
 	struct lb_digest prev = s.prev;
 	int64_t receipt_ns;
@@ -296,7 +297,8 @@ static void a_vault_folder_that_may_not_be_written_loses_nothing_and_tells_the_c
 	if (child == 0) {
 		if (setresuid(65534, 65534, 65534) < 0)
 			_exit(2);
-		_exit(site_append(&s, &sealed, 1) == -EACCES && strstr(lb_err_text(), "give this user") != NULL ? 0 : 1);
+		_exit(site_append(&s, &sealed, 1) == -EACCES && strstr(lb_err_text(), "give this user") != NULL ? 0
+														: 1);
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -367,10 +369,12 @@ static void a_time_names_the_newest_point_at_or_before_it_with_checkpoints_on_th
 	for (int64_t i = 0; i < 20; i++) { /* segment i was received at 1000 s + i */
 		ok(lb_point_find(s.vault, &s.machine, lb_time_format((1000 + i) * LB_NS_PER_S, text), &point));
 		assert_int_equal(point.position.seq, i / 4 * 4);
-		ok(lb_point_find(s.vault, &s.machine, lb_time_format((1000 + i) * LB_NS_PER_S + 500 * LB_NS_PER_MS, text), &point));
+		ok(lb_point_find(s.vault, &s.machine,
+				 lb_time_format((1000 + i) * LB_NS_PER_S + 500 * LB_NS_PER_MS, text), &point));
 		assert_int_equal(point.position.seq, i / 4 * 4);
 	}
-	fails_naming(lb_point_find(s.vault, &s.machine, lb_time_format(999 * LB_NS_PER_S, text), &point), -ENOENT, "1:0");
+	fails_naming(lb_point_find(s.vault, &s.machine, lb_time_format(999 * LB_NS_PER_S, text), &point), -ENOENT,
+		     "1:0");
 	ok(lb_points_list(s.vault, &s.machine, 1003 * LB_NS_PER_S, 1012 * LB_NS_PER_S, note_point, &seen));
 	assert_int_equal(seen.n, 3);
 	assert_int_equal(seen.p[0].position.seq, 4);
@@ -380,7 +384,8 @@ static void a_time_names_the_newest_point_at_or_before_it_with_checkpoints_on_th
 static void heartbeats_keep_an_idle_machines_newest_point_young(void **state)
 {
 	struct lb_uuid process_server = {{3}};
-	struct lb_heartbeat beat = {.machine = s.machine, .position = {.epoch = 1, .seq = 2}, .time_ns = 5000 * LB_NS_PER_S};
+	struct lb_heartbeat beat = {
+	    .machine = s.machine, .position = {.epoch = 1, .seq = 2}, .time_ns = 5000 * LB_NS_PER_S};
 	struct lb_point point;
 	struct seen seen = {0};
 	int64_t time_ns;
@@ -403,7 +408,7 @@ static void heartbeats_keep_an_idle_machines_newest_point_young(void **state)
 	assert_int_equal(point.position.seq, 0);
 	assert_int_equal(point.until_ns, 5000 * LB_NS_PER_S + 1);
 	ok(lb_point_find(s.vault, &s.machine, "1:2", &point)); /* the same disks, by the later name */
-	site_write_block(&s, 1, 1, LB_HRL_POINT); /* a heartbeat of an older position says nothing */
+	site_write_block(&s, 1, 1, LB_HRL_POINT);              /* a heartbeat of an older position says nothing */
 	ok(lb_point_find(s.vault, &s.machine, "latest", &point));
 	assert_int_equal(point.until_ns, point.time_ns);
 }
@@ -466,8 +471,10 @@ static struct lb_catalog_item an_item(struct lb_uuid machine, const char *name)
 				       .consistency_interval_s = 5};
 
 	snprintf(item.name, sizeof(item.name), "%s", name);
-	item.disks[0] = (struct lb_catalog_disk){.id = 0, .name = "vda", .size_bytes = 1u << 30, .sector_bytes = 512, .boot = true};
-	item.disks[1] = (struct lb_catalog_disk){.id = 4, .name = "vdb", .serial = "S1", .size_bytes = 1u << 20, .sector_bytes = 4096};
+	item.disks[0] =
+	    (struct lb_catalog_disk){.id = 0, .name = "vda", .size_bytes = 1u << 30, .sector_bytes = 512, .boot = true};
+	item.disks[1] = (struct lb_catalog_disk){
+	    .id = 4, .name = "vdb", .serial = "S1", .size_bytes = 1u << 20, .sector_bytes = 4096};
 	return item;
 }
 
@@ -516,26 +523,26 @@ static void machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids(voi
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		with_site(a_wrong_passphrase_is_told_with_the_vault_and_the_cure),
-		with_site(a_changed_passphrase_opens_and_the_old_one_does_not_while_what_is_stored_stays),
-		with_site(the_key_of_one_machine_is_no_key_of_another),
-		with_site(a_keyless_vault_serves_only_machines_whose_keys_it_was_given),
-		with_site(a_machine_whose_key_was_destroyed_is_told_to_be_gone),
-		with_site(a_writer_takes_up_where_the_vault_ends),
-		with_site(an_object_that_was_put_before_a_crash_is_acknowledged_again),
-		with_site(other_content_under_the_same_number_is_a_conflict),
-		with_site(a_stale_writer_that_returns_with_a_full_cache_finds_the_seal_and_stops),
-		with_site(fencing_a_sealed_journal_takes_the_next_epoch_from_a_writer_that_is_about_to_begin_it),
-		with_site(epochs_that_never_came_to_the_vault_are_sealed_empty),
-		with_site(segments_that_do_not_follow_are_refused),
-		with_site(a_vault_folder_that_may_not_be_written_loses_nothing_and_tells_the_cure),
-		with_site(points_are_the_flagged_boundaries_and_none_while_the_scan_runs),
-		with_site(a_time_names_the_newest_point_at_or_before_it_with_checkpoints_on_the_way),
-		with_site(heartbeats_keep_an_idle_machines_newest_point_young),
-		with_site(a_clock_that_jumps_back_a_day_never_makes_a_point_older_than_the_one_before),
-		with_site(a_pinned_point_is_found_by_its_name_until_it_is_unpinned),
-		with_site(the_newest_catalog_entry_wins_and_an_unchanged_one_is_not_written_again),
-		with_site(machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids),
+	    with_site(a_wrong_passphrase_is_told_with_the_vault_and_the_cure),
+	    with_site(a_changed_passphrase_opens_and_the_old_one_does_not_while_what_is_stored_stays),
+	    with_site(the_key_of_one_machine_is_no_key_of_another),
+	    with_site(a_keyless_vault_serves_only_machines_whose_keys_it_was_given),
+	    with_site(a_machine_whose_key_was_destroyed_is_told_to_be_gone),
+	    with_site(a_writer_takes_up_where_the_vault_ends),
+	    with_site(an_object_that_was_put_before_a_crash_is_acknowledged_again),
+	    with_site(other_content_under_the_same_number_is_a_conflict),
+	    with_site(a_stale_writer_that_returns_with_a_full_cache_finds_the_seal_and_stops),
+	    with_site(fencing_a_sealed_journal_takes_the_next_epoch_from_a_writer_that_is_about_to_begin_it),
+	    with_site(epochs_that_never_came_to_the_vault_are_sealed_empty),
+	    with_site(segments_that_do_not_follow_are_refused),
+	    with_site(a_vault_folder_that_may_not_be_written_loses_nothing_and_tells_the_cure),
+	    with_site(points_are_the_flagged_boundaries_and_none_while_the_scan_runs),
+	    with_site(a_time_names_the_newest_point_at_or_before_it_with_checkpoints_on_the_way),
+	    with_site(heartbeats_keep_an_idle_machines_newest_point_young),
+	    with_site(a_clock_that_jumps_back_a_day_never_makes_a_point_older_than_the_one_before),
+	    with_site(a_pinned_point_is_found_by_its_name_until_it_is_unpinned),
+	    with_site(the_newest_catalog_entry_wins_and_an_unchanged_one_is_not_written_again),
+	    with_site(machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,8 @@ static void add_machine_entry(void)
 				       .n_disks = 1,
 				       .policy = "default"};
 
-	item.disks[0] = (struct lb_catalog_disk){.name = "vda", .size_bytes = 1u << 20, .sector_bytes = 512, .boot = true};
+	item.disks[0] =
+	    (struct lb_catalog_disk){.name = "vda", .size_bytes = 1u << 20, .sector_bytes = 512, .boot = true};
 	ok(lb_catalog_put(s.vault, &item));
 }
 
@@ -125,7 +126,8 @@ static void every_bit_that_is_flipped_in_a_checkpoint_is_found(void **state)
 	for (uint64_t at = 0; at < checkpoints.size_bytes[0]; at += 61) {
 		site_flip(&s, checkpoints.name[0], at);
 		if (verify(false, &report).n == 0)
-			fail_msg("a flip of byte %llu of %s went unnoticed", (unsigned long long)at, checkpoints.name[0]);
+			fail_msg("a flip of byte %llu of %s went unnoticed", (unsigned long long)at,
+				 checkpoints.name[0]);
 		site_flip(&s, checkpoints.name[0], at);
 	}
 }
@@ -169,8 +171,8 @@ static void a_truncated_object_is_named(void **state)
 	verify_names(false, journal.name[6], "truncated");
 	truncate_object(journal.name[6], 100);
 	verify_names(false, journal.name[6], "truncated");
-	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 2, .seq = 2}, 0, &image), -EBADMSG,
-		     journal.name[6]);
+	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 2, .seq = 2}, 0, &image),
+		     -EBADMSG, journal.name[6]);
 }
 
 static void appended_bytes_are_named(void **state)
@@ -189,8 +191,8 @@ static void a_missing_object_is_named_by_verify_by_readers_and_to_the_next_write
 	ok(lb_store_remove(s.store, journal.name[5]));
 	ok(lb_store_remove(s.store, checkpoints.name[1])); /* which would lead past the gap */
 	verify_names(false, journal.name[5], "missing");
-	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 2, .seq = 2}, 0, &image), -EBADMSG,
-		     journal.name[5]);
+	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 2, .seq = 2}, 0, &image),
+		     -EBADMSG, journal.name[5]);
 	fails_naming(lb_journal_writer_open(s.vault, &s.machine, &writer), -EBADMSG, journal.name[5]);
 }
 
@@ -244,7 +246,8 @@ static void what_a_stale_writer_would_put_behind_a_seal_is_named_and_never_offer
 	snprintf(name, sizeof(name), "m/%s/e/00000001/%010x", uuid, 4); /* 3 is the seal */
 	copy_object(journal.name[2], name);
 	verify_names(false, name, "after the seal");
-	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 1, .seq = 3}, 0, &image), -ENOENT, "1:3");
+	fails_naming(lb_image_open(s.vault, &s.machine, &(struct lb_position){.epoch = 1, .seq = 3}, 0, &image),
+		     -ENOENT, "1:3");
 }
 
 static void an_object_of_another_machine_is_not_taken(void **state)
@@ -320,21 +323,21 @@ static void an_altered_vault_json_does_not_open(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		with_vault(a_sound_vault_verifies_without_findings),
-		with_vault(every_bit_that_is_flipped_in_a_journal_object_is_found),
-		with_vault(every_bit_that_is_flipped_in_a_checkpoint_is_found),
-		with_vault(an_altered_head_is_named_with_the_points_it_costs),
-		with_vault(an_altered_frame_is_found_when_deep_and_told_to_its_reader),
-		with_vault(a_truncated_object_is_named),
-		with_vault(appended_bytes_are_named),
-		with_vault(a_missing_object_is_named_by_verify_by_readers_and_to_the_next_writer),
-		with_vault(swapped_objects_are_both_named),
-		with_vault(duplicated_and_foreign_objects_are_named),
-		with_vault(what_a_stale_writer_would_put_behind_a_seal_is_named_and_never_offered),
-		with_vault(an_object_of_another_machine_is_not_taken),
-		with_vault(an_altered_catalog_entry_or_pin_is_named),
-		with_vault(a_cut_tail_shows_by_a_checkpoint_of_what_is_gone),
-		with_vault(an_altered_vault_json_does_not_open),
+	    with_vault(a_sound_vault_verifies_without_findings),
+	    with_vault(every_bit_that_is_flipped_in_a_journal_object_is_found),
+	    with_vault(every_bit_that_is_flipped_in_a_checkpoint_is_found),
+	    with_vault(an_altered_head_is_named_with_the_points_it_costs),
+	    with_vault(an_altered_frame_is_found_when_deep_and_told_to_its_reader),
+	    with_vault(a_truncated_object_is_named),
+	    with_vault(appended_bytes_are_named),
+	    with_vault(a_missing_object_is_named_by_verify_by_readers_and_to_the_next_writer),
+	    with_vault(swapped_objects_are_both_named),
+	    with_vault(duplicated_and_foreign_objects_are_named),
+	    with_vault(what_a_stale_writer_would_put_behind_a_seal_is_named_and_never_offered),
+	    with_vault(an_object_of_another_machine_is_not_taken),
+	    with_vault(an_altered_catalog_entry_or_pin_is_named),
+	    with_vault(a_cut_tail_shows_by_a_checkpoint_of_what_is_gone),
+	    with_vault(an_altered_vault_json_does_not_open),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -69,7 +69,8 @@ static inline void site_open_store(struct site *s)
 	char url[80];
 
 	/* memory where there is some: every put waits for the disk, and what a power cut leaves is not asked here */
-	snprintf(s->folder, sizeof(s->folder), "%s/lb-test-vault.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+	snprintf(s->folder, sizeof(s->folder), "%s/lb-test-vault.XXXXXX",
+		 access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	assert_non_null(mkdtemp(s->folder));
 	snprintf(url, sizeof(url), "dir:%s", s->folder);
 	ok(lb_store_open(lb_env_real(), url, false, &s->store));
@@ -142,7 +143,8 @@ static inline void site_write(struct site *s, uint32_t flags)
 	ok(site_append(s, &sealed, 1));
 }
 
-static inline void site_add(struct site *s, enum lb_hrl_kind kind, uint64_t offset_bytes, uint64_t length_bytes, const void *data)
+static inline void site_add(struct site *s, enum lb_hrl_kind kind, uint64_t offset_bytes, uint64_t length_bytes,
+			    const void *data)
 {
 	ok(lb_hrl_builder_add(s->builder, 0, kind, offset_bytes, length_bytes, data));
 }
