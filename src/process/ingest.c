@@ -169,6 +169,7 @@ static int judge(struct ingest *in)
 	memcpy(in->name, m->assigned.name, sizeof(in->name));
 	in->receipt_ns = receipt(m);
 	in->cached_bytes = m->cached_bytes;
+	m->ingesting = true;
 	return 0;
 }
 
@@ -255,6 +256,13 @@ static int check_identity(const struct lb_machine *m, const struct lb_hrl_header
 	return 0;
 }
 
+static void ended(struct lb_machine *m)
+{
+	LB_LOCK_SCOPE(&m->lock);
+
+	m->ingesting = false;
+}
+
 int lb_ingest(struct lb_machine *m, uint64_t epoch, uint64_t seq, const void *plain, size_t size_bytes)
 {
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *segment = NULL;
@@ -276,5 +284,7 @@ int lb_ingest(struct lb_machine *m, uint64_t epoch, uint64_t seq, const void *pl
 	r = judge(&in);
 	if (r < 0 || in.again)
 		return r;
-	return seal_and_store(&in);
+	r = seal_and_store(&in);
+	ended(m);
+	return r;
 }

@@ -421,7 +421,7 @@ int lb_join_again(struct lb_machine *m)
 	return 0;
 }
 
-int lb_join_unfence(struct lb_machine *m)
+static int drop_cache(struct lb_machine *m)
 {
 	struct lb_process_cache *cache = &m->process->cache;
 	_cleanup_free_ struct lb_process_cache_file *files = NULL;
@@ -434,9 +434,24 @@ int lb_join_unfence(struct lb_machine *m)
 				    : lb_process_cache_segment_remove(cache, m, &files[i].at);
 	if (r < 0)
 		return r;
-	lb_notice("machine %s goes on from the vault; %zu files of its cache, never offered, were dropped", m->id_text, n);
+	lb_notice("machine %s goes on from the vault; %zu files of its cache, never to be offered, were dropped", m->id_text, n);
+	return 0;
+}
+
+int lb_join_resume(struct lb_machine *m)
+{
+	int r;
+
+	r = lb_join(m);
+	if (r == -ESTALE || r == -EEXIST) {
+		r = drop_cache(m);
+		if (r == 0)
+			r = lb_join(m);
+	}
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&m->lock);
 	m->unfence = false;
 	pthread_mutex_unlock(&m->lock);
-	return lb_join(m);
+	return 0;
 }

@@ -123,6 +123,7 @@ struct lb_machine {
 	int64_t beat_vault_ns;	      /* what of it the vault has */
 	json_t *agent;		      /* its last heartbeat */
 	bool unfence;		      /* an operator wants it replicated again */
+	bool ingesting;		      /* a segment is on its way into the cache and will be acknowledged */
 	bool clock_back;	      /* our clock is behind the last receipt: said once */
 	struct lb_machine_figures figures;
 

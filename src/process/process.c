@@ -165,7 +165,7 @@ static int add_machine(struct lb_process *p, const struct lb_assignment *a)
 
 static int change_machine(struct lb_process *p, struct lb_machine *m, const struct lb_assignment *a)
 {
-	bool unfence, stopped;
+	bool fence, unfence, stopped;
 	int r;
 
 	r = lb_vault_machine_key_give(p->vault, &a->id, &a->key);
@@ -174,12 +174,14 @@ static int change_machine(struct lb_process *p, struct lb_machine *m, const stru
 	pthread_mutex_lock(&m->lock);
 	/* an operator's word, and nothing else, lets a machine that was taken over go on */
 	stopped = m->state == LB_MACHINE_FENCED || m->state == LB_MACHINE_DIVERGED;
-	unfence = stopped && !a->fenced &&
-		  (m->assigned.fenced || a->resync_generation > m->assigned.resync_generation);
+	unfence = !a->fenced &&
+		  (m->assigned.fenced || (stopped && a->resync_generation > m->assigned.resync_generation));
+	fence = a->fenced && !m->assigned.fenced;
 	m->assigned = *a;
 	m->unfence = m->unfence || unfence;
 	pthread_mutex_unlock(&m->lock);
-	if (unfence)
+	/* a failover waits for what was acknowledged to reach the vault */
+	if (fence || unfence)
 		lb_schedule(m, 0);
 	return 0;
 }

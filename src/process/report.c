@@ -13,8 +13,9 @@
 /* With the machine's lock held, as all below. */
 static const char *state_of(const struct lb_machine *m, int64_t mono_ns)
 {
+	/* "fenced" promises that nothing more is acknowledged: a failover relies on it */
 	if (m->assigned.fenced)
-		return "fenced";
+		return m->ingesting ? "draining" : "fenced";
 	if (!m->assigned.enabled)
 		return "disabled";
 	switch (m->state) {

@@ -186,7 +186,7 @@ static void run_round(struct lb_machine *m)
 	unfence = m->unfence;
 	pthread_mutex_unlock(&m->lock);
 	if (unfence)
-		r = lb_join_unfence(m);
+		r = lb_join_resume(m);
 	else if (state == LB_MACHINE_FENCED || state == LB_MACHINE_DIVERGED)
 		return;
 	else if (state == LB_MACHINE_OPENING)

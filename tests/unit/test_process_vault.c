@@ -190,6 +190,66 @@ static void a_machine_that_was_failed_over_is_refused(void **state)
 	assert_non_null(strstr(lb_err_text(), "failed over"));
 }
 
+static void a_failover_finds_everything_acknowledged_in_the_vault(void **state)
+{
+	_cleanup_json_ json_t *report = NULL;
+	uint32_t cursor = 0;
+	json_t *m;
+
+	(void)state;
+	begin_epoch(&site.a);
+	site_work();
+	send(&site.a, 0, 4096, 1);
+	site.fenced = true;
+	site_configure();
+	site_work(); /* at once, not at the end of the interval */
+	assert_in_vault(&site.a, 1, 0);
+	assert_int_equal(lb_report(site.p, &cursor, &report), 0);
+	m = json_array_get(json_object_get(report, "machines"), 0);
+	assert_string_equal(json_string_value(json_object_get(m, "state")), "fenced");
+	assert_int_equal(json_integer_value(json_object_get(m, "backlog_bytes")), 0);
+}
+
+static void a_failover_that_is_taken_back_costs_nothing_acknowledged(void **state)
+{
+	(void)state;
+	begin_epoch(&site.a);
+	site_work();
+	vault_read_only = true;
+	send(&site.a, 0, 4096, 1);
+	site.fenced = true;
+	site_configure();
+	site_pass_time();
+	vault_read_only = site.fenced = false;
+	site_configure();
+	site_pass_time();
+	send(&site.a, 4096, 4096, 2);
+	site_pass_time();
+	assert_in_vault(&site.a, 1, 1);
+	assert_image(&site.a, 1, 1);
+}
+
+static void after_a_failover_the_machine_goes_on_in_a_new_epoch(void **state)
+{
+	(void)state;
+	begin_epoch(&site.a);
+	send(&site.a, 0, 4096, 1);
+	site.fenced = true;
+	site_configure();
+	site_pass_time();
+	assert_int_equal(lb_journal_fence(site.owner, &site.a.id, "failover"), 0);
+	site.fenced = false;
+	site_configure();
+	site_pass_time();
+	assert_int_equal(try_send(&site.a, 4096, 4096, 2), -ESTALE);
+	assert_int_equal(machine_of(&site.a)->state, LB_MACHINE_READY);
+	begin_epoch(&site.a);
+	send(&site.a, 4096, 4096, 2);
+	site_pass_time();
+	assert_in_vault(&site.a, 2, 0);
+	assert_image(&site.a, 2, 0);
+}
+
 static void two_process_servers_never_extend_one_epoch(void **state)
 {
 	_cleanup_(lb_journal_writer_freep) struct lb_journal_writer *other = NULL;
@@ -374,6 +434,9 @@ int main(void)
 		T(a_fenced_writer_stops_and_says_so_until_an_operator_lets_it_go_on),
 		T(a_fence_while_everything_is_in_the_vault_is_seen_after_a_restart),
 		T(a_machine_that_was_failed_over_is_refused),
+		T(a_failover_finds_everything_acknowledged_in_the_vault),
+		T(a_failover_that_is_taken_back_costs_nothing_acknowledged),
+		T(after_a_failover_the_machine_goes_on_in_a_new_epoch),
 		T(two_process_servers_never_extend_one_epoch),
 		T(comparing_tells_exactly_the_blocks_that_differ),
 		T(the_first_epoch_compares_with_zeroes_and_a_short_last_block),
