@@ -154,6 +154,20 @@ static int start(struct daemon *d)
 	return lb_manager_start(&manager, &d->manager);
 }
 
+static void take_renewed(struct daemon *d)
+{
+	const struct lb_http_client_options options = {.identity_folder = d->settings->identity_folder};
+	struct lb_http_client *client;
+
+	if (lb_http_client_new(&options, &client) < 0) {
+		lb_warning("the renewed certificate can't be used yet: %s", lb_err_text());
+		return;
+	}
+	lb_session_use_client(d->session, client);
+	lb_http_client_free(d->client);
+	d->client = client;
+}
+
 static void show(struct daemon *d)
 {
 	struct lb_session_status status;
@@ -186,6 +200,8 @@ int lb_daemon_run(struct lb_env *env, const struct lb_agent_settings *settings)
 	while (!stopping) {
 		if (lb_manager_config(d.manager, &config))
 			lb_session_configure(d.session, &config);
+		if (lb_manager_renewed(d.manager))
+			take_renewed(&d);
 		lb_session_step(d.session, &wake_mono_ns);
 		show(&d);
 		if (wake_mono_ns > lb_mono_ns(env))

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "mobility/hardware.h"
+#include "mobility/renew.h"
 #include "mobility/report.h"
 #include "wire/client.h"
 #include "wire/pki.h"
@@ -26,13 +27,13 @@ struct lb_manager {
 
 	/* the thread's own */
 	struct lb_http_client *client;
-	int64_t report_due_ns;
+	int64_t report_due_ns, renew_due_ns;
 	enum lb_session_state reported;
 	char last_error[LB_ERR_TEXT_BYTES_MAX];
 
 	pthread_mutex_t lock; /* what follows */
 	struct lb_agent_config config;
-	bool changed;
+	bool changed, renewed;
 	struct lb_session_status status;
 };
 
@@ -104,6 +105,34 @@ static int report(struct lb_manager *m)
 	return 0;
 }
 
+static int renew(struct lb_manager *m)
+{
+	const struct lb_http_client_options options = {.identity_folder = m->o.settings->identity_folder};
+	struct lb_http_client *client;
+	const uint64_t one = 1;
+	bool renewed = false;
+	int r;
+
+	if (lb_mono_ns(m->o.env) < m->renew_due_ns)
+		return 0;
+	m->renew_due_ns = lb_mono_ns(m->o.env) + LB_RENEW_RETRY_S * LB_NS_PER_S;
+	r = lb_renew_if_due(m->o.env, m->client, m->o.settings, m->o.hardware, m->o.name, &renewed);
+	if (r < 0 || !renewed)
+		return r;
+	r = lb_http_client_new(&options, &client);
+	if (r < 0)
+		return r;
+	lb_http_client_free(m->client);
+	m->client = client;
+	pthread_mutex_lock(&m->lock);
+	m->renewed = true;
+	pthread_mutex_unlock(&m->lock);
+	lb_notice("the certificate was renewed");
+	if (write(m->o.wake_fd, &one, sizeof(one)) < 0)
+		lb_debug("the session could not be woken: %m");
+	return 0;
+}
+
 /* Says once what is wrong, and once that it is over: the log may rest on a protected disk. */
 static void tell_failure(struct lb_manager *m, int r)
 {
@@ -124,6 +153,8 @@ static void *run(void *arg)
 		r = ask(m);
 		if (r == 0)
 			r = report(m);
+		if (r == 0)
+			r = renew(m);
 		tell_failure(m, r);
 		m->o.env->ops->wait_until(m->o.env, lb_mono_ns(m->o.env) + LB_MANAGER_POLL_S * LB_NS_PER_S, m->stop_fd);
 	}
@@ -191,6 +222,16 @@ bool lb_manager_config(struct lb_manager *m, struct lb_agent_config *ret_config)
 		*ret_config = m->config;
 	m->changed = false;
 	return changed;
+}
+
+bool lb_manager_renewed(struct lb_manager *m)
+{
+	bool renewed;
+	LB_LOCK_SCOPE(&m->lock);
+
+	renewed = m->renewed;
+	m->renewed = false;
+	return renewed;
 }
 
 void lb_manager_tell(struct lb_manager *m, const struct lb_session_status *status)

@@ -29,5 +29,7 @@ LB_DEFINE_CLEANUP(struct lb_manager *, lb_manager_stop);
 
 /* Any thread. True when the configuration changed since the last call. */
 bool lb_manager_config(struct lb_manager *m, struct lb_agent_config *ret_config);
+/* True when the certificate was renewed since the last call: make clients anew. */
+bool lb_manager_renewed(struct lb_manager *m);
 /* What is reported next. */
 void lb_manager_tell(struct lb_manager *m, const struct lb_session_status *status);

@@ -189,6 +189,11 @@ void lb_session_configure(struct lb_session *s, const struct lb_agent_config *co
 	}
 }
 
+void lb_session_use_client(struct lb_session *s, struct lb_http_client *client)
+{
+	s->link.client = client;
+}
+
 void lb_session_mark(struct lb_session *s, uint32_t flags)
 {
 	s->mark_flags |= flags;

@@ -60,6 +60,8 @@ LB_DEFINE_CLEANUP(struct lb_session *, lb_session_free);
 
 /* What is asked of this machine now; may come at any time, as often as wanted. */
 void lb_session_configure(struct lb_session *s, const struct lb_agent_config *config);
+/* From now on this client, which stays the caller's: the certificate was renewed. */
+void lb_session_use_client(struct lb_session *s, struct lb_http_client *client);
 /* Never fails: failures become states. `ret_wake_mono_ns`: when to come again. */
 void lb_session_step(struct lb_session *s, int64_t *ret_wake_mono_ns);
 /* The next cut, made at once, carries these flags (LB_HRL_MARK_APP, LB_HRL_MARK_GROUP). */

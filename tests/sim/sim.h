@@ -122,6 +122,7 @@ struct sim {
 
 	/* what happens, in parts of 1024 per millisecond or per request */
 	unsigned int writes_per_ms;
+	unsigned int p_slow; /* a write that could end doesn't yet */
 	unsigned int p_fail, p_miss, p_drop_request, p_drop_answer, p_busy;
 	bool network_down;
 	int64_t request_ns; /* what a request takes */

@@ -200,7 +200,7 @@ static void step_one(void)
 
 	if (w->stage == SIM_SUBMITTED)
 		record(w);
-	else if (w->stage == SIM_RECORDED && !sim->kernel.stuck)
+	else if (w->stage == SIM_RECORDED && !sim->kernel.stuck && !sim_chance(sim->p_slow))
 		end(w);
 }
 

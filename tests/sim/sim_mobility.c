@@ -45,6 +45,7 @@ static void weather(void)
 	sim->p_drop_request = sim_chance(256) ? 100 : 0;
 	sim->p_drop_answer = sim_chance(256) ? 100 : 0;
 	sim->p_busy = sim_chance(128) ? 200 : 0;
+	sim->p_slow = sim_chance(384) ? 1000 : 0;
 	sim->p_fail = sim_chance(128) ? 4 : 0;
 	sim->p_miss = sim_chance(64) ? 2 : 0;
 	sim->ns_per_kib = sim_chance(256) ? 200000 : 2000;
@@ -54,6 +55,7 @@ static void weather(void)
 
 static void fair(void)
 {
+	sim->p_slow = 0;
 	sim->writes_per_ms = sim->p_drop_request = sim->p_drop_answer = sim->p_busy = sim->p_fail = sim->p_miss = 0;
 	sim->network_down = false;
 	sim->ns_per_kib = 2000;
