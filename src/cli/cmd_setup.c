@@ -6,7 +6,6 @@
 #include "cli/cli.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,27 +55,6 @@ static int make_vault(struct cli *c)
 	return r;
 }
 
-/* The configuration server's program stands beside this one, in its build folder, or on the path. */
-static void exec_config(const char *const *argv)
-{
-	char self[PATH_MAX], path[PATH_MAX + 64];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-	if (n > 0) {
-		const char *folder;
-
-		self[n] = '\0';
-		folder = dirname(self);
-		snprintf(path, sizeof(path), "%s/lifeboat-config", folder);
-		execv(path, (char *const *)argv);
-		snprintf(path, sizeof(path), "%s/../config/lifeboat-config", folder);
-		execv(path, (char *const *)argv);
-	}
-	execvp(argv[0], (char *const *)argv);
-	fprintf(stderr, "lifeboat: lifeboat-config is not on this host; install the package lifeboat\n");
-	_exit(CLI_EXIT_ABSENT);
-}
-
 static int run_config_init(const char *const *argv)
 {
 	int status;
@@ -86,8 +64,11 @@ static int run_config_init(const char *const *argv)
 	pid = fork();
 	if (pid < 0)
 		return lb_fail(-errno, "can't start lifeboat-config: %s", strerror(errno));
-	if (pid == 0)
-		exec_config(argv);
+	if (pid == 0) {
+		cli_exec("config", argv);
+		fprintf(stderr, "lifeboat: lifeboat-config is not on this host; install the package lifeboat\n");
+		_exit(CLI_EXIT_ABSENT);
+	}
 	if (waitpid(pid, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		return lb_fail(-EIO,
 			       "`lifeboat-config init` failed; its message is above; mend it and run setup again");
