@@ -100,6 +100,10 @@ int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job);
 bool cli_is_direct(const struct cli *c);
 int cli_vault_open(struct cli *c);
 
+/* exec.c: becomes another program of ours: beside this one, in the build's folder, or on the path. Returns when there
+ * is none. */
+void cli_exec(const char *build_folder, const char *const *argv);
+
 /* The commands, by noun. */
 int cmd_status(struct cli *c);
 int cmd_setup(struct cli *c);

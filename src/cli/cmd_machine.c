@@ -3,11 +3,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <libgen.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/err.h"
@@ -83,20 +80,13 @@ int cmd_machine_list(struct cli *c)
 /* The agent's program does the looking: it stands beside this one, or on the path. */
 int cmd_machine_assess(struct cli *c)
 {
-	char self[PATH_MAX], beside[PATH_MAX + 32];
 	const char *argv[] = {"lifeboat-mobility", "assess", "--seconds", "10", NULL, NULL};
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
 	if (cli_value(c, "seconds") != NULL)
 		argv[3] = cli_value(c, "seconds");
 	if (c->json)
 		argv[4] = "--json";
-	if (n > 0) {
-		self[n] = '\0';
-		snprintf(beside, sizeof(beside), "%s/lifeboat-mobility", dirname(self));
-		execv(beside, (char *const *)argv);
-	}
-	execvp(argv[0], (char *const *)argv);
+	cli_exec("mobility", argv);
 	return lb_fail(-ENOENT,
 		       "lifeboat-mobility is not beside this program and not on the path: copy it to this server "
 		       "(nothing needs to be installed) and run it again");
