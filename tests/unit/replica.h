@@ -23,6 +23,7 @@ struct replica {
 	uint64_t records;
 	uint64_t scan_cursor;
 	uint8_t *buffer;
+	int scan_fd; /* -1: the disk itself; else a file with the disk's content */
 };
 
 static inline void replica_free(struct replica *r)
@@ -41,7 +42,7 @@ static inline int replica_init(struct replica *r, struct lb_capture *capture)
 	struct lb_capture_info info;
 
 	lb_capture_info(capture, &info);
-	*r = (struct replica){.capture = capture, .disks = info.disk_count};
+	*r = (struct replica){.capture = capture, .disks = info.disk_count, .scan_fd = -1};
 	if (posix_memalign((void **)&r->buffer, 4096, REPLICA_SCAN_BYTES) != 0)
 		return -1;
 	for (unsigned int i = 0; i < info.disk_count; i++) {
@@ -114,7 +115,7 @@ static inline int replica_scan(struct replica *r, bool patient)
 				continue;
 			}
 		}
-		int fd = lb_capture_disk_fd(r->capture, range.disk);
+		int fd = r->scan_fd >= 0 ? r->scan_fd : lb_capture_disk_fd(r->capture, range.disk);
 		if (pread(fd, r->buffer, range.length_bytes, (off_t)range.offset_bytes) != (ssize_t)range.length_bytes)
 			return -EIO;
 		memcpy(r->image[range.disk] + range.offset_bytes, r->buffer, range.length_bytes);

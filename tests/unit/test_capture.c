@@ -20,8 +20,17 @@
 #define RING_BYTES (8u << 20)
 #define BUFFER_BYTES (4u << 20)
 
+/* A disk on a file of a file system that can be frozen: then its writes stay in flight. */
+struct stall {
+	struct loop_disk below;
+	char mount[64];
+	int mounted;
+	int frozen;
+};
+
 struct bench {
 	struct loop_disk disk[3];
+	struct stall stall;
 	unsigned int disks;
 	char folder[64];
 	struct lb_capture *capture;
@@ -81,6 +90,51 @@ static void bench_start(struct bench *b, unsigned int disks, uint64_t ring_bytes
 	must(replica_scan(&b->replica, true));
 }
 
+static int shell(const char *command)
+{
+	int status = system(command);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void stall_make(struct stall *s, struct loop_disk *ret_disk)
+{
+	char command[160], path[96];
+
+	must(loop_disk_in_memory(&s->below, 2 * DISK_BYTES));
+	snprintf(s->mount, sizeof(s->mount), "/tmp/lifeboat-test-XXXXXX");
+	assert_non_null(mkdtemp(s->mount));
+	snprintf(command, sizeof(command), "PATH=$PATH:/sbin:/usr/sbin mke2fs -q -t ext4 -O ^has_journal %s >/dev/null 2>&1", s->below.path);
+	assert_int_equal(shell(command), 0);
+	assert_int_equal(mount(s->below.path, s->mount, "ext4", 0, NULL), 0);
+	s->mounted = 1;
+	snprintf(path, sizeof(path), "%s/disk", s->mount);
+	int backing = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(backing >= 0);
+	assert_int_equal(posix_fallocate(backing, 0, DISK_BYTES), 0);
+	must(loop_disk_make(ret_disk, backing, DISK_BYTES));
+}
+
+static void stall_set(struct stall *s, bool frozen)
+{
+	int fd = open(s->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = ioctl(fd, frozen ? FIFREEZE : FITHAW, 0);
+	close(fd);
+	s->frozen = frozen;
+	assert_int_equal(r, 0);
+}
+
+static void stall_end(struct stall *s)
+{
+	if (!s->mounted) {
+		loop_disk_end(&s->below);
+		return;
+	}
+	if (umount(s->mount) < 0)
+		umount2(s->mount, MNT_DETACH);
+	rmdir(s->mount);
+	loop_disk_end(&s->below);
+}
+
 static int setup(void **state)
 {
 	static unsigned int number;
@@ -89,6 +143,7 @@ static int setup(void **state)
 	snprintf(b->folder, sizeof(b->folder), "/sys/fs/bpf/lifeboat_test_%d_%u", getpid(), number++);
 	for (int i = 0; i < 3; i++)
 		b->disk[i].fd = b->disk[i].backing = -1;
+	b->stall.below.fd = b->stall.below.backing = -1;
 	b->seed = 88172645463325252ULL;
 	*state = b;
 	return posix_memalign((void **)&b->buffer, 4096, BUFFER_BYTES);
@@ -98,11 +153,14 @@ static int teardown(void **state)
 {
 	struct bench *b = *state;
 
+	if (b->stall.frozen)
+		stall_set(&b->stall, false); /* first: a test that failed may have writers that wait */
 	replica_free(&b->replica);
 	lb_capture_free(b->capture);
 	lb_capture_detach_pinned_direct(b->folder);
 	for (int i = 0; i < 3; i++)
 		loop_disk_end(&b->disk[i]);
+	stall_end(&b->stall);
 	free(b->buffer);
 	free(b);
 	return 0;
@@ -491,52 +549,6 @@ static void a_disk_that_is_gone_or_was_replaced_is_told(void **state)
 
 /* ---- In flight --------------------------------------------------------------------------------------------------- */
 
-/* A disk on a file of a file system that can be frozen: then its writes stay in flight. */
-struct stall {
-	struct loop_disk below;
-	char mount[64];
-	int mounted;
-};
-
-static int shell(const char *command)
-{
-	int status = system(command);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void stall_make(struct stall *s, struct loop_disk *ret_disk)
-{
-	char command[160], path[96];
-
-	must(loop_disk_in_memory(&s->below, 2 * DISK_BYTES));
-	snprintf(s->mount, sizeof(s->mount), "/tmp/lifeboat-test-XXXXXX");
-	assert_non_null(mkdtemp(s->mount));
-	snprintf(command, sizeof(command), "PATH=$PATH:/sbin:/usr/sbin mke2fs -q -t ext4 -O ^has_journal %s >/dev/null 2>&1", s->below.path);
-	assert_int_equal(shell(command), 0);
-	assert_int_equal(mount(s->below.path, s->mount, "ext4", 0, NULL), 0);
-	s->mounted = 1;
-	snprintf(path, sizeof(path), "%s/disk", s->mount);
-	int backing = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	assert_true(backing >= 0);
-	assert_int_equal(posix_fallocate(backing, 0, DISK_BYTES), 0);
-	must(loop_disk_make(ret_disk, backing, DISK_BYTES));
-}
-
-static void stall_set(struct stall *s, bool frozen)
-{
-	int fd = open(s->mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_int_equal(ioctl(fd, frozen ? FIFREEZE : FITHAW, 0), 0);
-	close(fd);
-}
-
-static void stall_end(struct stall *s)
-{
-	if (s->mounted && umount(s->mount) < 0)
-		umount2(s->mount, MNT_DETACH);
-	rmdir(s->mount);
-	loop_disk_end(&s->below);
-}
-
 struct writer {
 	pthread_t thread;
 	int fd;
@@ -564,16 +576,15 @@ static void a_chunk_is_not_read_while_a_write_to_it_is_in_flight(void **state)
 	struct bench *b = *state;
 	struct lb_capture_range range = {.offset_bytes = 3 << 20, .length_bytes = 65536, .disk = 0};
 	struct lb_capture_range other = {.offset_bytes = 5 << 20, .length_bytes = 65536, .disk = 0};
-	struct stall s = {0};
 
 	skip_where_impossible();
-	stall_make(&s, &b->disk[0]);
+	stall_make(&b->stall, &b->disk[0]);
 	b->disks = 1;
 	bench_attach(b, RING_BYTES);
 	must(replica_begin(&b->replica, true));
 	must(replica_scan(&b->replica, true));
 	must(lb_capture_declare_loss(b->capture, 0, 0, 4096)); /* in debt: the write is only marked */
-	stall_set(&s, true);
+	stall_set(&b->stall, true);
 	fill(b, 4096);
 	struct writer w = {.fd = b->disk[0].fd, .buffer = b->buffer, .offset = (3 << 20) + 4096};
 	must(replica_begin(&b->replica, false)); /* a new generation: the drain of the first scan counts no more */
@@ -585,16 +596,11 @@ static void a_chunk_is_not_read_while_a_write_to_it_is_in_flight(void **state)
 	assert_int_equal(lb_capture_chunk_ready(b->capture, &other), 1);
 	assert_int_equal(lb_capture_drain(b->capture, 0, 200), -ETIMEDOUT);
 	assert_int_equal(lb_capture_chunk_ready(b->capture, &range), 0);
-	stall_set(&s, false);
+	stall_set(&b->stall, false);
 	pthread_join(w.thread, NULL);
 	assert_int_equal(w.result, 4096);
 	must(replica_scan(&b->replica, true));
 	assert_false(replica_differs(&b->replica, 0));
-	lb_capture_detach(b->capture);
-	lb_capture_free(b->capture);
-	b->capture = NULL;
-	loop_disk_end(&b->disk[0]);
-	stall_end(&s);
 }
 
 /* ---- Under load -------------------------------------------------------------------------------------------------- */
@@ -688,7 +694,206 @@ static void a_replica_under_load_converges_through_any_number_of_debts(void **st
 	print_message("%u epochs, %lu records, %lu runs skipped\n", epochs, (unsigned long)b->replica.records, (unsigned long)skipped);
 }
 
+/* ---- The rules: each scene with its rule, and with the rule taken out --------------------------------------------- */
+
+#ifdef LB_FAULT_INJECTION
+
+/* Debt, an epoch, a rest: does the replica differ from the disk although no debt is told? */
+static bool silent_loss(struct bench *b)
+{
+	bool in_debt;
+
+	must(replica_take(&b->replica, &in_debt));
+	if (in_debt) {
+		must(replica_begin(&b->replica, false));
+		must(replica_scan(&b->replica, true));
+		must(replica_take(&b->replica, &in_debt));
+		assert_false(in_debt);
+	}
+	return replica_differs(&b->replica, 0) != 0;
+}
+
+static bool scene_overflow(struct bench *b, uint32_t fault)
+{
+	lb_capture_set_faults(b->capture, fault);
+	for (unsigned int i = 0; i < 12; i++)
+		put(b, 0, (uint64_t)i << 20, 256 << 10);
+	return silent_loss(b);
+}
+
+static void rule_1_a_lost_write_marks_its_range(void **state)
+{
+	bench_start(*state, 1, LB_CAPTURE_RING_BYTES_MIN);
+	assert_false(scene_overflow(*state, 0));
+	assert_true(scene_overflow(*state, LB_FAULT_NO_MARK));
+}
+
+static void rule_1_a_lost_write_sets_the_loss_position(void **state)
+{
+	bench_start(*state, 1, LB_CAPTURE_RING_BYTES_MIN);
+	assert_false(scene_overflow(*state, 0));
+	assert_true(scene_overflow(*state, LB_FAULT_NO_LOSS_POS));
+}
+
+static void rule_3_no_cut_goes_past_the_loss_position(void **state)
+{
+	bench_start(*state, 1, LB_CAPTURE_RING_BYTES_MIN);
+	assert_false(scene_overflow(*state, 0));
+	assert_true(scene_overflow(*state, LB_FAULT_CUT_PAST_LOSS));
+}
+
+static bool scene_refusal(struct bench *b, uint32_t fault)
+{
+	bench_start(b, 1, RING_BYTES);
+	lb_capture_set_faults(b->capture, fault);
+	assert_int_equal(fcntl(b->disk[0].backing, F_ADD_SEALS, F_SEAL_WRITE), 0);
+	fill(b, 4096);
+	assert_int_equal(pwrite(b->disk[0].fd, b->buffer, 4096, 7 << 20), -1);
+	return silent_loss(b);
+}
+
+static void rule_2_a_refused_write_is_debt(void **state)
+{
+	assert_false(scene_refusal(*state, 0));
+}
+
+static void rule_2_taken_out_a_refused_write_stays_in_the_replica(void **state)
+{
+	assert_true(scene_refusal(*state, LB_FAULT_NO_FAILURE_DEBT));
+}
+
+static void *write_slowly(void *arg)
+{
+	struct writer *w = arg;
+	w->result = pwrite(w->fd, w->buffer, 4096, (off_t)w->offset);
+	return NULL;
+}
+
+/* A write that saw the debt of the old generation marks its range only after the flip: the grace must wait for it. */
+static bool scene_late_mark(struct bench *b, uint32_t fault)
+{
+	struct lb_capture_range range = {.offset_bytes = 9 << 20, .length_bytes = 65536};
+	struct writer w = {.fd = b->disk[0].fd, .buffer = b->buffer, .offset = 9 << 20};
+	bool in_debt;
+
+	must(lb_capture_declare_loss(b->capture, 0, 0, 4096));
+	must(replica_take(&b->replica, &in_debt));
+	must(replica_begin(&b->replica, false)); /* a generation without a drain, so that in-flight counters are looked at */
+	must(replica_scan(&b->replica, true));
+	must(lb_capture_declare_loss(b->capture, 0, 0, 4096));
+	fill(b, 4096);
+	lb_capture_set_faults(b->capture, LB_FAULT_SLOW | fault);
+	assert_int_equal(pthread_create(&w.thread, NULL, write_slowly, &w), 0);
+	wait_until_in_flight(b, &range);
+	must(replica_begin(&b->replica, false));
+	must(replica_scan(&b->replica, true));
+	pthread_join(w.thread, NULL);
+	lb_capture_set_faults(b->capture, 0);
+	return silent_loss(b);
+}
+
+static void rule_4_the_flip_waits_for_programs_that_run(void **state)
+{
+	bench_start(*state, 1, RING_BYTES);
+	assert_false(scene_late_mark(*state, 0));
+	assert_true(scene_late_mark(*state, LB_FAULT_NO_GRACE));
+}
+
+/* A record of the old generation, never acknowledged, that the scan of the new one would be hidden by. */
+static bool scene_old_record(struct bench *b, uint32_t fault)
+{
+	put(b, 0, 4 << 20, 4096);
+	must(lb_capture_declare_loss(b->capture, 0, 4 << 20, 4096));
+	put(b, 0, 4 << 20, 4096); /* in debt: marked only */
+	lb_capture_set_faults(b->capture, fault);
+	must(replica_begin(&b->replica, false));
+	must(replica_scan(&b->replica, true));
+	bool silent = silent_loss(b);
+	lb_capture_set_faults(b->capture, 0);
+	return silent;
+}
+
+static void rule_4_records_of_an_older_generation_become_marks(void **state)
+{
+	bench_start(*state, 1, RING_BYTES);
+	assert_false(scene_old_record(*state, 0));
+	assert_true(scene_old_record(*state, LB_FAULT_KEEP_OLD_GENERATION));
+}
+
+/* A write in flight since before the flip, only marked; a scan that doesn't wait for it reads what was there before. */
+static bool scene_stalled(struct bench *b, uint32_t fault)
+{
+	struct lb_capture_range range = {.offset_bytes = 3 << 20, .length_bytes = 65536};
+	struct writer w = {.fd = b->disk[0].fd, .buffer = b->buffer, .offset = 3 << 20};
+	struct lb_capture_range next;
+	uint64_t cursor;
+
+	must(lb_capture_declare_loss(b->capture, 0, 0, 4096));
+	must(replica_begin(&b->replica, false));
+	must(replica_scan(&b->replica, true));
+	must(lb_capture_declare_loss(b->capture, 0, 0, 4096));
+	fill(b, 4096);
+	stall_set(&b->stall, true);
+	assert_int_equal(pthread_create(&w.thread, NULL, write_one, &w), 0);
+	wait_until_in_flight(b, &range);
+	must(replica_begin(&b->replica, false));
+	assert_int_equal(lb_capture_scan_next(b->capture, lb_capture_scan_cursor(b->capture, 0, 3 << 20), 1 << 20, &next, &cursor), 1);
+	assert_int_equal(next.offset_bytes, 3 << 20);
+	/* The loop driver does one thing after another: its reads wait for the stalled write. The file below shows the same. */
+	b->replica.scan_fd = b->disk[0].backing;
+	lb_capture_set_faults(b->capture, fault);
+	assert_int_equal(replica_scan(&b->replica, false), fault != 0 ? 0 : -EAGAIN);
+	lb_capture_set_faults(b->capture, 0);
+	b->replica.scan_fd = -1;
+	stall_set(&b->stall, false);
+	pthread_join(w.thread, NULL);
+	assert_int_equal(w.result, 4096);
+	must(replica_scan(&b->replica, true));
+	return silent_loss(b);
+}
+
+static void rule_5_a_scan_waits_for_writes_from_before_the_flip(void **state)
+{
+	struct bench *b = *state;
+
+	skip_where_impossible();
+	stall_make(&b->stall, &b->disk[0]);
+	b->disks = 1;
+	bench_attach(b, RING_BYTES);
+	must(replica_begin(&b->replica, true));
+	must(replica_scan(&b->replica, true));
+	bool with = scene_stalled(b, 0), without = scene_stalled(b, LB_FAULT_IGNORE_INFLIGHT);
+	assert_false(with);
+	assert_true(without);
+}
+
+static void a_write_that_vanishes_makes_the_replica_differ(void **state)
+{
+	struct bench *b = *state;
+
+	bench_start(b, 1, RING_BYTES);
+	put(b, 0, 0, 4096);
+	assert_false(silent_loss(b));
+	lb_capture_set_faults(b->capture, LB_FAULT_DROP_WRITE);
+	put(b, 0, 4096, 4096);
+	assert_int_equal(lb_capture_faults(b->capture), 0);
+	assert_true(silent_loss(b));
+}
+
+#endif
+
 static const struct CMUnitTest tests[] = {
+#ifdef LB_FAULT_INJECTION
+	cmocka_unit_test_setup_teardown(rule_1_a_lost_write_marks_its_range, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_1_a_lost_write_sets_the_loss_position, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_2_a_refused_write_is_debt, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_2_taken_out_a_refused_write_stays_in_the_replica, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_3_no_cut_goes_past_the_loss_position, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_4_the_flip_waits_for_programs_that_run, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_4_records_of_an_older_generation_become_marks, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_5_a_scan_waits_for_writes_from_before_the_flip, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_write_that_vanishes_makes_the_replica_differ, setup, teardown),
+#endif
 	cmocka_unit_test_setup_teardown(a_write_is_recorded_with_its_data_and_place, setup, teardown),
 	cmocka_unit_test_setup_teardown(a_write_from_an_unaligned_buffer_is_recorded_byte_for_byte, setup, teardown),
 	cmocka_unit_test_setup_teardown(writes_to_several_disks_stand_in_one_order, setup, teardown),
