@@ -30,8 +30,11 @@ static int find_machine(struct lb_process *p, const struct lb_http_call *call, s
 	m->figures.last_seen_ns = lb_now_ns(p->env);
 	pthread_mutex_unlock(&m->lock);
 	if (!same)
-		return lb_fail(-EACCES, "machine %s came from %s with a certificate that is not its current one (replaced, revoked, or of a "
-			       "copy); enrol it anew", m->id_text, call->peer.address);
+		return lb_fail(-EACCES,
+			       "machine %s came from %s with a certificate that is not its current one (replaced, "
+			       "revoked, or of a "
+			       "copy); enrol it anew",
+			       m->id_text, call->peer.address);
 	*ret_machine = lb_steal_ptr(m);
 	return 0;
 }
@@ -54,7 +57,8 @@ static int refuse(struct lb_machine *m, int error, struct lb_http_reply *reply)
 	if (lb_machine_journal_json(m, &journal) < 0)
 		return lb_fail(error, "%s", message);
 	reply->status = lb_http_status_of(error);
-	reply->json = json_pack("{s:{s:s,s:s},s:o}", "error", "code", strerrorname_np(-error), "message", message, "journal", journal);
+	reply->json = json_pack("{s:{s:s,s:s},s:o}", "error", "code", strerrorname_np(-error), "message", message,
+				"journal", journal);
 	return reply->json != NULL ? 0 : lb_fail(error, "%s", message);
 }
 
@@ -216,8 +220,8 @@ static void note_beat(struct lb_machine *m, json_t *body)
 	if (lb_json_get_bool(body, "idle", &idle) < 0 || !idle || lb_json_get_u64(body, "epoch", &at.epoch) < 0 ||
 	    lb_json_get_u64(body, "seq", &at.seq) < 0)
 		return;
-	if (m->state != LB_MACHINE_READY || at.epoch == 0 || at.epoch != m->durable.last.epoch || at.seq != m->durable.last.seq ||
-	    m->durable.epoch != at.epoch)
+	if (m->state != LB_MACHINE_READY || at.epoch == 0 || at.epoch != m->durable.last.epoch ||
+	    at.seq != m->durable.last.seq || m->durable.epoch != at.epoch)
 		return;
 	m->beat_at = at;
 	m->beat_ns = LB_MAX(now, m->durable.receipt_ns);
@@ -233,8 +237,8 @@ static int beat_reply(struct lb_machine *m, json_t **ret_reply)
 	r = lb_policy_print(&m->assigned.policy, &policy);
 	if (r < 0)
 		return r;
-	reply = json_pack("{s:I,s:I,s:o,s:[]}", "vault_epoch", (json_int_t)m->vault.epoch, "vault_seq", (json_int_t)m->vault.seq,
-			  "policy", policy, "commands");
+	reply = json_pack("{s:I,s:I,s:o,s:[]}", "vault_epoch", (json_int_t)m->vault.epoch, "vault_seq",
+			  (json_int_t)m->vault.seq, "policy", policy, "commands");
 	if (reply == NULL)
 		return lb_fail(-ENOMEM, "out of memory for an answer");
 	*ret_reply = reply;
@@ -266,10 +270,10 @@ static int post_heartbeat(void *arg, const struct lb_http_call *call, struct lb_
 #define MACHINE LB_ROLE_BIT(LB_ROLE_MACHINE)
 
 const struct lb_http_route lb_process_routes[] = {
-	{"GET", "/v1/journal", MACHINE, 0, get_journal},
-	{"POST", "/v1/epoch", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_epoch},
-	{"PUT", "/v1/journal/{}/{}", MACHINE, LB_HRL_SEGMENT_BYTES_MAX, put_segment},
-	{"POST", "/v1/compare", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_compare},
-	{"POST", "/v1/heartbeat", MACHINE, LB_HEARTBEAT_BYTES_MAX, post_heartbeat},
+    {"GET", "/v1/journal", MACHINE, 0, get_journal},
+    {"POST", "/v1/epoch", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_epoch},
+    {"PUT", "/v1/journal/{}/{}", MACHINE, LB_HRL_SEGMENT_BYTES_MAX, put_segment},
+    {"POST", "/v1/compare", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_compare},
+    {"POST", "/v1/heartbeat", MACHINE, LB_HEARTBEAT_BYTES_MAX, post_heartbeat},
 };
 const size_t lb_process_routes_n = LB_ARRAY_LEN(lb_process_routes);

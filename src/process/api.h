@@ -1,11 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* What agents ask of the process server over HTTPS; the argument of the handlers is the struct lb_process. */
+/*
+ * What agents ask of the process server over HTTPS (client certificate: CN = machine, OU = machine). The argument of the
+ * handlers is the struct lb_process. J is where the journal durably stands:
+ *
+ *   J = {"known", "epoch", "seq" (null: the epoch holds nothing yet), "next_seq", "last_epoch", "last_seq" (of the newest
+ *        segment, of whatever epoch; 0, 0: none), "ring_cut", "scan_cursor", "digest", "instance", "vault_epoch",
+ *        "vault_seq", "policy"}
+ *
+ *   GET  /v1/journal               -> J
+ *   POST /v1/epoch                 {"epoch", "instance", "hardware", "reason", "prev_digest", "disks", "ring_cut"?} -> J
+ *   PUT  /v1/journal/EPOCH/SEQ     a plain segment -> {"epoch", "seq", "vault_epoch", "vault_seq"}
+ *   POST /v1/compare               {"epoch", "disk", "offset", "block_bytes", "key" (hex), "hashes" (base64)} -> {"differ"}
+ *   POST /v1/heartbeat             {"epoch", "seq", "idle", "hardware", "mode", figures} -> {"vault_epoch", "vault_seq",
+ *                                  "policy", "commands"}
+ *
+ * Refusals are {"error": {"code", "message"}}: 400 not sound; 403 unknown, disabled, failed over, taken over, or of
+ * other hardware; 409 the journal stands elsewhere, with "journal": J; 429 later, with Retry-After; 507 the cache's disk
+ * is full; 503 too many bodies at once.
+ */
 #include "process/process.h"
 #include "wire/server.h"
 
-#define LB_API_RETRY_AFTER_S 2	      /* of a 429 that time cures soon */
-#define LB_API_RETRY_AFTER_FULL_S 10  /* of a cache that is full */
+#define LB_API_RETRY_AFTER_S 2       /* of a 429 that time cures soon */
+#define LB_API_RETRY_AFTER_FULL_S 10 /* of a cache that is full */
 
 extern const struct lb_http_route lb_process_routes[];
 extern const size_t lb_process_routes_n;

@@ -44,10 +44,11 @@ int lb_process_cache_admit(struct lb_process_cache *c, uint64_t machine_bytes, s
 	soft = c->bytes_max / 100 * LB_CACHE_SOFT_PERCENT;
 	share = (c->bytes_max - soft) / LB_MAX(c->machines, 1u);
 	if (c->bytes + need > c->bytes_max || (c->bytes + need > soft && machine_bytes + need > share))
-		return lb_fail(-EAGAIN,
-			       "the cache in %s holds %s of at most %s: the vault is behind; replication continues by itself "
-			       "when it has caught up, or raise cache_bytes_max",
-			       c->folder, lb_size_format(c->bytes, used), lb_size_format(c->bytes_max, max));
+		return lb_fail(
+		    -EAGAIN,
+		    "the cache in %s holds %s of at most %s: the vault is behind; replication continues by itself "
+		    "when it has caught up, or raise cache_bytes_max",
+		    c->folder, lb_size_format(c->bytes, used), lb_size_format(c->bytes_max, max));
 	c->bytes += need;
 	return 0;
 }
@@ -69,15 +70,16 @@ static int machine_folder(struct lb_process_cache *c, const struct lb_machine *m
 	return 0;
 }
 
-static int file_path(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file, char path[PATH_MAX])
+static int file_path(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file,
+		     char path[PATH_MAX])
 {
 	int n;
 
 	if (file->record)
 		n = snprintf(path, PATH_MAX, "%s/%s/%08" PRIx64 ".epoch", c->folder, m->id_text, file->at.epoch);
 	else
-		n = snprintf(path, PATH_MAX, "%s/%s/%08" PRIx64 "-%010" PRIx64 ".hrl", c->folder, m->id_text, file->at.epoch,
-			     file->at.seq);
+		n = snprintf(path, PATH_MAX, "%s/%s/%08" PRIx64 "-%010" PRIx64 ".hrl", c->folder, m->id_text,
+			     file->at.epoch, file->at.seq);
 	if (n >= PATH_MAX)
 		return lb_fail(-ENAMETOOLONG, "cache folder name is too long: %.80s...", c->folder);
 	return 0;
@@ -189,7 +191,8 @@ static int tidy_folder(void *arg, const char *name, bool is_dir)
 	return r;
 }
 
-int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max, struct lb_process_cache *ret_cache)
+int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max,
+			  struct lb_process_cache *ret_cache)
 {
 	struct tidy t = {.cache = ret_cache};
 	char text[LB_SIZE_TEXT_BYTES];
@@ -223,8 +226,8 @@ void lb_process_cache_close(struct lb_process_cache *c)
 
 /* ---- files -------------------------------------------------------------------------------------------- */
 
-static int put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file, const void *data,
-	       size_t size_bytes)
+static int put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file,
+	       const void *data, size_t size_bytes)
 {
 	char folder[PATH_MAX], path[PATH_MAX];
 	int r;
@@ -238,15 +241,16 @@ static int put(struct lb_process_cache *c, const struct lb_machine *m, const str
 	if (r == 0)
 		r = lb_file_write(c->env, path, data, size_bytes, 0600);
 	if (r == -ENOSPC || r == -EDQUOT)
-		return lb_fail(-ENOSPC,
-			       "the disk that holds the cache folder %s is full: nothing more is taken; free space there or lower "
-			       "cache_bytes_max below what the disk has",
-			       c->folder);
+		return lb_fail(
+		    -ENOSPC,
+		    "the disk that holds the cache folder %s is full: nothing more is taken; free space there or lower "
+		    "cache_bytes_max below what the disk has",
+		    c->folder);
 	return r;
 }
 
-static int get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file, size_t size_bytes_max,
-	       struct lb_buf *out)
+static int get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file,
+	       size_t size_bytes_max, struct lb_buf *out)
 {
 	_cleanup_free_ uint8_t *data = NULL;
 	char path[PATH_MAX];
@@ -281,19 +285,20 @@ static int drop(struct lb_process_cache *c, const struct lb_machine *m, const st
 	return 0;
 }
 
-int lb_process_cache_segment_put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, const void *data,
-			 size_t size_bytes)
+int lb_process_cache_segment_put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
+				 const void *data, size_t size_bytes)
 {
 	return put(c, m, &(struct lb_process_cache_file){.at = *at}, data, size_bytes);
 }
 
-int lb_process_cache_segment_get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out)
+int lb_process_cache_segment_get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
+				 struct lb_buf *out)
 {
 	return get(c, m, &(struct lb_process_cache_file){.at = *at}, LB_HRL_SEGMENT_BYTES_MAX, out);
 }
 
 int lb_process_cache_segment_size(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
-			  uint64_t *ret_size_bytes)
+				  uint64_t *ret_size_bytes)
 {
 	char path[PATH_MAX];
 	int r;
@@ -302,19 +307,23 @@ int lb_process_cache_segment_size(struct lb_process_cache *c, const struct lb_ma
 	return r < 0 ? r : open_size(c->env, path, ret_size_bytes);
 }
 
-int lb_process_cache_segment_remove(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at)
+int lb_process_cache_segment_remove(struct lb_process_cache *c, const struct lb_machine *m,
+				    const struct lb_position *at)
 {
 	return drop(c, m, &(struct lb_process_cache_file){.at = *at});
 }
 
-int lb_process_cache_record_put(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch, const void *data, size_t size_bytes)
+int lb_process_cache_record_put(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch,
+				const void *data, size_t size_bytes)
 {
 	return put(c, m, &(struct lb_process_cache_file){.at = {.epoch = epoch}, .record = true}, data, size_bytes);
 }
 
-int lb_process_cache_record_get(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch, struct lb_buf *out)
+int lb_process_cache_record_get(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch,
+				struct lb_buf *out)
 {
-	return get(c, m, &(struct lb_process_cache_file){.at = {.epoch = epoch}, .record = true}, RECORD_BYTES_MAX, out);
+	return get(c, m, &(struct lb_process_cache_file){.at = {.epoch = epoch}, .record = true}, RECORD_BYTES_MAX,
+		   out);
 }
 
 int lb_process_cache_record_remove(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch)
@@ -339,7 +348,8 @@ static int read_head(struct lb_env *env, int fd, const char *path, struct lb_buf
 	if (r < 0)
 		return lb_wrap(r, "%s", path);
 	if (total_bytes != size_bytes || head_bytes > total_bytes)
-		return lb_fail(-EBADMSG, "%s has %" PRIu64 " bytes where its header says %" PRIu64, path, size_bytes, total_bytes);
+		return lb_fail(-EBADMSG, "%s has %" PRIu64 " bytes where its header says %" PRIu64, path, size_bytes,
+			       total_bytes);
 	r = lb_buf_reserve(out, head_bytes);
 	if (r < 0)
 		return r;
@@ -351,8 +361,8 @@ static int read_head(struct lb_env *env, int fd, const char *path, struct lb_buf
 	return 0;
 }
 
-int lb_process_cache_segment_head(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out,
-			  uint64_t *ret_size_bytes)
+int lb_process_cache_segment_head(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
+				  struct lb_buf *out, uint64_t *ret_size_bytes)
 {
 	char path[PATH_MAX];
 	int fd, r;
@@ -409,7 +419,8 @@ static int in_order(const void *a, const void *b)
 	return x->at.seq < y->at.seq ? -1 : x->at.seq > y->at.seq;
 }
 
-int lb_process_cache_scan(struct lb_process_cache *c, const struct lb_machine *m, struct lb_process_cache_file **ret_files, size_t *ret_n)
+int lb_process_cache_scan(struct lb_process_cache *c, const struct lb_machine *m,
+			  struct lb_process_cache_file **ret_files, size_t *ret_n)
 {
 	struct found f = {0};
 	char folder[PATH_MAX];
@@ -433,7 +444,8 @@ int lb_process_cache_scan(struct lb_process_cache *c, const struct lb_machine *m
 	return 0;
 }
 
-int lb_process_cache_put_aside(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file)
+int lb_process_cache_put_aside(struct lb_process_cache *c, const struct lb_machine *m,
+			       const struct lb_process_cache_file *file)
 {
 	char path[PATH_MAX], aside[PATH_MAX];
 	int r;

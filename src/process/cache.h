@@ -17,7 +17,7 @@
 #include "process/machine.h"
 
 #define LB_CACHE_SOFT_PERCENT 80
-#define LB_CACHE_BLOCK_BYTES 4096u /* what a file takes is rounded up to it */
+#define LB_CACHE_BLOCK_BYTES 4096u    /* what a file takes is rounded up to it */
 #define LB_CACHE_FILES_MAX (1u << 20) /* of one machine */
 
 struct lb_process_cache {
@@ -30,7 +30,8 @@ struct lb_process_cache {
 };
 
 /* Makes the folder, removes leftovers of interrupted writes and counts what is there. */
-int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max, struct lb_process_cache *ret_cache);
+int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max,
+			  struct lb_process_cache *ret_cache);
 void lb_process_cache_close(struct lb_process_cache *c);
 
 /* For how many machines the reserve is shared out. */
@@ -42,18 +43,22 @@ void lb_process_cache_give_back(struct lb_process_cache *c, size_t size_bytes);
 uint64_t lb_process_cache_rounded(uint64_t size_bytes);
 
 /* Durable when it returns. -ENOSPC: the disk is full, nothing was kept. */
-int lb_process_cache_segment_put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, const void *data,
-			 size_t size_bytes);
-int lb_process_cache_segment_get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out);
+int lb_process_cache_segment_put(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
+				 const void *data, size_t size_bytes);
+int lb_process_cache_segment_get(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
+				 struct lb_buf *out);
 /* Header and index only; `ret_size_bytes` is the file's. -EBADMSG when the file is not as long as its header says. */
-int lb_process_cache_segment_head(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at, struct lb_buf *out,
-			  uint64_t *ret_size_bytes);
+int lb_process_cache_segment_head(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
+				  struct lb_buf *out, uint64_t *ret_size_bytes);
 int lb_process_cache_segment_size(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at,
-			  uint64_t *ret_size_bytes);
-int lb_process_cache_segment_remove(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_position *at);
+				  uint64_t *ret_size_bytes);
+int lb_process_cache_segment_remove(struct lb_process_cache *c, const struct lb_machine *m,
+				    const struct lb_position *at);
 
-int lb_process_cache_record_put(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch, const void *data, size_t size_bytes);
-int lb_process_cache_record_get(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch, struct lb_buf *out);
+int lb_process_cache_record_put(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch,
+				const void *data, size_t size_bytes);
+int lb_process_cache_record_get(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch,
+				struct lb_buf *out);
 int lb_process_cache_record_remove(struct lb_process_cache *c, const struct lb_machine *m, uint64_t epoch);
 
 struct lb_process_cache_file {
@@ -61,6 +66,8 @@ struct lb_process_cache_file {
 	bool record;
 };
 /* What the machine has, records of an epoch before its segments, in order. free() it. */
-int lb_process_cache_scan(struct lb_process_cache *c, const struct lb_machine *m, struct lb_process_cache_file **ret_files, size_t *ret_n);
+int lb_process_cache_scan(struct lb_process_cache *c, const struct lb_machine *m,
+			  struct lb_process_cache_file **ret_files, size_t *ret_n);
 /* Renames to *.bad: out of the way and not lost. */
-int lb_process_cache_put_aside(struct lb_process_cache *c, const struct lb_machine *m, const struct lb_process_cache_file *file);
+int lb_process_cache_put_aside(struct lb_process_cache *c, const struct lb_machine *m,
+			       const struct lb_process_cache_file *file);

@@ -47,8 +47,8 @@ void lb_compare_sweep(struct lb_process *p)
 
 static bool slot_is(const struct lb_compare_image *slot, const struct lb_machine *m, const struct lb_position *at)
 {
-	return (slot->image != NULL || slot->opening) && lb_uuid_equal(&slot->machine, &m->id) && slot->at.epoch == at->epoch &&
-	       slot->at.seq == at->seq;
+	return (slot->image != NULL || slot->opening) && lb_uuid_equal(&slot->machine, &m->id) &&
+	       slot->at.epoch == at->epoch && slot->at.seq == at->seq;
 }
 
 /* With the lock held: the image's slot, or one to open it in; NULL when all are in use. */
@@ -67,7 +67,8 @@ static struct lb_compare_image *choose(struct lb_compare *c, const struct lb_mac
 	return oldest;
 }
 
-static int reserve(struct lb_machine *m, const struct lb_position *at, struct lb_compare_image **ret_slot, bool *ret_open)
+static int reserve(struct lb_machine *m, const struct lb_position *at, struct lb_compare_image **ret_slot,
+		   bool *ret_open)
 {
 	struct lb_process *p = m->process;
 	struct lb_compare_image *slot;
@@ -116,7 +117,8 @@ static int acquire(struct lb_machine *m, const struct lb_position *at, struct lb
 	}
 	if (r < 0) {
 		release(p, slot);
-		return lb_wrap(r, "machine %s, image of epoch %" PRIu64 ", segment %" PRIu64, m->id_text, at->epoch, at->seq);
+		return lb_wrap(r, "machine %s, image of epoch %" PRIu64 ", segment %" PRIu64, m->id_text, at->epoch,
+			       at->seq);
 	}
 	*ret_slot = slot;
 	return 0;
@@ -124,26 +126,31 @@ static int acquire(struct lb_machine *m, const struct lb_position *at, struct lb
 
 /* ---- comparing ----------------------------------------------------------------------------------------- */
 
-static int check_request(const struct lb_machine *m, const struct lb_compare_request *q, const struct lb_process_disk *disk)
+static int check_request(const struct lb_machine *m, const struct lb_compare_request *q,
+			 const struct lb_process_disk *disk)
 {
 	uint64_t length = q->n * q->block_bytes;
 
 	if (q->n < 1 || q->n > LB_COMPARE_HASHES_MAX || q->block_bytes < LB_COMPARE_BLOCK_BYTES_MIN ||
 	    q->block_bytes > LB_COMPARE_BLOCK_BYTES_MAX || q->block_bytes % LB_HRL_SECTOR_BYTES != 0 ||
 	    length > LB_COMPARE_BYTES_MAX)
-		return lb_fail(-EINVAL, "a comparison is of 1 to %d blocks of %d to %u bytes, at most %u bytes together",
-			       LB_COMPARE_HASHES_MAX, LB_COMPARE_BLOCK_BYTES_MIN, LB_COMPARE_BLOCK_BYTES_MAX, LB_COMPARE_BYTES_MAX);
+		return lb_fail(-EINVAL,
+			       "a comparison is of 1 to %d blocks of %d to %u bytes, at most %u bytes together",
+			       LB_COMPARE_HASHES_MAX, LB_COMPARE_BLOCK_BYTES_MIN, LB_COMPARE_BLOCK_BYTES_MAX,
+			       LB_COMPARE_BYTES_MAX);
 	if (disk == NULL)
 		return lb_fail(-EINVAL, "machine %s has no disk with id %u", m->assigned.name, q->disk);
 	if (q->offset_bytes % LB_HRL_SECTOR_BYTES != 0 || q->offset_bytes >= disk->size_bytes ||
 	    (q->n - 1) * q->block_bytes >= disk->size_bytes - q->offset_bytes)
-		return lb_fail(-EINVAL, "machine %s, disk %s: %zu blocks of %" PRIu64 " bytes at %" PRIu64 " lie past its end",
+		return lb_fail(-EINVAL,
+			       "machine %s, disk %s: %zu blocks of %" PRIu64 " bytes at %" PRIu64 " lie past its end",
 			       m->assigned.name, disk->name, q->n, q->block_bytes, q->offset_bytes);
 	return 0;
 }
 
 /* The frozen position that epoch `q->epoch` began from, and the disk's size. */
-static int look_up(struct lb_machine *m, const struct lb_compare_request *q, struct lb_position *ret_at, uint64_t *ret_disk_bytes)
+static int look_up(struct lb_machine *m, const struct lb_compare_request *q, struct lb_position *ret_at,
+		   uint64_t *ret_disk_bytes)
 {
 	const struct lb_process_disk *disk;
 	const struct lb_epoch *e;
@@ -152,9 +159,11 @@ static int look_up(struct lb_machine *m, const struct lb_compare_request *q, str
 
 	e = m->newest;
 	if (e == NULL || e->record.epoch != q->epoch || m->durable.epoch != q->epoch)
-		return lb_fail(-ESTALE, "machine %s is in epoch %" PRIu64 ", not %" PRIu64, m->assigned.name, m->durable.epoch, q->epoch);
+		return lb_fail(-ESTALE, "machine %s is in epoch %" PRIu64 ", not %" PRIu64, m->assigned.name,
+			       m->durable.epoch, q->epoch);
 	if (e->record.lost)
-		return lb_fail(-ESTALE, "machine %s: how epoch %" PRIu64 " began was lost with the cache; begin a new epoch",
+		return lb_fail(-ESTALE,
+			       "machine %s: how epoch %" PRIu64 " began was lost with the cache; begin a new epoch",
 			       m->assigned.name, q->epoch);
 	disk = lb_disks_find(&e->record.disks, q->disk);
 	r = check_request(m, q, disk);
@@ -162,7 +171,8 @@ static int look_up(struct lb_machine *m, const struct lb_compare_request *q, str
 		return r;
 	if (e->record.prev.epoch > m->vault.epoch ||
 	    (e->record.prev.epoch == m->vault.epoch && e->record.prev.epoch != 0 && e->record.prev.seq > m->vault.seq))
-		return lb_fail(-EAGAIN, "machine %s: the epochs before %" PRIu64 " are still on their way into the vault",
+		return lb_fail(-EAGAIN,
+			       "machine %s: the epochs before %" PRIu64 " are still on their way into the vault",
 			       m->assigned.name, q->epoch);
 	*ret_at = e->record.prev;
 	*ret_disk_bytes = disk->size_bytes;

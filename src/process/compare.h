@@ -43,5 +43,6 @@ struct lb_compare_request {
 	const uint8_t *hashes; /* n * LB_DIGEST_BYTES */
 	size_t n;
 };
-/* Bit i (the lowest of byte 0 first) of `differ` tells whether block i differs; the last block of a disk may be short. */
+/* Bit i (the lowest of byte 0 first) of `differ` tells whether block i differs; the last block of a disk may be short.
+ */
 int lb_compare_blocks(struct lb_machine *m, const struct lb_compare_request *request, uint8_t *differ);

@@ -26,7 +26,8 @@ int lb_epoch_check_hardware(struct lb_machine *m, const char *hardware)
 	if (expected[0] == '\0' || strcmp(expected, hardware) == 0)
 		return 0;
 	return lb_fail(-EACCES,
-		       "machine %s is hardware %.16s..., but hardware %.16s... came with its identity: a copy of the machine, or its "
+		       "machine %s is hardware %.16s..., but hardware %.16s... came with its identity: a copy of the "
+		       "machine, or its "
 		       "hardware was changed; enrol the copy anew, or enrol the changed machine again",
 		       m->assigned.name, expected, hardware);
 }
@@ -78,17 +79,20 @@ static int check_disks(const struct lb_machine *m, const struct lb_process_disks
 		const struct lb_process_disk *a = &theirs->disk[i], *b = lb_disks_find(ours, a->id);
 
 		if (b == NULL)
-			return lb_fail(-EINVAL, "machine %s, disk %s: id %u is not one of its protected disks", name, a->name, a->id);
+			return lb_fail(-EINVAL, "machine %s, disk %s: id %u is not one of its protected disks", name,
+				       a->name, a->id);
 		if (a->size_bytes != b->size_bytes)
 			return lb_fail(-EINVAL,
-				       "machine %s, disk %s has %" PRIu64 " bytes where %" PRIu64 " are known; if its size was changed, "
+				       "machine %s, disk %s has %" PRIu64 " bytes where %" PRIu64
+				       " are known; if its size was changed, "
 				       "run `lifeboat machine resync %s`",
 				       name, a->name, a->size_bytes, b->size_bytes, name);
 	}
 	for (uint32_t i = 0; i < ours->n; i++)
 		if (lb_disks_find(theirs, ours->disk[i].id) == NULL)
 			return lb_fail(-EINVAL,
-				       "machine %s, disk %s is protected but missing on the machine; attach it, or protect the machine "
+				       "machine %s, disk %s is protected but missing on the machine; attach it, or "
+				       "protect the machine "
 				       "without it",
 				       name, ours->disk[i].name);
 	return 0;
@@ -103,17 +107,19 @@ static int check_order(const struct lb_machine *m, const struct lb_epoch_record 
 	lb_uuid_format(&record->instance, theirs);
 	if (record->epoch == d->epoch)
 		return lb_fail(-ESTALE,
-			       "epoch %" PRIu64 " of machine %s was begun by capture instance %s, not %s; if two agents run with this "
+			       "epoch %" PRIu64
+			       " of machine %s was begun by capture instance %s, not %s; if two agents run with this "
 			       "identity, stop one of them",
 			       d->epoch, m->assigned.name, ours, theirs);
 	if (record->epoch != d->epoch + 1)
-		return lb_fail(-ESTALE, "epoch %" PRIu64 " of machine %s comes next, not %" PRIu64, d->epoch + 1, m->assigned.name,
-			       record->epoch);
+		return lb_fail(-ESTALE, "epoch %" PRIu64 " of machine %s comes next, not %" PRIu64, d->epoch + 1,
+			       m->assigned.name, record->epoch);
 	if (!lb_equal_ct(&record->prev_digest, &d->digest, sizeof(d->digest)))
-		return lb_fail(-ESTALE, "epoch %" PRIu64 " of machine %s does not continue what is durable here", record->epoch,
-			       m->assigned.name);
+		return lb_fail(-ESTALE, "epoch %" PRIu64 " of machine %s does not continue what is durable here",
+			       record->epoch, m->assigned.name);
 	if (m->n_epochs >= LB_EPOCHS_CACHED_MAX)
-		return lb_fail(-EAGAIN, "%d epochs of machine %s wait for the vault already", LB_EPOCHS_CACHED_MAX, m->assigned.name);
+		return lb_fail(-EAGAIN, "%d epochs of machine %s wait for the vault already", LB_EPOCHS_CACHED_MAX,
+			       m->assigned.name);
 	return 0;
 }
 

@@ -7,8 +7,9 @@
 #include "process/machine.h"
 
 /*
- * `request`: {"epoch", "instance", "hardware", "reason", "prev_epoch", "prev_seq", "prev_digest", "disks", "ring_cut"?}.
- * -EACCES other hardware; -ESTALE not the next, or not continuing what is durable; -EINVAL other disks; -EAGAIN later.
+ * `request`: {"epoch", "instance", "hardware", "reason", "prev_epoch", "prev_seq", "prev_digest", "disks",
+ * "ring_cut"?}. -EACCES other hardware; -ESTALE not the next, or not continuing what is durable; -EINVAL other disks;
+ * -EAGAIN later.
  */
 int lb_epoch_begin(struct lb_machine *m, const json_t *request);
 /* -EACCES, naming both, when `hardware` is not the machine's. Takes the machine's lock. */

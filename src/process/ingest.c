@@ -36,11 +36,14 @@ static void ingest_wipe(struct ingest *in)
 static int allowed(const struct lb_machine *m)
 {
 	if (m->assigned.fenced)
-		return lb_fail(-EACCES, "machine %s was failed over: its double has taken its place and nothing more is taken from it; "
-			       "reprotect it, or run `lifeboat machine resync %s`", m->assigned.name, m->assigned.name);
+		return lb_fail(
+		    -EACCES,
+		    "machine %s was failed over: its double has taken its place and nothing more is taken from it; "
+		    "reprotect it, or run `lifeboat machine resync %s`",
+		    m->assigned.name, m->assigned.name);
 	if (!m->assigned.enabled)
-		return lb_fail(-EACCES, "replication of machine %s is disabled; run `lifeboat machine protect %s`", m->assigned.name,
-			       m->assigned.name);
+		return lb_fail(-EACCES, "replication of machine %s is disabled; run `lifeboat machine protect %s`",
+			       m->assigned.name, m->assigned.name);
 	if (m->state == LB_MACHINE_OPENING)
 		return lb_fail(-EAGAIN, "the journal of machine %s is being opened%s%s", m->assigned.name,
 			       m->error[0] != '\0' ? ": " : "", m->error);
@@ -68,10 +71,12 @@ static int check_instance(const struct lb_machine *m, const struct lb_hrl_header
 	lb_uuid_format(&h->instance, theirs);
 	lb_uuid_format(&m->durable.instance, ours);
 	return lb_fail(-ESTALE,
-		       "machine %s was continued by capture instance %s in epoch %" PRIu64 " (since %s): instance %s writes no more; "
+		       "machine %s was continued by capture instance %s in epoch %" PRIu64
+		       " (since %s): instance %s writes no more; "
 		       "if two agents run with this identity, stop one of them",
 		       m->assigned.name, ours, m->durable.epoch,
-		       e != NULL && !e->record.lost ? lb_time_format(e->record.begun_ns, when) : "an unknown time", theirs);
+		       e != NULL && !e->record.lost ? lb_time_format(e->record.begun_ns, when) : "an unknown time",
+		       theirs);
 }
 
 static int check_next(const struct lb_machine *m, const struct lb_hrl_header *h)
@@ -84,16 +89,20 @@ static int check_next(const struct lb_machine *m, const struct lb_hrl_header *h)
 	if (m->newest == NULL || m->newest->record.epoch != d->epoch)
 		return lb_fail(-ESTALE, "epoch %" PRIu64 " of machine %s has ended; begin the next", d->epoch, name);
 	if (h->seq != d->next_seq)
-		return lb_fail(-ESTALE, "machine %s, epoch %" PRIu64 ": segment %" PRIu64 " comes next, not %" PRIu64, name, d->epoch,
-			       d->next_seq, h->seq);
+		return lb_fail(-ESTALE, "machine %s, epoch %" PRIu64 ": segment %" PRIu64 " comes next, not %" PRIu64,
+			       name, d->epoch, d->next_seq, h->seq);
 	if (!lb_equal_ct(&h->prev_digest, &d->digest, sizeof(d->digest)))
 		return lb_fail(-EEXIST,
-			       "machine %s, epoch %" PRIu64 ": segment %" PRIu64 " does not continue the segment before it (their "
+			       "machine %s, epoch %" PRIu64 ": segment %" PRIu64
+			       " does not continue the segment before it (their "
 			       "digests differ)",
 			       name, d->epoch, h->seq);
 	if (m->newest->next_seq - m->newest->first_seq >= LB_SEGMENTS_CACHED_MAX)
-		return lb_fail(-EAGAIN, "%d segments of machine %s wait for the vault already; replication continues by itself when "
-			       "it has caught up", LB_SEGMENTS_CACHED_MAX, name);
+		return lb_fail(
+		    -EAGAIN,
+		    "%d segments of machine %s wait for the vault already; replication continues by itself when "
+		    "it has caught up",
+		    LB_SEGMENTS_CACHED_MAX, name);
 	return 0;
 }
 
@@ -116,13 +125,14 @@ static int check_disks(const struct lb_machine *m, const struct lb_hrl_segment *
 		if (disk == NULL || disk->id != x->disk)
 			disk = lb_disks_find(disks, x->disk);
 		if (disk == NULL)
-			return lb_fail(-EBADMSG, "machine %s has no disk with id %u in epoch %" PRIu64, m->assigned.name, x->disk,
-				       m->newest->record.epoch);
+			return lb_fail(-EBADMSG, "machine %s has no disk with id %u in epoch %" PRIu64,
+				       m->assigned.name, x->disk, m->newest->record.epoch);
 		if (x->offset_bytes > disk->size_bytes || x->length_bytes > disk->size_bytes - x->offset_bytes)
-			return lb_fail(-EBADMSG,
-				       "machine %s, disk %s: a write at byte %" PRIu64 " lies past its known size of %" PRIu64
-				       " bytes; if the disk has grown, run `lifeboat machine resync %s`",
-				       m->assigned.name, disk->name, x->offset_bytes, disk->size_bytes, m->assigned.name);
+			return lb_fail(
+			    -EBADMSG,
+			    "machine %s, disk %s: a write at byte %" PRIu64 " lies past its known size of %" PRIu64
+			    " bytes; if the disk has grown, run `lifeboat machine resync %s`",
+			    m->assigned.name, disk->name, x->offset_bytes, disk->size_bytes, m->assigned.name);
 	}
 	return 0;
 }
@@ -134,8 +144,10 @@ static int64_t receipt(struct lb_machine *m)
 	char a[LB_TIME_TEXT_BYTES], b[LB_TIME_TEXT_BYTES];
 
 	if (last - now > CLOCK_BACK_NS && !m->clock_back)
-		lb_warning("machine %s: our clock says %s, but its last segment came at %s: receipts stand still until the clock "
-			   "has passed that", m->assigned.name, lb_time_format(now, a), lb_time_format(last, b));
+		lb_warning("machine %s: our clock says %s, but its last segment came at %s: receipts stand still until "
+			   "the clock "
+			   "has passed that",
+			   m->assigned.name, lb_time_format(now, a), lb_time_format(last, b));
 	m->clock_back = last - now > CLOCK_BACK_NS;
 	return LB_MAX(now, last + 1);
 }
@@ -151,8 +163,12 @@ static int judge(struct ingest *in)
 		return r;
 	if (is_last(&m->durable, in->header)) {
 		in->again = lb_equal_ct(lb_hrl_digest(in->segment), &m->durable.digest, sizeof(m->durable.digest));
-		return in->again ? 0 : lb_fail(-EEXIST, "machine %s, epoch %" PRIu64 ": another segment %" PRIu64 " was acknowledged "
-					       "before", m->assigned.name, in->header->epoch, in->header->seq);
+		return in->again
+			   ? 0
+			   : lb_fail(-EEXIST,
+				     "machine %s, epoch %" PRIu64 ": another segment %" PRIu64 " was acknowledged "
+				     "before",
+				     m->assigned.name, in->header->epoch, in->header->seq);
 	}
 	if (in->header->epoch <= m->durable.epoch) {
 		r = check_instance(m, in->header);
@@ -249,7 +265,9 @@ static int check_identity(const struct lb_machine *m, const struct lb_hrl_header
 	if (!lb_uuid_equal(&h->vault, lb_vault_id(lb_process_vault(m->process))))
 		return lb_fail(-EBADMSG, "machine %s sent a segment for another vault", m->id_text);
 	if (h->epoch != epoch || h->seq != seq)
-		return lb_fail(-EBADMSG, "the segment says epoch %" PRIu64 ", segment %" PRIu64 "; it was sent as %" PRIu64 ", %" PRIu64,
+		return lb_fail(-EBADMSG,
+			       "the segment says epoch %" PRIu64 ", segment %" PRIu64 "; it was sent as %" PRIu64
+			       ", %" PRIu64,
 			       h->epoch, h->seq, epoch, seq);
 	if (h->receipt_ns != 0)
 		return lb_fail(-EBADMSG, "a segment that comes in can't have a time of receipt");

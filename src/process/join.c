@@ -85,13 +85,13 @@ static void start_at_tail(struct join *j)
 	struct lb_durable *d = &j->durable;
 
 	*d = (struct lb_durable){
-		.epoch = newest_in_vault(t),
-		.last = t->position,
-		.digest = t->digest,
-		.instance = t->instance,
-		.ring_cut = t->ring_cut,
-		.scan_cursor = t->scan_cursor,
-		.receipt_ns = t->receipt_ns,
+	    .epoch = newest_in_vault(t),
+	    .last = t->position,
+	    .digest = t->digest,
+	    .instance = t->instance,
+	    .ring_cut = t->ring_cut,
+	    .scan_cursor = t->scan_cursor,
+	    .receipt_ns = t->receipt_ns,
 	};
 	if (d->epoch != 0 && d->epoch == t->position.epoch)
 		d->next_seq = t->position.seq + 1;
@@ -104,8 +104,9 @@ static void start_at_tail(struct join *j)
 static void put_aside(struct join *j, const struct lb_process_cache_file *file)
 {
 	if (!j->broken)
-		snprintf(j->damage, sizeof(j->damage), "the cache lost acknowledged data from epoch %" PRIu64 ", segment %" PRIu64
-			 " on: %.350s", file->at.epoch, file->at.seq, lb_err_text());
+		snprintf(j->damage, sizeof(j->damage),
+			 "the cache lost acknowledged data from epoch %" PRIu64 ", segment %" PRIu64 " on: %.350s",
+			 file->at.epoch, file->at.seq, lb_err_text());
 	j->broken = true;
 	j->put_aside++;
 	if (lb_process_cache_put_aside(j->cache, j->m, file) < 0)
@@ -142,7 +143,8 @@ static int take_record(struct join *j, uint64_t epoch)
 static int open_head(struct join *j, const struct lb_position *at, struct lb_hrl_segment **ret_segment,
 		     struct lb_buf *head, uint64_t *ret_size_bytes)
 {
-	struct lb_hrl_header expect = {.vault = *lb_vault_id(j->vault), .machine = j->m->id, .epoch = at->epoch, .seq = at->seq};
+	struct lb_hrl_header expect = {
+	    .vault = *lb_vault_id(j->vault), .machine = j->m->id, .epoch = at->epoch, .seq = at->seq};
 	int r;
 
 	r = lb_process_cache_segment_head(j->cache, j->m, at, head, ret_size_bytes);
@@ -161,7 +163,8 @@ static int take_segment(struct join *j, const struct lb_position *at)
 	int r;
 
 	if (at->epoch != d->epoch || at->seq != d->next_seq)
-		return lb_fail(-EBADMSG, "segment %" PRIu64 " of epoch %" PRIu64 " should come next", d->next_seq, d->epoch);
+		return lb_fail(-EBADMSG, "segment %" PRIu64 " of epoch %" PRIu64 " should come next", d->next_seq,
+			       d->epoch);
 	if (j->newest == NULL || j->newest->record.epoch != d->epoch) {
 		r = add_lost_epoch(j);
 		if (r < 0)
@@ -208,7 +211,8 @@ static int drop_confirmed(struct join *j, const struct lb_process_cache_file *fi
 	    open_head(j, &file->at, &s, &head, &size_bytes) == 0 &&
 	    !lb_equal_ct(lb_hrl_digest(s), &j->tail.digest, sizeof(j->tail.digest)))
 		return lb_fail(-EEXIST,
-			       "the vault holds another segment %" PRIu64 " of epoch %" PRIu64 " than the cache: someone else wrote "
+			       "the vault holds another segment %" PRIu64 " of epoch %" PRIu64
+			       " than the cache: someone else wrote "
 			       "this machine's journal; run `lifeboat machine resync %s` to go on from the vault",
 			       file->at.seq, file->at.epoch, j->name);
 	return lb_process_cache_segment_remove(j->cache, j->m, &file->at);
@@ -324,7 +328,7 @@ static int taken_over(const struct join *j)
 int lb_join(struct lb_machine *m)
 {
 	_cleanup_(join_release) struct join j = {
-		.m = m, .cache = &m->process->cache, .vault = lb_process_vault(m->process)};
+	    .m = m, .cache = &m->process->cache, .vault = lb_process_vault(m->process)};
 	int64_t beat_ns = 0;
 	int r;
 	LB_LOCK_SCOPE(&m->order);
@@ -365,7 +369,8 @@ void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, int64
 	m->vault_point_ns = LB_MAX(m->vault_point_ns, point_ns);
 	pthread_mutex_unlock(&m->lock);
 	for (; p.seq < done; p.seq++) {
-		if (lb_process_cache_segment_size(cache, m, &p, &size_bytes) < 0 || lb_process_cache_segment_remove(cache, m, &p) < 0) {
+		if (lb_process_cache_segment_size(cache, m, &p, &size_bytes) < 0 ||
+		    lb_process_cache_segment_remove(cache, m, &p) < 0) {
 			lb_warning("machine %s: %s", m->id_text, lb_err_text());
 			continue;
 		}
@@ -379,7 +384,7 @@ void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, int64
 static int same_at(struct lb_machine *m, const struct lb_journal_tail *t)
 {
 	_cleanup_(join_release) struct join j = {
-		.m = m, .cache = &m->process->cache, .vault = lb_process_vault(m->process)};
+	    .m = m, .cache = &m->process->cache, .vault = lb_process_vault(m->process)};
 	_cleanup_buf_ struct lb_buf head = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
 	uint64_t size_bytes;
@@ -392,8 +397,10 @@ static int same_at(struct lb_machine *m, const struct lb_journal_tail *t)
 	if (r == 0 && !lb_equal_ct(lb_hrl_digest(s), &t->digest, sizeof(t->digest)))
 		r = -EEXIST;
 	if (r == -ENOENT || r == -EEXIST)
-		return lb_fail(-EEXIST, "machine %s: the vault ends with another segment %" PRIu64 " of epoch %" PRIu64
-			       " than was sent there", m->id_text, t->position.seq, t->position.epoch);
+		return lb_fail(-EEXIST,
+			       "machine %s: the vault ends with another segment %" PRIu64 " of epoch %" PRIu64
+			       " than was sent there",
+			       m->id_text, t->position.seq, t->position.epoch);
 	return r;
 }
 
@@ -434,7 +441,8 @@ static int drop_cache(struct lb_machine *m)
 				    : lb_process_cache_segment_remove(cache, m, &files[i].at);
 	if (r < 0)
 		return r;
-	lb_notice("machine %s goes on from the vault; %zu files of its cache, never to be offered, were dropped", m->id_text, n);
+	lb_notice("machine %s goes on from the vault; %zu files of its cache, never to be offered, were dropped",
+		  m->id_text, n);
 	return 0;
 }
 

@@ -24,8 +24,10 @@ static int get_config(struct lb_link *link, json_t **ret_config)
 {
 	_cleanup_(response_wipe) struct lb_http_response response = {0};
 	char url[URL_BYTES];
-	const struct lb_http_request request = {
-		.method = "GET", .url = url, .response_bytes_max = LB_PROCESS_CONFIG_BYTES_MAX, .timeout_s = LB_LINK_TIMEOUT_S};
+	const struct lb_http_request request = {.method = "GET",
+						.url = url,
+						.response_bytes_max = LB_PROCESS_CONFIG_BYTES_MAX,
+						.timeout_s = LB_LINK_TIMEOUT_S};
 	int r;
 
 	snprintf(url, sizeof(url), "%s/v1/process/config", link->url);
@@ -53,7 +55,8 @@ static int send_report(struct lb_link *link)
 		if (r < 0 || report == NULL)
 			return r;
 		r = lb_http_json(link->client, "POST", url, report, NULL);
-		if (r < 0)
+		/* a part that is not full is the last: also the only, empty one of a server without machines */
+		if (r < 0 || json_array_size(json_object_get(report, "machines")) < LB_REPORT_MACHINES_MAX)
 			return r;
 	}
 }

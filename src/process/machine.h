@@ -4,9 +4,10 @@
  * One machine as its process server sees it: what the configuration server says of it, where its journal durably
  * ends (in the cache or in the vault, whichever is further), and which of it still waits for the vault.
  *
- * Locks, in the order in which they are taken: `order` (one change of the journal at a time: ingest, epoch, join; held over
- * disk writes), the process server's `lock` (registry and schedule), `lock` (the fields below it); the last two never over I/O.
- * `writer` and what is named "the uploader's" belong to the one worker that has the machine marked busy.
+ * Locks, in the order in which they are taken: `order` (one change of the journal at a time: ingest, epoch, join; held
+ * over disk writes), the process server's `lock` (registry and schedule), `lock` (the fields below it); the last two
+ * never over I/O. `writer` and what is named "the uploader's" belong to the one worker that has the machine marked
+ * busy.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -22,7 +23,7 @@
 #define LB_HARDWARE_BYTES (2 * LB_DIGEST_BYTES + 1)
 #define LB_REASON_BYTES 65
 #define LB_MACHINE_ERROR_BYTES 512
-#define LB_EPOCHS_CACHED_MAX 64	      /* epochs that wait for the vault; past it agents wait */
+#define LB_EPOCHS_CACHED_MAX 64       /* epochs that wait for the vault; past it agents wait */
 #define LB_SEGMENTS_CACHED_MAX 262144 /* segments of one machine that wait for the vault */
 #define LB_HEARTBEAT_BYTES_MAX (8u << 10)
 
@@ -58,7 +59,7 @@ struct lb_epoch_record {
 	struct lb_uuid instance;
 	char hardware[LB_HARDWARE_BYTES];
 	char reason[LB_REASON_BYTES];
-	bool lost; /* the cache lost it: `prev` and `hardware` are unknown */
+	bool lost;               /* the cache lost it: `prev` and `hardware` are unknown */
 	struct lb_position prev; /* newest durable segment before it; epoch 0: none */
 	struct lb_digest prev_digest;
 	uint64_t ring_cut;
@@ -74,7 +75,7 @@ struct lb_epoch {
 };
 
 enum lb_machine_state {
-	LB_MACHINE_OPENING,  /* cache and vault are not yet compared */
+	LB_MACHINE_OPENING, /* cache and vault are not yet compared */
 	LB_MACHINE_READY,
 	LB_MACHINE_FENCED,   /* another writer sealed the journal */
 	LB_MACHINE_DIVERGED, /* the vault holds other content at our positions */
@@ -82,19 +83,19 @@ enum lb_machine_state {
 
 /* Where the journal durably ends. */
 struct lb_durable {
-	uint64_t epoch;		 /* the newest begun; 0: none */
-	uint64_t next_seq;	 /* in it */
+	uint64_t epoch;          /* the newest begun; 0: none */
+	uint64_t next_seq;       /* in it */
 	struct lb_position last; /* newest segment, maybe of an earlier epoch; epoch 0: none */
 	struct lb_digest digest; /* of it */
 	struct lb_uuid instance; /* of `epoch` */
 	uint64_t ring_cut, scan_cursor;
-	int64_t receipt_ns;	 /* no later receipt may be below it */
-	int64_t point_ns;	 /* receipt of the newest recovery point; 0: none seen */
+	int64_t receipt_ns; /* no later receipt may be below it */
+	int64_t point_ns;   /* receipt of the newest recovery point; 0: none seen */
 };
 
 struct lb_machine_figures {
 	uint64_t plain_bytes, sealed_bytes; /* since the start */
-	uint64_t churn_bytes;		    /* since the last report */
+	uint64_t churn_bytes;               /* since the last report */
 	double churn_bytes_per_s;
 	int64_t churn_mono_ns;
 	int64_t last_seen_ns;
@@ -117,14 +118,14 @@ struct lb_machine {
 	uint32_t n_epochs;
 	uint64_t cached_bytes;
 	struct lb_position vault;
-	int64_t vault_point_ns;	      /* receipt of the newest recovery point in the vault */
-	struct lb_position beat_at;   /* the agent was idle at this position ... */
-	int64_t beat_ns;	      /* ... up to this receipt time */
-	int64_t beat_vault_ns;	      /* what of it the vault has */
-	json_t *agent;		      /* its last heartbeat */
-	bool unfence;		      /* an operator wants it replicated again */
-	bool ingesting;		      /* a segment is on its way into the cache and will be acknowledged */
-	bool clock_back;	      /* our clock is behind the last receipt: said once */
+	int64_t vault_point_ns;     /* receipt of the newest recovery point in the vault */
+	struct lb_position beat_at; /* the agent was idle at this position ... */
+	int64_t beat_ns;            /* ... up to this receipt time */
+	int64_t beat_vault_ns;      /* what of it the vault has */
+	json_t *agent;              /* its last heartbeat */
+	bool unfence;               /* an operator wants it replicated again */
+	bool ingesting;             /* a segment is on its way into the cache and will be acknowledged */
+	bool clock_back;            /* our clock is behind the last receipt: said once */
 	struct lb_machine_figures figures;
 
 	/* registry and schedule: under the process server's lock */

@@ -27,7 +27,8 @@ static int load_one(struct lb_machine *m, const struct lb_position *at, struct l
 	return 0;
 }
 
-static int load_all(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end, struct lb_upload_pack *pack)
+static int load_all(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end,
+		    struct lb_upload_pack *pack)
 {
 	struct lb_position at = *first;
 	uint64_t size_bytes;
@@ -50,7 +51,7 @@ static int load_all(struct lb_machine *m, const struct lb_position *first, uint6
 static int look_at(struct lb_machine *m, const struct lb_position *first, struct lb_upload_pack *pack)
 {
 	struct lb_hrl_header expect = {
-		.vault = *lb_vault_id(m->process->vault), .machine = m->id, .epoch = first->epoch, .seq = first->seq};
+	    .vault = *lb_vault_id(m->process->vault), .machine = m->id, .epoch = first->epoch, .seq = first->seq};
 	_cleanup_(lb_key_wipe) struct lb_key key;
 	const uint8_t *p = pack->bytes.data;
 	int r;
@@ -73,7 +74,8 @@ static int look_at(struct lb_machine *m, const struct lb_position *first, struct
 	return 0;
 }
 
-int lb_upload_pack_load(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end, struct lb_upload_pack *ret_pack)
+int lb_upload_pack_load(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end,
+			struct lb_upload_pack *ret_pack)
 {
 	_cleanup_(lb_upload_pack_free) struct lb_upload_pack pack = {.bytes = LB_BUF(LB_PACK_BYTES_MAX)};
 	size_t n = LB_MIN(seq_end - first->seq, (uint64_t)LB_PACK_SEGMENTS_MAX);

@@ -13,7 +13,8 @@ struct lb_upload_pack {
 void lb_upload_pack_free(struct lb_upload_pack *pack); /* for _cleanup_() */
 
 /*
- * From `first` on, below `seq_end`, up to LB_PACK_BYTES_NOMINAL or one larger segment. -EBADMSG, -ENOENT or -EIO when the cache
- * is damaged.
+ * From `first` on, below `seq_end`, up to LB_PACK_BYTES_NOMINAL or one larger segment. -EBADMSG, -ENOENT or -EIO when
+ * the cache is damaged.
  */
-int lb_upload_pack_load(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end, struct lb_upload_pack *ret_pack);
+int lb_upload_pack_load(struct lb_machine *m, const struct lb_position *first, uint64_t seq_end,
+			struct lb_upload_pack *ret_pack);

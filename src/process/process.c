@@ -85,7 +85,8 @@ static int check_vault_id(struct lb_vault *v, const struct lb_uuid *expected)
 		return 0;
 	lb_uuid_format(lb_vault_id(v), have);
 	lb_uuid_format(expected, want);
-	return lb_fail(-EINVAL, "%s holds vault %s, but the configuration server speaks of vault %s; correct the vault's URL",
+	return lb_fail(-EINVAL,
+		       "%s holds vault %s, but the configuration server speaks of vault %s; correct the vault's URL",
 		       lb_vault_store(v)->url, have, want);
 }
 
@@ -156,7 +157,8 @@ static int add_machine(struct lb_process *p, const struct lb_assignment *a)
 	LB_LOCK_SCOPE(&p->lock);
 	if (p->n_machines == LB_PROCESS_MACHINES_MAX) {
 		lb_machine_free(m);
-		return lb_fail(-E2BIG, "more than %d machines are assigned; add a process server", LB_PROCESS_MACHINES_MAX);
+		return lb_fail(-E2BIG, "more than %d machines are assigned; add a process server",
+			       LB_PROCESS_MACHINES_MAX);
 	}
 	p->machines[p->n_machines++] = m;
 	lb_schedule_wake(p);
@@ -174,8 +176,8 @@ static int change_machine(struct lb_process *p, struct lb_machine *m, const stru
 	pthread_mutex_lock(&m->lock);
 	/* an operator's word, and nothing else, lets a machine that was taken over go on */
 	stopped = m->state == LB_MACHINE_FENCED || m->state == LB_MACHINE_DIVERGED;
-	unfence = !a->fenced &&
-		  (m->assigned.fenced || (stopped && a->resync_generation > m->assigned.resync_generation));
+	unfence =
+	    !a->fenced && (m->assigned.fenced || (stopped && a->resync_generation > m->assigned.resync_generation));
 	fence = a->fenced && !m->assigned.fenced;
 	m->assigned = *a;
 	m->unfence = m->unfence || unfence;

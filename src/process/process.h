@@ -17,7 +17,7 @@
 struct lb_process_options {
 	const char *cache_folder;
 	uint64_t cache_bytes_max;
-	const char *vault_url;	 /* instead of what the configuration server says; NULL or empty: as it says */
+	const char *vault_url;   /* instead of what the configuration server says; NULL or empty: as it says */
 	uint64_t seal_bytes_max; /* plain bytes that are being sealed at once, at least one segment */
 };
 
@@ -36,7 +36,7 @@ struct lb_process {
 	struct lb_store *store;
 	struct lb_vault *vault;
 	bool configured; /* all machines of a configuration are here: who is not among them is a stranger */
-	int wake_fd; /* of the workers */
+	int wake_fd;     /* of the workers */
 	bool stopping;
 	int64_t beats_due_mono_ns;
 	bool beats_busy;

@@ -38,7 +38,8 @@ static int disk_parse(const json_t *object, struct lb_process_disk *ret_disk)
 	if (r < 0)
 		return r;
 	if (disk.size_bytes % LB_HRL_SECTOR_BYTES != 0)
-		return lb_fail(-EBADMSG, "disk %s has %" PRIu64 " bytes, which are no whole sectors", disk.name, disk.size_bytes);
+		return lb_fail(-EBADMSG, "disk %s has %" PRIu64 " bytes, which are no whole sectors", disk.name,
+			       disk.size_bytes);
 	disk.id = (uint16_t)id;
 	*ret_disk = disk;
 	return 0;
@@ -157,7 +158,8 @@ static void record_name(uint64_t epoch, char name[32])
 	snprintf(name, 32, "epoch/%08" PRIx64, epoch);
 }
 
-int lb_record_put(struct lb_process_cache *c, struct lb_vault *v, const struct lb_machine *m, const struct lb_epoch_record *record)
+int lb_record_put(struct lb_process_cache *c, struct lb_vault *v, const struct lb_machine *m,
+		  const struct lb_epoch_record *record)
 {
 	_cleanup_buf_ struct lb_buf sealed = LB_BUF(2 * LB_RECORD_BYTES_MAX);
 	_cleanup_json_ json_t *j = NULL;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* What the configuration server is told: POST /v1/process/report, in parts of at most LB_REPORT_MACHINES_MAX machines. */
+/* What the configuration server is told: POST /v1/process/report, in parts of at most LB_REPORT_MACHINES_MAX machines.
+ */
 #include "process/process.h"
 
 #define LB_REPORT_MACHINES_MAX 64

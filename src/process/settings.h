@@ -6,14 +6,14 @@
 #include "base/env.h"
 
 struct lb_settings {
-	char *address;	       /* default 0.0.0.0 */
-	uint64_t port;	       /* 9443; 0: any free one */
-	char *config_url;      /* required: https://host */
-	char *identity_folder; /* default /var/lib/lifeboat/process */
-	char *cache_folder;    /* default /var/lib/lifeboat/process/cache */
-	uint64_t cache_bytes_max; /* default 16G */
-	char *vault;	       /* instead of what the configuration server says */
-	uint64_t uploads_max;  /* workers; default 4 */
+	char *address;             /* default 0.0.0.0 */
+	uint64_t port;             /* 9443; 0: any free one */
+	char *config_url;          /* required: https://host */
+	char *identity_folder;     /* default /var/lib/lifeboat/process */
+	char *cache_folder;        /* default /var/lib/lifeboat/process/cache */
+	uint64_t cache_bytes_max;  /* default 16G */
+	char *vault;               /* instead of what the configuration server says */
+	uint64_t uploads_max;      /* workers; default 4 */
 	uint64_t memory_bytes_max; /* for segments that are being taken in; default 256M */
 };
 

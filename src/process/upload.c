@@ -139,7 +139,8 @@ static void note_failure(struct lb_machine *m)
 
 	snprintf(m->error, sizeof(m->error), "%.500s", lb_err_text());
 	if (!m->failing)
-		lb_warning("machine %s: nothing goes into the vault for now, it is tried again: %s", m->assigned.name, m->error);
+		lb_warning("machine %s: nothing goes into the vault for now, it is tried again: %s", m->assigned.name,
+			   m->error);
 	m->failing = true;
 }
 

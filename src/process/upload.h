@@ -7,7 +7,7 @@
  */
 #include "process/process.h"
 
-#define LB_UPLOAD_ROUND_OBJECTS_MAX 16	  /* of one machine before others get their turn */
+#define LB_UPLOAD_ROUND_OBJECTS_MAX 16 /* of one machine before others get their turn */
 #define LB_UPLOAD_CHECKPOINT_OBJECTS 64
 #define LB_UPLOAD_BACKOFF_MS_MIN 500
 #define LB_UPLOAD_BACKOFF_MS_MAX 60000

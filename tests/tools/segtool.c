@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An agent without a machine: what each segment holds follows from (seed, epoch, seq) alone, so that any run of it, before
- * or after a kill, makes the same bytes, and so that the image at any position can be told without having seen it.
+ * An agent without a machine: what each segment holds follows from (seed, epoch, seq) alone, so that any run of it,
+ * before or after a kill, makes the same bytes, and so that the image at any position can be told without having seen
+ * it.
  *
- *   segtool vault  --vault URL --passphrase-file F --machine UUID...   makes the vault if needed; prints {"vault_id","keys"}
- *   segtool send   --url URL --identity DIR --vault-id UUID --machine UUID --hardware HEX [shape] [--acked FILE]
- *                  goes on from where the process server's journal stands until all is acknowledged; waits out refusals
+ *   segtool vault  --vault URL --passphrase-file F --machine UUID...   makes the vault if needed; prints
+ * {"vault_id","keys"} segtool send   --url URL --identity DIR --vault-id UUID --machine UUID --hardware HEX [shape]
+ * [--acked FILE] goes on from where the process server's journal stands until all is acknowledged; waits out refusals
  *                  of 429 and 507 and lost connections for at most --patience seconds; exits with 3, saying LOST,
  *                  when the journal stands behind what was acknowledged
  *   segtool image  --vault URL --passphrase-file F --machine UUID --at E:S --out FILE [shape]   the disk from the vault
  *   segtool oracle --at E:S --out FILE [shape]                                                  the disk as it must be
  *
- * shape: --seed N --disk-bytes N --epochs N --segments N (per epoch) --data-bytes N (per segment) --compressible PERCENT
+ * shape: --seed N --disk-bytes N --epochs N --segments N (per epoch) --data-bytes N (per segment) --compressible
+ * PERCENT
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -91,7 +93,8 @@ struct write {
 };
 
 /* The writes of one segment in their order, their data in `room`. */
-static unsigned int make_writes(const struct segtool *t, uint64_t epoch, uint64_t seq, uint8_t *room, struct write writes[WRITES_MAX])
+static unsigned int make_writes(const struct segtool *t, uint64_t epoch, uint64_t seq, uint8_t *room,
+				struct write writes[WRITES_MAX])
 {
 	uint64_t random = mix(t->seed) ^ mix(epoch << 32 | seq), left = t->data_bytes;
 	unsigned int n = 0;
@@ -198,9 +201,12 @@ static int take_journal(struct segtool *t, const json_t *reply)
 		r = lb_json_get_digest(reply, "digest", &t->digest);
 	if (r < 0)
 		return r;
-	t->lost = t->epoch < t->acked_epoch || (t->epoch == t->acked_epoch && t->acked_epoch != 0 && t->next_seq <= t->acked_seq);
-	return t->lost ? lb_fail(-EIO, "LOST: epoch %" PRIu64 ", segment %" PRIu64 " was acknowledged, but the journal stands at %" PRIu64
-				 ", %" PRIu64, t->acked_epoch, t->acked_seq, t->epoch, t->next_seq)
+	t->lost = t->epoch < t->acked_epoch ||
+		  (t->epoch == t->acked_epoch && t->acked_epoch != 0 && t->next_seq <= t->acked_seq);
+	return t->lost ? lb_fail(-EIO,
+				 "LOST: epoch %" PRIu64 ", segment %" PRIu64
+				 " was acknowledged, but the journal stands at %" PRIu64 ", %" PRIu64,
+				 t->acked_epoch, t->acked_seq, t->epoch, t->next_seq)
 		       : 0;
 }
 
@@ -228,9 +234,9 @@ static int begin_epoch(struct segtool *t)
 	instance_of(t, t->epoch + 1, &uuid);
 	lb_uuid_format(&uuid, instance);
 	lb_hex_encode(t->digest.bytes, LB_DIGEST_BYTES, digest);
-	body = json_pack("{s:I,s:s,s:s,s:s,s:s,s:[{s:i,s:s,s:I}]}", "epoch", (json_int_t)t->epoch + 1, "instance", instance, "hardware",
-			 t->hardware, "reason", "segtool", "prev_digest", digest, "disks", "id", 0, "name", "vda", "size_bytes",
-			 (json_int_t)t->disk_bytes);
+	body = json_pack("{s:I,s:s,s:s,s:s,s:s,s:[{s:i,s:s,s:I}]}", "epoch", (json_int_t)t->epoch + 1, "instance",
+			 instance, "hardware", t->hardware, "reason", "segtool", "prev_digest", digest, "disks", "id",
+			 0, "name", "vda", "size_bytes", (json_int_t)t->disk_bytes);
 	r = lb_json_dump(body, &text);
 	if (r < 0)
 		return r;
@@ -246,7 +252,7 @@ static int put_segment(struct segtool *t, struct lb_buf *plain)
 	_cleanup_json_ json_t *reply = NULL;
 	char url[512];
 	struct lb_http_request request = {
-		.method = "PUT", .url = url, .content_type = "application/octet-stream", .response_bytes_max = 1u << 20};
+	    .method = "PUT", .url = url, .content_type = "application/octet-stream", .response_bytes_max = 1u << 20};
 	struct lb_digest digest;
 	int r;
 
@@ -421,39 +427,80 @@ static int run_oracle(struct segtool *t)
 
 static int parse_at(const char *text, struct segtool *t)
 {
-	return sscanf(text, "%" SCNu64 ":%" SCNu64, &t->at_epoch, &t->at_seq) == 2 ? 0 : lb_fail(-EINVAL, "\"%s\" is no E:S", text);
+	return sscanf(text, "%" SCNu64 ":%" SCNu64, &t->at_epoch, &t->at_seq) == 2
+		   ? 0
+		   : lb_fail(-EINVAL, "\"%s\" is no E:S", text);
 }
 
 static int parse(int argc, char **argv, struct segtool *t)
 {
-	static const struct option options[] = {
-		{"vault", 1, NULL, 'v'},     {"passphrase-file", 1, NULL, 'p'}, {"machine", 1, NULL, 'm'},  {"url", 1, NULL, 'u'},
-		{"identity", 1, NULL, 'i'},  {"vault-id", 1, NULL, 'V'},	 {"hardware", 1, NULL, 'h'}, {"acked", 1, NULL, 'a'},
-		{"out", 1, NULL, 'o'},	     {"at", 1, NULL, '@'},		 {"seed", 1, NULL, 's'},     {"disk-bytes", 1, NULL, 'd'},
-		{"epochs", 1, NULL, 'e'},    {"segments", 1, NULL, 'n'},	 {"data-bytes", 1, NULL, 'D'},
-		{"compressible", 1, NULL, 'c'}, {"patience", 1, NULL, 'P'},	 {0}};
+	static const struct option options[] = {{"vault", 1, NULL, 'v'},      {"passphrase-file", 1, NULL, 'p'},
+						{"machine", 1, NULL, 'm'},    {"url", 1, NULL, 'u'},
+						{"identity", 1, NULL, 'i'},   {"vault-id", 1, NULL, 'V'},
+						{"hardware", 1, NULL, 'h'},   {"acked", 1, NULL, 'a'},
+						{"out", 1, NULL, 'o'},        {"at", 1, NULL, '@'},
+						{"seed", 1, NULL, 's'},       {"disk-bytes", 1, NULL, 'd'},
+						{"epochs", 1, NULL, 'e'},     {"segments", 1, NULL, 'n'},
+						{"data-bytes", 1, NULL, 'D'}, {"compressible", 1, NULL, 'c'},
+						{"patience", 1, NULL, 'P'},   {0}};
 	int c, r = 0;
 
 	while (r == 0 && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
-		case 'v': t->vault_url = optarg; break;
-		case 'p': t->passphrase_file = optarg; break;
-		case 'm': r = t->n_machines < MACHINES_MAX ? lb_uuid_parse(optarg, &t->machines[t->n_machines++]) : -E2BIG; break;
-		case 'u': t->url = optarg; break;
-		case 'i': t->identity = optarg; break;
-		case 'V': r = lb_uuid_parse(optarg, &t->vault_id); break;
-		case 'h': t->hardware = optarg; break;
-		case 'a': t->acked = optarg; break;
-		case 'o': t->out = optarg; break;
-		case '@': r = parse_at(optarg, t); break;
-		case 's': r = lb_u64_parse(optarg, INT64_MAX, &t->seed); break;
-		case 'd': r = lb_size_parse(optarg, &t->disk_bytes); break;
-		case 'e': r = lb_u64_parse(optarg, INT64_MAX, &t->epochs); break;
-		case 'n': r = lb_u64_parse(optarg, INT64_MAX, &t->segments); break;
-		case 'D': r = lb_size_parse(optarg, &t->data_bytes); break;
-		case 'c': r = lb_u64_parse(optarg, 100, &t->compressible); break;
-		case 'P': r = lb_u64_parse(optarg, 3600, &t->patience_s); break;
-		default: return lb_fail(-EINVAL, "see the head of segtool.c");
+		case 'v':
+			t->vault_url = optarg;
+			break;
+		case 'p':
+			t->passphrase_file = optarg;
+			break;
+		case 'm':
+			r = t->n_machines < MACHINES_MAX ? lb_uuid_parse(optarg, &t->machines[t->n_machines++])
+							 : -E2BIG;
+			break;
+		case 'u':
+			t->url = optarg;
+			break;
+		case 'i':
+			t->identity = optarg;
+			break;
+		case 'V':
+			r = lb_uuid_parse(optarg, &t->vault_id);
+			break;
+		case 'h':
+			t->hardware = optarg;
+			break;
+		case 'a':
+			t->acked = optarg;
+			break;
+		case 'o':
+			t->out = optarg;
+			break;
+		case '@':
+			r = parse_at(optarg, t);
+			break;
+		case 's':
+			r = lb_u64_parse(optarg, INT64_MAX, &t->seed);
+			break;
+		case 'd':
+			r = lb_size_parse(optarg, &t->disk_bytes);
+			break;
+		case 'e':
+			r = lb_u64_parse(optarg, INT64_MAX, &t->epochs);
+			break;
+		case 'n':
+			r = lb_u64_parse(optarg, INT64_MAX, &t->segments);
+			break;
+		case 'D':
+			r = lb_size_parse(optarg, &t->data_bytes);
+			break;
+		case 'c':
+			r = lb_u64_parse(optarg, 100, &t->compressible);
+			break;
+		case 'P':
+			r = lb_u64_parse(optarg, 3600, &t->patience_s);
+			break;
+		default:
+			return lb_fail(-EINVAL, "see the head of segtool.c");
 		}
 	}
 	return r;
@@ -465,8 +512,13 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(struct segtool *t);
 	} modes[] = {{"vault", run_vault}, {"send", run_send}, {"image", run_image}, {"oracle", run_oracle}};
-	struct segtool t = {.seed = 1, .disk_bytes = 8u << 20, .epochs = 1, .segments = 100, .data_bytes = 64u << 10,
-			    .compressible = 30, .patience_s = 30};
+	struct segtool t = {.seed = 1,
+			    .disk_bytes = 8u << 20,
+			    .epochs = 1,
+			    .segments = 100,
+			    .data_bytes = 64u << 10,
+			    .compressible = 30,
+			    .patience_s = 30};
 	int r = -EINVAL;
 
 	lb_fail(r, "usage: segtool vault|send|image|oracle OPTIONS; see the head of segtool.c");

@@ -186,10 +186,10 @@ static json_t *assignment(const struct agent *a)
 
 	lb_uuid_format(&a->id, id);
 	lb_hex_encode(a->fingerprint.bytes, LB_DIGEST_BYTES, fingerprint);
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:[{s:i,s:s,s:I}],s:{s:i}}", "id", id, "name", "web1", "key", key,
-			 "hardware", a->hardware, "cert_fingerprint", fingerprint, "enabled", !site.disabled, "fenced", site.fenced,
-			 "resync_generation", (json_int_t)site.resync_generation, "disks", "id", 0, "name", "vda", "size_bytes",
-			 (json_int_t)DISK_BYTES, "policy", "upload_interval_s", 15);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:[{s:i,s:s,s:I}],s:{s:i}}", "id", id, "name", "web1", "key",
+			 key, "hardware", a->hardware, "cert_fingerprint", fingerprint, "enabled", !site.disabled,
+			 "fenced", site.fenced, "resync_generation", (json_int_t)site.resync_generation, "disks", "id",
+			 0, "name", "vda", "size_bytes", (json_int_t)DISK_BYTES, "policy", "upload_interval_s", 15);
 }
 
 static MAYBE json_t *site_config(void)
@@ -237,7 +237,7 @@ static MAYBE void site_pass_time(void)
 static void site_start(void)
 {
 	const struct lb_process_options options = {
-		.cache_folder = cache_folder, .cache_bytes_max = site.cache_bytes_max, .seal_bytes_max = 16u << 20};
+	    .cache_folder = cache_folder, .cache_bytes_max = site.cache_bytes_max, .seal_bytes_max = 16u << 20};
 
 	assert_int_equal(lb_process_new(&world, &options, &site.p), 0);
 	site_configure();
@@ -259,8 +259,8 @@ static int site_begin(void **state)
 	(void)state;
 	/* opening by passphrase is slow on purpose: once for all tests */
 	if (owner == NULL &&
-	    (lb_store_open(&world, vault_url, true, &store) < 0 || lb_vault_create(store, PASSPHRASE, &site.vault_id) < 0 ||
-	     lb_vault_open(store, PASSPHRASE, &owner) < 0))
+	    (lb_store_open(&world, vault_url, true, &store) < 0 ||
+	     lb_vault_create(store, PASSPHRASE, &site.vault_id) < 0 || lb_vault_open(store, PASSPHRASE, &owner) < 0))
 		return -1;
 	site = (struct site){.store = store, .owner = owner, .cache_bytes_max = 64u << 20};
 	now_shift_ns = 0;
@@ -296,9 +296,10 @@ static MAYBE json_t *epoch_request(const struct agent *a, uint64_t epoch, uint64
 
 	lb_uuid_format(&a->instance, instance);
 	lb_hex_encode(a->prev.bytes, LB_DIGEST_BYTES, prev);
-	return json_pack("{s:I,s:s,s:s,s:s,s:s,s:I,s:I,s:[{s:i,s:s,s:I}]}", "epoch", (json_int_t)epoch, "instance", instance, "hardware",
-			 a->hardware, "reason", "test", "prev_digest", prev, "prev_epoch", (json_int_t)a->epoch, "prev_seq",
-			 (json_int_t)a->seq, "disks", "id", 0, "name", "vda", "size_bytes", (json_int_t)disk_bytes);
+	return json_pack("{s:I,s:s,s:s,s:s,s:s,s:I,s:I,s:[{s:i,s:s,s:I}]}", "epoch", (json_int_t)epoch, "instance",
+			 instance, "hardware", a->hardware, "reason", "test", "prev_digest", prev, "prev_epoch",
+			 (json_int_t)a->epoch, "prev_seq", (json_int_t)a->seq, "disks", "id", 0, "name", "vda",
+			 "size_bytes", (json_int_t)disk_bytes);
 }
 
 static int try_epoch(struct agent *a, uint64_t epoch)
@@ -413,8 +414,8 @@ static MAYBE void assert_image(const struct agent *a, uint64_t epoch, uint64_t s
 }
 
 /* A call as the HTTPS server would hand it over. */
-static MAYBE int call(const struct agent *a, const char *method, const char *pattern, const struct lb_http_call *template,
-		      struct lb_http_reply *reply)
+static MAYBE int call(const struct agent *a, const char *method, const char *pattern,
+		      const struct lb_http_call *template, struct lb_http_reply *reply)
 {
 	struct lb_http_call c = *template;
 
@@ -423,7 +424,8 @@ static MAYBE int call(const struct agent *a, const char *method, const char *pat
 	lb_uuid_format(&a->id, c.peer.name);
 	*reply = (struct lb_http_reply){0};
 	for (size_t i = 0; i < lb_process_routes_n; i++)
-		if (strcmp(lb_process_routes[i].method, method) == 0 && strcmp(lb_process_routes[i].pattern, pattern) == 0)
+		if (strcmp(lb_process_routes[i].method, method) == 0 &&
+		    strcmp(lb_process_routes[i].pattern, pattern) == 0)
 			return lb_process_routes[i].handler(site.p, &c, reply);
 	fail_msg("no such route: %s %s", method, pattern);
 	return 0;

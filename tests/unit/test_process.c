@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Taking segments in: what is acknowledged, what is refused, and what a restart finds. test_process_vault.c has the rest. */
+/* Taking segments in: what is acknowledged, what is refused, and what a restart finds. test_process_vault.c has the
+ * rest. */
 #include "process_help.h"
 
 struct counting {
@@ -508,33 +509,33 @@ static void the_gate_lets_a_large_one_in_alone_and_keeps_the_order(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(what_is_acknowledged_survives_a_kill),
-		T(what_is_acknowledged_survives_a_power_cut),
-		T(a_disk_that_does_not_take_it_for_good_acknowledges_nothing),
-		T(a_resend_of_the_same_segment_is_acknowledged_again),
-		T(what_was_durable_but_not_acknowledged_is_acknowledged_after_a_restart),
-		T(another_segment_with_an_acknowledged_number_is_refused),
-		T(a_gap_is_refused_and_the_answer_tells_what_is_durable),
-		T(a_segment_that_continues_another_one_is_refused),
-		T(an_altered_or_truncated_segment_is_refused),
-		T(a_segment_of_another_machine_is_refused),
-		T(a_write_past_the_end_of_the_disk_is_refused_by_name),
-		T(a_disk_of_another_size_begins_no_epoch),
-		T(an_epoch_begins_once_in_order_and_again_for_whoever_lost_the_answer),
-		T(an_epoch_without_a_segment_has_no_seq),
-		T(a_stale_instance_is_told_who_continued),
-		T(a_copy_of_the_machine_is_refused_and_both_are_named),
-		T(an_unknown_machine_and_an_old_certificate_are_refused),
-		T(a_disabled_machine_is_refused_until_it_is_enabled),
-		T(a_removed_machine_leaves_no_key_behind),
-		T(an_entry_that_makes_no_sense_leaves_its_machine_as_it_was),
-		T(a_full_disk_acknowledges_nothing_and_goes_on_when_there_is_room),
-		T(past_80_percent_agents_wait_but_none_is_starved),
-		T(leftovers_of_a_write_cut_short_are_removed),
-		T(a_damaged_file_ends_the_journal_before_it_and_is_kept_for_a_look),
-		T(a_truncated_file_ends_the_journal_before_it),
-		T(receipts_never_go_back_when_the_clock_jumps_a_day),
-		T(the_gate_lets_a_large_one_in_alone_and_keeps_the_order),
+	    T(what_is_acknowledged_survives_a_kill),
+	    T(what_is_acknowledged_survives_a_power_cut),
+	    T(a_disk_that_does_not_take_it_for_good_acknowledges_nothing),
+	    T(a_resend_of_the_same_segment_is_acknowledged_again),
+	    T(what_was_durable_but_not_acknowledged_is_acknowledged_after_a_restart),
+	    T(another_segment_with_an_acknowledged_number_is_refused),
+	    T(a_gap_is_refused_and_the_answer_tells_what_is_durable),
+	    T(a_segment_that_continues_another_one_is_refused),
+	    T(an_altered_or_truncated_segment_is_refused),
+	    T(a_segment_of_another_machine_is_refused),
+	    T(a_write_past_the_end_of_the_disk_is_refused_by_name),
+	    T(a_disk_of_another_size_begins_no_epoch),
+	    T(an_epoch_begins_once_in_order_and_again_for_whoever_lost_the_answer),
+	    T(an_epoch_without_a_segment_has_no_seq),
+	    T(a_stale_instance_is_told_who_continued),
+	    T(a_copy_of_the_machine_is_refused_and_both_are_named),
+	    T(an_unknown_machine_and_an_old_certificate_are_refused),
+	    T(a_disabled_machine_is_refused_until_it_is_enabled),
+	    T(a_removed_machine_leaves_no_key_behind),
+	    T(an_entry_that_makes_no_sense_leaves_its_machine_as_it_was),
+	    T(a_full_disk_acknowledges_nothing_and_goes_on_when_there_is_room),
+	    T(past_80_percent_agents_wait_but_none_is_starved),
+	    T(leftovers_of_a_write_cut_short_are_removed),
+	    T(a_damaged_file_ends_the_journal_before_it_and_is_kept_for_a_look),
+	    T(a_truncated_file_ends_the_journal_before_it),
+	    T(receipts_never_go_back_when_the_clock_jumps_a_day),
+	    T(the_gate_lets_a_large_one_in_alone_and_keeps_the_order),
 	};
 
 	return cmocka_run_group_tests_name("process", tests, world_begin, world_end);
