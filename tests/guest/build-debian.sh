@@ -124,7 +124,8 @@ base_root()
         key=$(printf '%s\n' "$dependencies" "$BASE_PACKAGES" "$scale" "$PREPARE_DATABASE" | sha256sum | cut -c 1-16)
         tar=$cache/debian-12-$key.tar
         [ -n "$(find "$tar" -mmin "-$ROOT_CACHE_AGE_MIN_MAX" 2>/dev/null)" ] || make_base "$tar"
-        tar -C "$tree" -xpf "$tar" --numeric-owner --xattrs --xattrs-include='*'
+        # Device nodes are the kernel's to make, at boot.
+        tar -C "$tree" -xpf "$tar" --exclude='./dev/*' --numeric-owner --xattrs --xattrs-include='*'
 }
 
 install_debs()
@@ -136,8 +137,12 @@ install_debs()
         for deb in "${debs[@]}"; do cp "$deb" "$tree/debs/"; done
         printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
         chmod 755 "$tree/usr/sbin/policy-rc.d"
-        (cd "$tree/debs" && DEBIAN_FRONTEND=noninteractive chroot "$tree" \
-                sh -c 'dpkg -i /debs/*.deb') >"$work/dpkg.log" 2>&1 || {
+        # Expanded by the inner shells.
+        # shellcheck disable=SC2016
+        DEBIAN_FRONTEND=noninteractive unshare --mount --propagation private sh -ec '
+                mount --rbind /dev "$1/dev"
+                mount --rbind /proc "$1/proc"
+                chroot "$1" sh -c "dpkg -i /debs/*.deb"' install "$tree" >"$work/dpkg.log" 2>&1 || {
                 cat "$work/dpkg.log" >&2
                 guest_die "the package did not install"
         }
@@ -241,8 +246,8 @@ guest_need mmdebstrap mke2fs grub-mkimage dpkg-deb
 cache=$(guest_cache_dir)
 if [ "$(id -u)" -ne 0 ]; then
         guest_need newuidmap newgidmap
-        # A user namespace of mmdebstrap's making, where this user is root.
-        LIFEBOAT_CACHE=$cache exec mmdebstrap --unshare-helper "$0" "$@"
+        # A namespace where this user is root and the subordinate ids are everybody else.
+        LIFEBOAT_CACHE=$cache exec unshare --user --map-root-user --map-auto --mount --pid --fork --mount-proc "$0" "$@"
 fi
 key=$(inputs_key "$@")
 if [ -e "$out.stamp" ] && [ "$(stat -c "$key %s %y" "$out" 2>/dev/null)" = "$(cat "$out.stamp")" ]; then
