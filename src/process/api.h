@@ -1,23 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * What agents ask of the process server over HTTPS (client certificate: CN = machine, OU = machine). The argument of the
- * handlers is the struct lb_process. J is where the journal durably stands:
+ * What agents ask of the process server over HTTPS (client certificate: CN = machine, OU = machine). The argument of
+ * the handlers is the struct lb_process. J is where the journal durably stands:
  *
- *   J = {"known", "epoch", "seq" (null: the epoch holds nothing yet), "next_seq", "last_epoch", "last_seq" (of the newest
- *        segment, of whatever epoch; 0, 0: none), "ring_cut", "scan_cursor", "digest", "instance", "vault_epoch",
- *        "vault_seq", "policy"}
+ *   J = {"known", "epoch", "seq", "next_seq", "last_epoch", "last_seq", "ring_cut", "scan_cursor", "digest",
+ *        "instance", "vault_epoch", "vault_seq", "policy"}
  *
- *   GET  /v1/journal               -> J
- *   POST /v1/epoch                 {"epoch", "instance", "hardware", "reason", "prev_digest", "disks", "ring_cut"?} -> J
- *   PUT  /v1/journal/EPOCH/SEQ     a plain segment -> {"epoch", "seq", "vault_epoch", "vault_seq"}
- *   POST /v1/compare               {"epoch", "disk", "offset", "block_bytes", "key" (hex), "hashes" (base64)} -> {"differ"}
- *   POST /v1/heartbeat             {"epoch", "seq", "idle", "hardware", "mode", figures} -> {"vault_epoch", "vault_seq",
- *                                  "policy", "commands"}
+ * "seq" is null while the epoch holds nothing; "last_*" and "digest" are the newest segment's, of whatever epoch.
+ *
+ *   GET  /v1/journal             -> J
+ *   POST /v1/epoch               {"epoch", "instance", "hardware", "reason", "prev_digest", "disks", "ring_cut"?}
+ *                                -> J
+ *   PUT  /v1/journal/EPOCH/SEQ   a plain segment
+ *                                -> {"epoch", "seq", "vault_epoch", "vault_seq"}
+ *   POST /v1/compare             {"epoch", "disk", "offset", "block_bytes", "key" (hex), "hashes" (base64)}
+ *                                -> {"differ"} (base64 bitmap)
+ *   POST /v1/heartbeat           {"epoch", "seq", "idle", "hardware", "mode", figures}
+ *                                -> {"vault_epoch", "vault_seq", "policy", "commands"}
  *
  * Refusals are {"error": {"code", "message"}}: 400 not sound; 403 unknown, disabled, failed over, taken over, or of
- * other hardware; 409 the journal stands elsewhere, with "journal": J; 429 later, with Retry-After; 507 the cache's disk
- * is full; 503 too many bodies at once.
+ * other hardware; 409 the journal stands elsewhere, with "journal": J; 429 later, with Retry-After; 507 the cache's
+ * disk is full; 503 too many bodies at once.
  */
 #include "process/process.h"
 #include "wire/server.h"

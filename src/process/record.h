@@ -2,8 +2,11 @@
 #pragma once
 /*
  * JSON of disks and of epoch records. A record rests in the cache sealed under the machine's key:
+ *
  *   {"epoch", "instance", "hardware", "reason", "prev_epoch", "prev_seq", "prev_digest", "ring_cut", "begun_ns",
- * "disks"} Pure functions but for the two that go through the cache.
+ *    "disks"}
+ *
+ * Pure functions but for the two that go through the cache.
  */
 #include "process/cache.h"
 #include "vault/vault.h"

@@ -4,16 +4,20 @@
  * before or after a kill, makes the same bytes, and so that the image at any position can be told without having seen
  * it.
  *
- *   segtool vault  --vault URL --passphrase-file F --machine UUID...   makes the vault if needed; prints
- * {"vault_id","keys"} segtool send   --url URL --identity DIR --vault-id UUID --machine UUID --hardware HEX [shape]
- * [--acked FILE] goes on from where the process server's journal stands until all is acknowledged; waits out refusals
- *                  of 429 and 507 and lost connections for at most --patience seconds; exits with 3, saying LOST,
- *                  when the journal stands behind what was acknowledged
- *   segtool image  --vault URL --passphrase-file F --machine UUID --at E:S --out FILE [shape]   the disk from the vault
- *   segtool oracle --at E:S --out FILE [shape]                                                  the disk as it must be
+ *   segtool vault VAULT --machine UUID...
+ *       makes the vault if needed; prints {"vault_id", "keys"}
+ *   segtool send --url URL --identity DIR --vault-id UUID --machine UUID --hardware HEX [--acked FILE]
+ *       [--patience SECONDS] SHAPE
+ *       goes on from where the process server's journal stands until all is acknowledged; waits out lost connections and
+ *       refusals of 429, 503 and 507; exits with 3, saying LOST, when the journal stands behind what was acknowledged
+ *   segtool image VAULT --machine UUID --at E:S --out FILE SHAPE
+ *       the disk as the vault has it
+ *   segtool oracle --at E:S --out FILE SHAPE
+ *       the disk as it must be
  *
- * shape: --seed N --disk-bytes N --epochs N --segments N (per epoch) --data-bytes N (per segment) --compressible
- * PERCENT
+ *   VAULT: --vault URL --passphrase-file F
+ *   SHAPE: --seed N --disk-bytes N --epochs N --segments N (per epoch) --data-bytes N (per segment)
+ *          --compressible PERCENT
  */
 #include <errno.h>
 #include <fcntl.h>
