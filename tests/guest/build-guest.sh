@@ -277,6 +277,13 @@ build()
         image_stamp >"$out.stamp"
 }
 
+data_disks_there()
+{
+        local entry
+
+        for entry in "${data_disks[@]}"; do [ -e "${entry%%:*}" ] || return 1; done
+}
+
 parse_arguments "$@"
 guest_need busybox mke2fs grub-mkimage cpio modprobe depmod dpkg-deb apt-get ldd
 cache=$(guest_cache_dir)
@@ -288,7 +295,7 @@ if [ "$(id -u)" -ne 0 ] && [ -z "${FAKEROOTKEY:-}" ]; then
 fi
 release=$(cat "$kernel/release")
 key=$(inputs_key "$@")
-if [ -e "$out.stamp" ] && [ "$(image_stamp)" = "$(cat "$out.stamp")" ]; then
+if [ -e "$out.stamp" ] && [ "$(image_stamp)" = "$(cat "$out.stamp")" ] && data_disks_there; then
         guest_say "$out is up to date"
         exit 0
 fi
