@@ -63,7 +63,7 @@ static bool worth_logging(struct lb_session *s, enum lb_session_state state, con
 		memcpy(s->refused_text, text, sizeof(s->refused_text));
 		return true;
 	}
-	if (state == LB_SESSION_PROTECTED)
+	if (state >= LB_SESSION_NEW_EPOCH)
 		s->refused_text[0] = '\0';
 	return state != s->state && s->state != LB_SESSION_REFUSED;
 }
@@ -79,6 +79,8 @@ void lb_session_turn(struct lb_session *s, enum lb_session_state state, const ch
 	if (worth_logging(s, state, text))
 		lb_log(state == LB_SESSION_REFUSED ? LB_LOG_ERROR : LB_LOG_INFO, "%s%s%s", lb_session_state_name(state),
 		       text[0] != '\0' ? ": " : "", text);
+	if (state >= LB_SESSION_NEW_EPOCH && state < LB_SESSION_REFUSED)
+		s->refused_s = 0;
 	memcpy(s->text, text, sizeof(text));
 	s->state = state;
 }
@@ -100,7 +102,9 @@ int lb_session_refuse(struct lb_session *s)
 {
 	s->pending.set = false;
 	lb_session_turn(s, LB_SESSION_REFUSED, "%s", lb_err_text());
-	s->retry_mono_ns = lb_mono_ns(s->env) + LB_SESSION_REFUSED_S * LB_NS_PER_S;
+	/* at first it may only be that one server has not yet heard what another knows */
+	s->refused_s = LB_MIN(LB_MAX(s->refused_s * 2, (uint32_t)LB_SESSION_REFUSED_S_MIN), (uint32_t)LB_SESSION_REFUSED_S_MAX);
+	s->retry_mono_ns = lb_mono_ns(s->env) + s->refused_s * LB_NS_PER_S;
 	return LB_TURNED;
 }
 

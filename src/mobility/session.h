@@ -29,13 +29,14 @@ enum lb_session_state {
 	LB_SESSION_SCANNING,   /* captured data and the scan set flow; no recovery point yet */
 	LB_SESSION_PROTECTED,  /* every cut is a recovery point */
 	LB_SESSION_DEBT,       /* something was lost: drain to it, then a new epoch */
-	LB_SESSION_REFUSED,    /* a person has to do something; tries again every LB_SESSION_REFUSED_S */
+	LB_SESSION_REFUSED,    /* a person has to do something; tries again, more and more slowly */
 	LB_SESSION_STATES,
 };
 const char *lb_session_state_name(enum lb_session_state state);
 
 #define LB_SESSION_TEXT_BYTES 512
-#define LB_SESSION_REFUSED_S 60
+#define LB_SESSION_REFUSED_S_MIN 4 /* doubled at each refusal in a row */
+#define LB_SESSION_REFUSED_S_MAX 60
 #define LB_SESSION_BACKOFF_MS_MIN 250
 #define LB_SESSION_BACKOFF_MS_MAX 30000
 #define LB_SESSION_AUDIT_S 30	  /* an idle agent asks that often whether its journal is still where it was */

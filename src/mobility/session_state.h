@@ -100,7 +100,7 @@ struct lb_session {
 	struct lb_pending pending;
 	struct lb_buf out;
 	int64_t retry_mono_ns;
-	uint32_t backoff_ms;
+	uint32_t backoff_ms, refused_s;
 	int64_t beat_mono_ns, audit_mono_ns;
 	uint64_t skipped;
 	bool skipped_known;
