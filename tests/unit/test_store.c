@@ -450,6 +450,70 @@ static void a_missing_folder_is_not_made_unless_asked_for(void **state)
 	assert_int_equal(lb_store_open(lb_env_real(), "ftp://x", false, &store), -EINVAL);
 }
 
+/* What of a put reaches the disk, in order: d folder synced, w data written, f file synced, l linked. */
+static char reached[64];
+static int folder_fd;
+
+static void note_reached(char what)
+{
+	size_t used = strlen(reached);
+
+	assert_true(used + 1 < sizeof(reached));
+	reached[used] = what;
+}
+
+static int noting_open(struct lb_env *env, const char *path, int flags, mode_t mode)
+{
+	int fd = lb_env_real()->ops->open(env, path, flags, mode);
+
+	if ((flags & O_DIRECTORY) != 0)
+		folder_fd = fd;
+	else if (fd == folder_fd)
+		folder_fd = -1;
+	return fd;
+}
+
+static ssize_t noting_pwrite(struct lb_env *env, int fd, const void *buf, size_t size_bytes, uint64_t offset_bytes)
+{
+	note_reached('w');
+	return lb_env_real()->ops->pwrite(env, fd, buf, size_bytes, offset_bytes);
+}
+
+static int noting_fsync(struct lb_env *env, int fd)
+{
+	note_reached(fd == folder_fd ? 'd' : 'f');
+	return lb_env_real()->ops->fsync(env, fd);
+}
+
+static int noting_link(struct lb_env *env, const char *from, const char *to)
+{
+	note_reached('l');
+	return lb_env_real()->ops->link(env, from, to);
+}
+
+static void a_put_is_durable_before_it_returns_and_so_is_what_it_finds_in_its_place(void **state)
+{
+	struct lb_env_ops ops = *lb_env_real()->ops;
+	struct lb_env env = {.ops = &ops};
+	struct lb_store *store;
+	char url[80];
+
+	(void)state;
+	ops.open = noting_open;
+	ops.pwrite = noting_pwrite;
+	ops.fsync = noting_fsync;
+	ops.link = noting_link;
+	snprintf(url, sizeof(url), "dir:%s", s.folder);
+	ok(lb_store_open(&env, url, false, &store));
+	memset(reached, 0, sizeof(reached));
+	ok(lb_store_put_new(store, "a/b/c", "x", 1));
+	assert_string_equal(reached, "ddwfld"); /* two new folders, then data before name before folder */
+	memset(reached, 0, sizeof(reached));
+	assert_int_equal(lb_store_put_new(store, "a/b/c", "y", 1), -EEXIST);
+	assert_string_equal(reached, "wfld");
+	lb_store_free(store);
+}
+
 #define with_store(f) cmocka_unit_test_setup_teardown(f, make_store, remove_store)
 
 int main(void)
@@ -465,6 +529,7 @@ int main(void)
 	    with_store(reading_past_the_end_is_told_and_leaves_the_buffer_alone),
 	    with_store(what_a_crash_leaves_is_never_listed_and_cleared_after_a_day),
 	    with_store(a_put_whose_temporary_file_is_cleared_under_it_starts_again),
+	    with_store(a_put_is_durable_before_it_returns_and_so_is_what_it_finds_in_its_place),
 	    with_store(a_folder_that_may_not_be_written_is_told_with_the_cure),
 	    with_store(a_full_file_system_is_told_and_leaves_nothing),
 	    with_store(a_store_that_takes_a_name_twice_is_refused),
