@@ -44,6 +44,10 @@ static void child_run(int socket, const int *fds, size_t count, unsigned int max
 		ioctl(fds[--frozen], FITHAW, 0);
 	if (result == 0 && woken == 0)
 		result = -ETIMEDOUT;
+	/* An unread word at our end would turn the answer into a reset. */
+	char word;
+	while (recv(socket, &word, sizeof(word), MSG_DONTWAIT) > 0)
+		;
 	send(socket, &result, sizeof(result), MSG_NOSIGNAL);
 }
 

@@ -257,6 +257,8 @@ static void serve(struct helper *h, int socket)
 	int r = peer_check(h, socket);
 	if (r == 0)
 		r = lb_line_receive(socket, NULL, 0, &request, &n_fds);
+	if (r == -ECONNRESET)
+		return; /* somebody looked whether we are there */
 	if (r == 0)
 		r = dispatch(h, request, &a);
 	if (r < 0)
