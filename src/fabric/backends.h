@@ -42,5 +42,7 @@ void lb_argv_clear(struct lb_argv *a); /* for _cleanup_() */
 /* The command line of a VM for QEMU without libvirt. -E2BIG, -EOPNOTSUPP, -ENOMEM. */
 int lb_qemu_argv(struct lb_env *env, const struct lb_vm_spec *vm, struct lb_argv *argv);
 
+/* fsync of an image that a VM uses. */
+int lb_overlay_sync(struct lb_env *env, const char *path);
 /* Whether an image rests on another file, by qemu-img, also while a VM uses it. */
 int lb_overlay_rests(struct lb_env *env, const char *path, bool *ret_rests);

@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
@@ -171,6 +172,17 @@ void lb_argv_clear(struct lb_argv *a)
 	for (unsigned int i = 0; i < a->n; i++)
 		free(a->argv[i]);
 	*a = (struct lb_argv){0};
+}
+
+int lb_overlay_sync(struct lb_env *env, const char *path)
+{
+	int fd = env->ops->open(env, path, O_RDONLY, 0), r;
+
+	if (fd < 0)
+		return lb_fail(fd, "can't open %s: %s", path, strerror(-fd));
+	r = env->ops->fsync(env, fd);
+	env->ops->close(env, fd);
+	return r < 0 ? lb_fail(r, "can't make %s durable: %s", path, strerror(-r)) : 0;
 }
 
 int lb_overlay_rests(struct lb_env *env, const char *path, bool *ret_rests)

@@ -91,6 +91,12 @@ struct lb_fabric_ops {
 	int (*console)(struct lb_fabric *f, const struct lb_vm_spec *vm, char **ret_path);
 	/* Copies the blocks of disk `n` behind the running guest; again with another rate: changes it. 0: no limit. */
 	int (*pull)(struct lb_fabric *f, const struct lb_vm_spec *vm, uint32_t n, uint64_t bytes_per_s);
+	/*
+	 * What the hypervisor holds of disk `n` is on stable storage at return. A pull that has ended needs it before
+	 * anybody may rely on the disk standing by itself: QEMU drops the backing file from the header and still holds
+	 * the tables of the blocks that it has copied.
+	 */
+	int (*flush)(struct lb_fabric *f, const struct lb_vm_spec *vm, uint32_t n);
 	/* -EIO once when a pull has failed; it can be begun again and goes on where it was. */
 	int (*pull_look)(struct lb_fabric *f, const struct lb_vm_spec *vm, uint32_t n, struct lb_vm_pull *ret_pull);
 	void (*free)(struct lb_fabric *f);

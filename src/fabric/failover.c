@@ -205,7 +205,11 @@ static int take_request(struct lb_failover *f, const struct lb_failover_request 
 	r = r < 0 ? r : copy_path(request->secret.key_file, &f->key_file);
 	r = r < 0 ? r : copy_text(request->point != NULL ? request->point : "latest", &f->point_text);
 	r = r < 0 ? r : copy_text(request->probe_send, &f->probe_send);
-	return r < 0 ? r : f->env->ops->random(f->env, f->vm.uuid.bytes, sizeof(f->vm.uuid.bytes));
+	r = r < 0 ? r : f->env->ops->random(f->env, f->vm.uuid.bytes, sizeof(f->vm.uuid.bytes));
+	/* a random UUID says so: RFC 9562, version 4 */
+	f->vm.uuid.bytes[6] = (f->vm.uuid.bytes[6] & 0x0f) | 0x40;
+	f->vm.uuid.bytes[8] = (f->vm.uuid.bytes[8] & 0x3f) | 0x80;
+	return r;
 }
 
 /* The machine's disks as those of the VM. */
@@ -337,6 +341,9 @@ int lb_failover_open(struct lb_env *env, const char *vm_folder, const char *vm_n
 	}
 	if (r < 0)
 		return r;
+	/* a host that was restarted has lost what these steps had made; they find what is still there */
+	if (f->next > LB_STEP_SERVE && f->next < LB_STEP_DONE)
+		f->next = LB_STEP_SERVE;
 	*ret_failover = lb_steal_ptr(f);
 	return 0;
 }

@@ -89,6 +89,8 @@ int lb_failover_teardown(struct lb_failover *f)
 	r = r < 0 ? r : remove_files(f);
 	if (r < 0)
 		return r;
+	for (uint32_t i = 0; i < f->vm.n_disks; i++)
+		f->disks[i].whole = false;
 	f->teardown = false;
 	return lb_record_save(f);
 }
@@ -172,34 +174,23 @@ int lb_failover_pull_look(struct lb_failover *f, struct lb_vm_pull *ret_pull)
 static int tend_pull(struct lb_failover *f, uint32_t n, const struct lb_vm_pull *pull)
 {
 	struct lb_serve serve;
+	int r;
 
-	lb_failover_serve_of(f, n, NULL, &serve);
-	if (pull->complete)
-		return lb_serve_stop(f->env, &serve);
-	return pull->running || f->no_pull ? 0 : f->fabric->ops->pull(f->fabric, &f->vm, n, LB_PULL_FIRST_BYTES_PER_S);
-}
-
-static int serve_what_rests(struct lb_failover *f)
-{
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
-	struct lb_serve serve;
-	int r = 0;
-
-	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
-		bool rests;
-
-		lb_failover_serve_of(f, i, &key, &serve);
-		if (lb_serve_runs(f->env, &serve))
-			continue;
-		r = lb_overlay_rests(f->env, f->vm.disks[i].path, &rests);
-		if (r < 0 || !rests)
-			continue;
-		r = lb_failover_vault(f);
-		r = r < 0 ? r : lb_vault_machine_key(f->vault, &f->machine, false, &key);
-		r = r < 0 ? r : lb_serve_begin(f->env, &serve);
-		r = r < 0 ? r : lb_serve_wait(f->env, &serve);
+	if (!pull->complete)
+		return pull->running || f->no_pull
+			   ? 0
+			   : f->fabric->ops->pull(f->fabric, &f->vm, n, LB_PULL_FIRST_BYTES_PER_S);
+	if (!f->disks[n].whole) {
+		r = f->fabric->ops->flush(f->fabric, &f->vm, n);
+		if (r < 0)
+			return r;
+		f->disks[n].whole = true;
+		r = lb_record_save(f);
+		if (r < 0)
+			return r;
 	}
-	return r;
+	lb_failover_serve_of(f, n, NULL, &serve);
+	return lb_serve_stop(f->env, &serve);
 }
 
 int lb_failover_tend(struct lb_failover *f)
@@ -208,7 +199,8 @@ int lb_failover_tend(struct lb_failover *f)
 	struct lb_vm_pull pull;
 	int r;
 
-	r = f->committed ? 0 : serve_what_rests(f);
+	r = f->committed ? 0 : lb_step_do(f, LB_STEP_SERVE);
+	r = r < 0 || f->committed ? r : lb_step_do(f, LB_STEP_OVERLAYS);
 	r = r < 0 ? r : lb_failover_state(f, &state);
 	if (r < 0)
 		return r;
@@ -256,8 +248,17 @@ static int pull_wait(struct lb_failover *f, int (*progress)(void *arg, const str
 	}
 }
 
+static bool all_whole(const struct lb_failover *f)
+{
+	for (uint32_t i = 0; i < f->vm.n_disks; i++)
+		if (!f->disks[i].whole)
+			return false;
+	return true;
+}
+
 int lb_failover_commit(struct lb_failover *f, int (*progress)(void *arg, const struct lb_vm_pull *pull), void *arg)
 {
+	struct lb_vm_pull pull;
 	int r;
 
 	if (f->committed)
@@ -269,7 +270,10 @@ int lb_failover_commit(struct lb_failover *f, int (*progress)(void *arg, const s
 			       lb_failover_step_name(f->next));
 	r = lb_failover_tend(f);
 	r = r < 0 ? r : pull_wait(f, progress, arg);
-	r = r != 0 ? r : stop_serving(f);
+	/* flushes what has come last */
+	r = r != 0 ? r : look_all(f, &pull, tend_pull);
+	if (r == 0 && !all_whole(f))
+		r = lb_fail(-EAGAIN, "double %s has stopped just now; commit it again when it runs", f->vm.name);
 	r = r != 0 ? r : lb_failover_unpin(f);
 	if (r != 0)
 		return r;

@@ -16,6 +16,9 @@
 struct lb_failover_disk {
 	uint32_t id;
 	uint64_t size_bytes;
+	/* Rests on nothing, durably. Until this is recorded an overlay without a backing file is one that has lost it.
+	 */
+	bool whole;
 };
 
 struct lb_failover {

@@ -35,9 +35,10 @@ static json_t *disks_json(const struct lb_failover *f)
 	json_t *list = json_array();
 
 	for (uint32_t i = 0; i < f->vm.n_disks; i++)
-		json_array_append_new(list, json_pack("{s:I,s:I,s:s,s:b}", "id", (json_int_t)f->disks[i].id,
-						      "size_bytes", (json_int_t)f->disks[i].size_bytes, "serial",
-						      f->vm.disks[i].serial, "boot", f->vm.disks[i].boot));
+		json_array_append_new(list,
+				      json_pack("{s:I,s:I,s:s,s:b,s:b}", "id", (json_int_t)f->disks[i].id, "size_bytes",
+						(json_int_t)f->disks[i].size_bytes, "serial", f->vm.disks[i].serial,
+						"boot", f->vm.disks[i].boot, "whole", f->disks[i].whole));
 	return list;
 }
 
@@ -182,6 +183,7 @@ static int get_disk(const json_t *j, struct lb_failover *f, uint32_t n)
 	r = r < 0 ? r : lb_json_get_u64(j, "size_bytes", &f->disks[n].size_bytes);
 	r = r < 0 ? r : get_fixed(j, "serial", disk->serial, sizeof(disk->serial));
 	r = r < 0 ? r : lb_json_get_bool(j, "boot", &disk->boot);
+	r = r < 0 ? r : lb_json_get_bool(j, "whole", &f->disks[n].whole);
 	if (r < 0)
 		return r;
 	if (asprintf(&disk->path, "%s/disk%u.qcow2", f->vm.folder, n) < 0 ||

@@ -76,31 +76,60 @@ static int step_pin(struct lb_failover *f)
 	return 0;
 }
 
+static bool all_served(struct lb_failover *f)
+{
+	struct lb_serve serve;
+
+	for (uint32_t i = 0; i < f->vm.n_disks; i++) {
+		lb_failover_serve_of(f, i, NULL, &serve);
+		if (!f->disks[i].whole && !lb_serve_runs(f->env, &serve))
+			return false;
+	}
+	return true;
+}
+
 static int step_serve(struct lb_failover *f)
 {
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	struct lb_serve serve;
-	int r;
+	int r = 0;
 
-	r = lb_failover_vault(f);
-	r = r < 0 ? r : lb_vault_machine_key(f->vault, &f->machine, false, &key);
-	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
-		lb_failover_serve_of(f, i, &key, &serve);
-		r = lb_serve_begin(f->env, &serve);
+	if (!all_served(f)) {
+		r = lb_failover_vault(f);
+		r = r < 0 ? r : lb_vault_machine_key(f->vault, &f->machine, false, &key);
 	}
-	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
-		lb_failover_serve_of(f, i, &key, &serve);
-		r = lb_serve_wait(f->env, &serve);
+	for (int waiting = 0; waiting < 2; waiting++) {
+		for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
+			lb_failover_serve_of(f, i, &key, &serve);
+			if (!f->disks[i].whole)
+				r = waiting ? lb_serve_wait(f->env, &serve) : lb_serve_begin(f->env, &serve);
+		}
 	}
 	return r;
 }
 
+/* One whose VM has died between the end of a pull and its flush: what it lacks is still in the vault. */
+static int mend_overlay(struct lb_failover *f, uint32_t n)
+{
+	const struct lb_vm_disk *disk = &f->vm.disks[n];
+	bool rests;
+	int r;
+
+	r = lb_overlay_rests(f->env, disk->path, &rests);
+	return r < 0 || rests ? r : lb_overlay_reattach(f->env, disk->path, disk->nbd_socket);
+}
+
 static int step_overlays(struct lb_failover *f)
 {
-	int r = 0;
+	enum lb_vm_state state;
+	int r;
 
-	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++)
+	r = lb_failover_state(f, &state);
+	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
 		r = lb_overlay_make(f->env, f->vm.disks[i].path, f->vm.disks[i].nbd_socket, f->disks[i].size_bytes);
+		if (r == 0 && !f->disks[i].whole && (state == LB_VM_STOPPED || state == LB_VM_ABSENT))
+			r = mend_overlay(f, i);
+	}
 	return r;
 }
 
@@ -206,18 +235,6 @@ static int step_wait(struct lb_failover *f)
 	return 0;
 }
 
-static int step_pull(struct lb_failover *f)
-{
-	int r;
-
-	if (f->no_pull)
-		return 0;
-	r = lb_failover_fabric(f);
-	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++)
-		r = f->fabric->ops->pull(f->fabric, &f->vm, i, LB_PULL_FIRST_BYTES_PER_S);
-	return r;
-}
-
 int lb_step_do(struct lb_failover *f, enum lb_failover_step step)
 {
 	switch (step) {
@@ -236,7 +253,7 @@ int lb_step_do(struct lb_failover *f, enum lb_failover_step step)
 	case LB_STEP_WAIT:
 		return step_wait(f);
 	case LB_STEP_PULL:
-		return step_pull(f);
+		return f->no_pull ? 0 : lb_failover_tend(f);
 	case LB_STEP_DONE:
 		return 0;
 	}

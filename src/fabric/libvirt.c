@@ -71,7 +71,7 @@ static int libvirt_create(struct lb_fabric *f, const struct lb_vm_spec *vm)
 	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
 	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
 	_cleanup_buf_ struct lb_buf xml = LB_BUF(LB_DOMAIN_XML_BYTES_MAX);
-	_cleanup_free_ char *capabilities = NULL;
+	virSecurityModel model = {0};
 	struct lb_firmware firmware;
 	int r;
 
@@ -84,10 +84,10 @@ static int libvirt_create(struct lb_fabric *f, const struct lb_vm_spec *vm)
 		if (r < 0)
 			return r;
 	}
-	capabilities = virConnectGetCapabilities(l->connection);
-	if (capabilities == NULL)
-		return failed(vm, "tell what the host can do for");
-	r = lb_libvirt_xml(f->env, vm, capabilities, &xml);
+	/* and not virConnectGetCapabilities(), which may try every emulator of the host first */
+	if (virNodeGetSecurityModel(l->connection, &model) < 0)
+		model.model[0] = '\0';
+	r = lb_libvirt_xml(f->env, vm, strcmp(model.model, "apparmor") == 0, &xml);
 	if (r < 0)
 		return r;
 	if (domain != NULL)
@@ -268,6 +268,28 @@ static int libvirt_pull_look(struct lb_fabric *f, const struct lb_vm_spec *vm, u
 	return 0;
 }
 
+static int libvirt_flush(struct lb_fabric *f, const struct lb_vm_spec *vm, uint32_t n)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r;
+
+	/* most of it, while the guest still runs */
+	r = lb_overlay_sync(f->env, vm->disks[n].path);
+	r = r < 0 ? r : lookup(f, vm, &domain);
+	if (r < 0)
+		return r;
+	if (domain == NULL)
+		return lb_fail(-ENOENT, "libvirt knows no VM %s", vm->name);
+	/* libvirt has no word for it, but QEMU flushes when a VM is suspended */
+	if (state_of(domain) == LB_VM_RUNNING) {
+		if (virDomainSuspend(domain) < 0)
+			return failed(vm, "suspend");
+		if (virDomainResume(domain) < 0)
+			return failed(vm, "resume");
+	}
+	return lb_overlay_sync(f->env, vm->disks[n].path);
+}
+
 static void libvirt_free(struct lb_fabric *f)
 {
 	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
@@ -288,6 +310,7 @@ static const struct lb_fabric_ops libvirt_ops = {
     .list = libvirt_list,
     .console = libvirt_console,
     .pull = libvirt_pull,
+    .flush = libvirt_flush,
     .pull_look = libvirt_pull_look,
     .free = libvirt_free,
 };

@@ -152,7 +152,7 @@ static int put_devices(struct xml *x, struct lb_env *env, const struct lb_vm_spe
 	return r;
 }
 
-int lb_libvirt_xml(struct lb_env *env, const struct lb_vm_spec *vm, const char *capabilities, struct lb_buf *out)
+int lb_libvirt_xml(struct lb_env *env, const struct lb_vm_spec *vm, bool apparmor, struct lb_buf *out)
 {
 	struct xml x = {.out = out};
 	int r;
@@ -166,7 +166,7 @@ int lb_libvirt_xml(struct lb_env *env, const struct lb_vm_spec *vm, const char *
 	put(&x, "<seclabel type='static' model='dac' relabel='no'><label>+%u:+%u</label></seclabel>", getuid(),
 	    getgid());
 	/* libvirt's AppArmor profile knows files and no unix sockets of NBD */
-	if (strstr(capabilities, "<model>apparmor</model>") != NULL)
+	if (apparmor)
 		put(&x, "<seclabel type='none' model='apparmor'/>");
 	if (vm->network[0] == '\0')
 		put_user_network(&x, vm);

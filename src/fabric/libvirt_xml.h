@@ -8,5 +8,5 @@
 
 /* The name under which libvirt knows disk `n`: "vda", "sdb". */
 void lb_libvirt_target(const struct lb_vm_spec *vm, uint32_t n, char target[LB_TARGET_BYTES]);
-/* `capabilities`: the host's, as libvirt tells them. The overlays must be there. */
-int lb_libvirt_xml(struct lb_env *env, const struct lb_vm_spec *vm, const char *capabilities, struct lb_buf *out);
+/* `apparmor`: libvirt confines its VMs by it. The overlays must be there. */
+int lb_libvirt_xml(struct lb_env *env, const struct lb_vm_spec *vm, bool apparmor, struct lb_buf *out);

@@ -18,6 +18,7 @@
 #include "base/err.h"
 
 #define PATH_BYTES_MAX 4096
+#define VISIBLE_WAIT_MS 2000
 
 static int is_program(const char *path)
 {
@@ -231,7 +232,34 @@ static void spawn_child(const struct child *c, int pid_fd)
 	_exit(1);
 }
 
-static int spawn_result(pid_t child, int pid_fd, int error_fd, const char *path, pid_t *ret_pid)
+static bool is_zombie(pid_t pid)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	char path[64], state = 'Z';
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	return f == NULL || fscanf(f, "%*d (%*[^)]) %c", &state) != 1 || state == 'Z' || state == 'X';
+}
+
+/* The arguments of a process can be read a moment after its exec only; then lb_proc_find() sees it. Or it has ended. */
+static void wait_visible(struct lb_env *env, pid_t pid)
+{
+	int64_t end_ns = lb_mono_ns(env) + VISIBLE_WAIT_MS * LB_NS_PER_MS;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+	while (lb_mono_ns(env) < end_ns) {
+		_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+		char byte;
+
+		if (fd < 0 || read(fd, &byte, 1) == 1 || is_zombie(pid))
+			return;
+		lb_proc_pause(env, 1);
+	}
+}
+
+static int spawn_result(struct lb_env *env, pid_t child, int pid_fd, int error_fd, const char *path, pid_t *ret_pid)
 {
 	pid_t pid = 0;
 	ssize_t n;
@@ -244,6 +272,7 @@ static int spawn_result(pid_t child, int pid_fd, int error_fd, const char *path,
 		return r;
 	if (n != sizeof(pid))
 		return lb_fail(-EAGAIN, "can't start %s: no process to be had", path);
+	wait_visible(env, pid);
 	*ret_pid = pid;
 	return 0;
 }
@@ -281,7 +310,7 @@ int lb_proc_spawn(struct lb_env *env, const struct lb_proc_spawn *spawn, pid_t *
 	close(error_pipe[1]);
 	if (child < 0)
 		return lb_fail(-EAGAIN, "can't start %s: no process to be had", path);
-	return spawn_result(child, pid_read, error_read, path, ret_pid);
+	return spawn_result(env, child, pid_read, error_read, path, ret_pid);
 }
 
 void lb_proc_last_line(struct lb_env *env, const char *log_path, char text[LB_PROC_LAST_LINE_BYTES])

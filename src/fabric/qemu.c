@@ -252,23 +252,25 @@ static int job_conclude(struct lb_qmp *q, const struct lb_vm_spec *vm, uint32_t 
 
 static int rests_on_nothing(struct lb_qmp *q, uint32_t n, bool *ret_complete)
 {
-	_cleanup_json_ json_t *nodes = NULL;
-	const json_t *node;
+	_cleanup_json_ json_t *devices = NULL;
+	const json_t *device, *inserted;
 	char name[16];
 	size_t i;
 	int r;
 
 	snprintf(name, sizeof(name), "disk%u", n);
-	r = lb_qmp_ask(q, "query-named-block-nodes", json_pack("{s:b}", "flat", 1), &nodes);
+	r = lb_qmp_ask(q, "query-block", NULL, &devices);
 	if (r < 0)
 		return r;
-	json_array_foreach(nodes, i, node)
+	json_array_foreach(devices, i, device)
 	{
-		const char *text = json_string_value(json_object_get(node, "node-name"));
+		const char *text;
 
+		inserted = json_object_get(device, "inserted");
+		text = json_string_value(json_object_get(inserted, "node-name"));
 		if (text == NULL || strcmp(text, name) != 0)
 			continue;
-		*ret_complete = json_integer_value(json_object_get(node, "backing_file_depth")) == 0;
+		*ret_complete = json_integer_value(json_object_get(inserted, "backing_file_depth")) == 0;
 		return 0;
 	}
 	return lb_fail(-ENOENT, "QEMU has no %s", name);
@@ -308,6 +310,27 @@ static int qemu_pull_look(struct lb_fabric *f, const struct lb_vm_spec *vm, uint
 	return r;
 }
 
+static int qemu_flush(struct lb_fabric *f, const struct lb_vm_spec *vm, uint32_t n)
+{
+	_cleanup_(lb_qmp_freep) struct lb_qmp *q = NULL;
+	_cleanup_json_ json_t *words = NULL;
+	char command[32];
+	const char *text;
+	int r;
+
+	/* stopping the VM would flush too; this does not stop it */
+	snprintf(command, sizeof(command), "qemu-io disk%u flush", n);
+	r = monitor(f, vm, &q);
+	r = r < 0 ? r : lb_qmp_ask(q, "human-monitor-command", json_pack("{s:s}", "command-line", command), &words);
+	if (r < 0)
+		return r;
+	text = json_string_value(words);
+	if (text == NULL || text[0] != '\0')
+		return lb_fail(-EIO, "QEMU can't flush disk %u of VM %s: %s", n, vm->name,
+			       text != NULL ? text : "no answer");
+	return lb_overlay_sync(f->env, vm->disks[n].path);
+}
+
 static void qemu_free(struct lb_fabric *f)
 {
 	free(f);
@@ -324,6 +347,7 @@ static const struct lb_fabric_ops qemu_ops = {
     .list = qemu_list,
     .console = qemu_console,
     .pull = qemu_pull,
+    .flush = qemu_flush,
     .pull_look = qemu_pull_look,
     .free = qemu_free,
 };

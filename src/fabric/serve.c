@@ -235,30 +235,59 @@ int lb_serve_run(struct lb_env *env, const struct lb_serve *s, const char *shell
 	    out);
 }
 
+/* More than "nbd+unix:///?socket=" can say: a VM outlives a restart of its server. */
+static int backing_text(const char *socket_path, char **ret_text)
+{
+	_cleanup_json_ json_t *base = NULL;
+	_cleanup_free_ char *json = NULL;
+
+	base = json_pack("{s:s,s:{s:s,s:i,s:{s:s,s:s}}}", "driver", "raw", "file", "driver", "nbd", "reconnect-delay",
+			 LB_SERVE_RECONNECT_S, "server", "type", "unix", "path", socket_path);
+	if (base == NULL || lb_json_dump(base, &json) < 0 || asprintf(ret_text, "json:%s", json) < 0)
+		return lb_fail(-ENOMEM, "out of memory");
+	return 0;
+}
+
+static int run_qemu_img(struct lb_env *env, const char *const *argv, const char *path)
+{
+	int r = lb_proc_run(env, &(struct lb_proc_run){.argv = argv, .keep_fd = -1, .timeout_s = OVERLAY_WAIT_S}, NULL);
+
+	return r < 0 ? lb_wrap(r, "overlay %s", path) : 0;
+}
+
 int lb_overlay_make(struct lb_env *env, const char *path, const char *socket_path, uint64_t size_bytes)
 {
-	_cleanup_free_ char *backing = NULL, *json = NULL, *made = NULL;
-	_cleanup_json_ json_t *base = NULL;
+	_cleanup_free_ char *backing = NULL, *made = NULL;
 	char size[32];
 	int r;
 
 	if (access(path, F_OK) == 0)
 		return 0;
-	/* more than "nbd+unix:///?socket=" can say: a VM outlives a restart of its server */
-	base = json_pack("{s:s,s:{s:s,s:i,s:{s:s,s:s}}}", "driver", "raw", "file", "driver", "nbd", "reconnect-delay",
-			 LB_SERVE_RECONNECT_S, "server", "type", "unix", "path", socket_path);
-	if (base == NULL || lb_json_dump(base, &json) < 0 || asprintf(&backing, "json:%s", json) < 0 ||
-	    asprintf(&made, "%s.new", path) < 0)
+	r = backing_text(socket_path, &backing);
+	if (r < 0)
+		return r;
+	if (asprintf(&made, "%s.new", path) < 0)
 		return lb_fail(-ENOMEM, "out of memory");
 	snprintf(size, sizeof(size), "%" PRIu64, size_bytes);
-	r = lb_proc_run(env,
-			&(struct lb_proc_run){.argv = (const char *[]){"qemu-img", "create", "-q", "-f", "qcow2", "-F",
-								       "raw", "-b", backing, made, size, NULL},
-					      .keep_fd = -1,
-					      .timeout_s = OVERLAY_WAIT_S},
-			NULL);
+	r = run_qemu_img(
+	    env,
+	    (const char *[]){"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, made, size, NULL},
+	    path);
 	if (r < 0)
-		return lb_wrap(r, "overlay %s", path);
+		return r;
 	r = env->ops->rename(env, made, path);
 	return r < 0 ? lb_fail(r, "can't put %s in place: %s", path, strerror(-r)) : lb_folder_sync(env, path);
+}
+
+int lb_overlay_reattach(struct lb_env *env, const char *path, const char *socket_path)
+{
+	_cleanup_free_ char *backing = NULL;
+	int r;
+
+	r = backing_text(socket_path, &backing);
+	return r < 0 ? r
+		     : run_qemu_img(env,
+				    (const char *[]){"qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b",
+						     backing, path, NULL},
+				    path);
 }

@@ -37,3 +37,5 @@ int lb_serve_run(struct lb_env *env, const struct lb_serve *s, const char *shell
 
 /* An overlay on a served disk: what the VM writes stays here. Kept if it is there. */
 int lb_overlay_make(struct lb_env *env, const char *path, const char *socket_path, uint64_t size_bytes);
+/* Puts the backing file back into the header of an overlay that no VM uses, and changes nothing else. */
+int lb_overlay_reattach(struct lb_env *env, const char *path, const char *socket_path);
