@@ -71,7 +71,8 @@ int lb_hosts_split(const char *list, char *hosts[LB_PUBLIC_HOSTS_MAX], unsigned 
 		return lb_fail(-ENOMEM, "out of memory for host names");
 	while (r == 0 && (host = strsep(&rest, ",")) != NULL) {
 		host += strspn(host, " \t");
-		host[strcspn(host, " \t")] = '\0';
+		for (size_t length = strlen(host); length > 0 && strchr(" \t", host[length - 1]) != NULL;)
+			host[--length] = '\0';
 		r = n == LB_PUBLIC_HOSTS_MAX ? lb_fail(-E2BIG, "more than %d public host names", LB_PUBLIC_HOSTS_MAX)
 					     : check_host(host);
 		if (r == 0 && (hosts[n] = strdup(host)) == NULL)
