@@ -119,7 +119,8 @@ static void drop_records(uint64_t before)
 
 	while (n < k->n_records && k->records[n].next_position <= before)
 		free(k->records[n++].data);
-	memmove(k->records, k->records + n, (k->n_records - n) * sizeof(k->records[0]));
+	if (n > 0)
+		memmove(k->records, k->records + n, (k->n_records - n) * sizeof(k->records[0]));
 	k->n_records -= n;
 }
 
