@@ -2,8 +2,10 @@
 #include "config/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -33,6 +35,25 @@ static void raise_file_limit(void)
 	limit.rlim_cur = LB_MIN((rlim_t)FILES_MAX, limit.rlim_max);
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
 		lb_info("the limit of open files stays at %llu: %s", (unsigned long long)limit.rlim_cur, strerror(errno));
+}
+
+/* Jobs are one server's: a second one on the same database would do them twice. The lock lives as long as the process. */
+static int lock_state(struct lb_site *site, int *ret_fd)
+{
+	_cleanup_close_ int fd = -1;
+	char path[PATH_MAX];
+	int r;
+
+	r = lb_site_path(path, site->settings.state_folder, "lock");
+	if (r < 0)
+		return r;
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return lb_fail(-errno, "can't open %s: %s", path, strerror(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return lb_fail(-EBUSY, "another lifeboat-config works in %s; stop it first", site->settings.state_folder);
+	*ret_fd = lb_steal_fd(fd);
+	return 0;
 }
 
 static int restore(struct lb_site *site)
@@ -141,6 +162,7 @@ static void serve(struct lb_site *site, const sigset_t *signals)
 int lb_daemon_run(struct lb_env *env, struct lb_settings *settings)
 {
 	_cleanup_(lb_site_freep) struct lb_site *site = NULL;
+	_cleanup_close_ int lock_fd = -1;
 	sigset_t signals;
 	int r;
 
@@ -154,6 +176,8 @@ int lb_daemon_run(struct lb_env *env, struct lb_settings *settings)
 	lb_secrets_harden();
 	raise_file_limit();
 	r = lb_site_open(env, settings, &site);
+	if (r == 0)
+		r = lock_state(site, &lock_fd);
 	if (r < 0)
 		return r;
 	r = start(site);
