@@ -8,7 +8,7 @@
 
 static int direct_drain(struct lb_capture *c, unsigned int disk, unsigned int timeout_ms)
 {
-	return lb_disk_drain(c->control->disk[disk].name, timeout_ms);
+	return lb_drain_now(c, disk, timeout_ms);
 }
 
 static int direct_grace(struct lb_capture *c)

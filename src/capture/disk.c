@@ -66,24 +66,37 @@ static unsigned int sys_numbers(const char *name, const char *file, uint64_t *va
 	return n;
 }
 
-/* The kernel writes '!' in /sys for '/' in a name. */
+/* The kernel's name of the block device that a path leads to, whatever made the node. */
+static int name_of_path(const char *path, char name[LB_CAPTURE_NAME_BYTES])
+{
+	char link[64], target[PATH_MAX];
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return lb_fail(-ENOENT, "disk %s: there is no such device; see `lsblk -d`", path);
+	if (!S_ISBLK(st.st_mode))
+		return lb_fail(-EINVAL, "disk %s: not a block device", path);
+	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u", major(st.st_rdev), minor(st.st_rdev));
+	ssize_t n = readlink(link, target, sizeof(target) - 1);
+	if (n < 0)
+		return lb_fail(-ENOENT, "disk %s: the kernel knows no device %u:%u", path, major(st.st_rdev), minor(st.st_rdev));
+	target[n] = '\0';
+	const char *slash = strrchr(target, '/');
+	const char *base = slash != NULL ? slash + 1 : target;
+	if (strlen(base) >= LB_CAPTURE_NAME_BYTES)
+		return lb_fail(-ENAMETOOLONG, "disk %s: its name %s is too long", path, base);
+	memcpy(name, base, strlen(base) + 1);
+	return 0;
+}
+
 static int disk_name(const char *disk, char name[LB_CAPTURE_NAME_BYTES])
 {
-	char path[PATH_MAX], *resolved = NULL;
-
-	if (strchr(disk, '/') != NULL) {
-		resolved = realpath(disk, path);
-		if (resolved == NULL || strncmp(path, "/dev/", 5) != 0)
-			return lb_fail(-ENOENT, "disk %s: there is no such device", disk);
-		disk = path + 5;
-	}
+	if (disk[0] == '/')
+		return name_of_path(disk, name);
 	size_t n = strlen(disk);
-	if (n == 0 || n >= LB_CAPTURE_NAME_BYTES || disk[0] == '.')
+	if (n == 0 || n >= LB_CAPTURE_NAME_BYTES || disk[0] == '.' || strchr(disk, '/') != NULL)
 		return lb_fail(-EINVAL, "disk %s: not the name of a block device", disk);
 	memcpy(name, disk, n + 1);
-	for (char *p = name; *p != '\0'; p++)
-		if (*p == '/')
-			*p = '!';
 	return 0;
 }
 
@@ -123,7 +136,8 @@ int lb_disk_facts(const char *disk, struct lb_disk_facts *ret_facts)
 	f.writes_in_flight = flying[1];
 	f.logical_block_bytes = (uint32_t)sys_number(f.name, "queue/logical_block_size");
 	f.bio_based = !sys_has(f.name, "mq");
-	f.iostats = sys_number(f.name, "queue/iostats") != 0;
+	/* Device mapper counts by itself, whatever the flag says. */
+	f.iostats = sys_number(f.name, "queue/iostats") != 0 || (f.bio_based && sys_has(f.name, "dm/name"));
 	*ret_facts = f;
 	return 0;
 }

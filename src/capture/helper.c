@@ -111,8 +111,8 @@ static int do_drain(struct helper *h, const json_t *request, struct answer *a)
 		return r;
 	if (disk >= c->control->disk_count)
 		return lb_fail(-ENOENT, "capture has no disk %lu", (unsigned long)disk);
-	return lb_disk_drain(c->control->disk[disk].name,
-			     timeout_ms < LB_CAPTURE_DRAIN_MS_MAX ? (unsigned int)timeout_ms : LB_CAPTURE_DRAIN_MS_MAX);
+	return lb_drain_now(c, (unsigned int)disk,
+			    timeout_ms < LB_CAPTURE_DRAIN_MS_MAX ? (unsigned int)timeout_ms : LB_CAPTURE_DRAIN_MS_MAX);
 }
 
 static int do_grace(struct helper *h, const json_t *request, struct answer *a)

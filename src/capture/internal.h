@@ -111,6 +111,7 @@ int lb_disk_open(const struct lb_disk_facts *facts);
 
 /* drain.c: empties a disk's queue once. */
 int lb_disk_drain(const char *name, unsigned int timeout_ms);
+int lb_drain_now(const struct lb_capture *c, unsigned int disk, unsigned int timeout_ms);
 
 /* pins.c: the privileged half: programs, maps and links under a folder of bpffs. */
 int lb_pins_attach(const struct lb_capture_params *params, struct lb_fds *ret_fds, bool *ret_resumed);

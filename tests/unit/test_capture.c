@@ -103,7 +103,7 @@ static void stall_make(struct stall *s, struct loop_disk *ret_disk)
 	must(loop_disk_in_memory(&s->below, 2 * DISK_BYTES));
 	snprintf(s->mount, sizeof(s->mount), "/tmp/lifeboat-test-XXXXXX");
 	assert_non_null(mkdtemp(s->mount));
-	snprintf(command, sizeof(command), "PATH=$PATH:/sbin:/usr/sbin mke2fs -q -t ext4 -O ^has_journal %s >/dev/null 2>&1", s->below.path);
+	snprintf(command, sizeof(command), "PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -O ^has_journal %s >/dev/null 2>&1", s->below.path);
 	assert_int_equal(shell(command), 0);
 	assert_int_equal(mount(s->below.path, s->mount, "ext4", 0, NULL), 0);
 	s->mounted = 1;

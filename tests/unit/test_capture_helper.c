@@ -289,7 +289,7 @@ static void mount_make(struct site *s)
 	char command[160];
 
 	site_start(s);
-	snprintf(command, sizeof(command), "PATH=$PATH:/sbin:/usr/sbin mke2fs -q -t ext4 %s >/dev/null 2>&1", s->disk.path);
+	snprintf(command, sizeof(command), "PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q %s >/dev/null 2>&1", s->disk.path);
 	assert_int_equal(system(command), 0);
 	snprintf(mount_folder, sizeof(mount_folder), "%s/mount", s->folder);
 	assert_int_equal(mkdir(mount_folder, 0755), 0);
