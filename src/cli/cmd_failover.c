@@ -219,13 +219,14 @@ static int order_double(struct cli *c, const char *verb, const json_t *body, con
 
 int cmd_failover_cleanup(struct cli *c)
 {
+	_cleanup_json_ json_t *body = json_pack("{s:b}", "live_too", cli_value(c, "live") != NULL);
 	int r;
 
 	r = cli_confirm(c, "destroy the double", c->args[0]);
 	if (r < 0)
 		return r;
 	return cli_is_direct(c) ? cli_failover_cleanup_direct(c)
-				: order_double(c, "cleanup", NULL, "is gone without trace");
+				: order_double(c, "cleanup", body, "is gone without trace");
 }
 
 int cmd_failover_repoint(struct cli *c)

@@ -90,6 +90,8 @@ int cmd_token_create(struct cli *c)
 		r = lb_json_set_str(body, "name", cli_value(c, "name"));
 	if (r == 0 && cli_value(c, "role") != NULL)
 		r = lb_json_set_str(body, "role", cli_value(c, "role"));
+	if (r == 0 && cli_value(c, "replace") != NULL)
+		r = lb_json_set_bool(body, "replace", true);
 	if (r < 0)
 		return r;
 	return make_token(c, body, cli_value(c, "file"));

@@ -187,7 +187,7 @@ int cli_failover_cleanup_direct(struct cli *c)
 		printf("would destroy the double %s\n", c->args[0]);
 		return 0;
 	}
-	r = lb_failover_cleanup(f, c->confirm != NULL);
+	r = lb_failover_cleanup(f, cli_value(c, "live") != NULL);
 	if (r < 0)
 		return r;
 	f = NULL;

@@ -214,7 +214,7 @@ static int run_cleanup(struct lb_job *job)
 		r = lb_failover_cleanup(f, live_too);
 	if (r == 0)
 		f = NULL; /* freed with it */
-	return r;
+	return r == -EPERM ? lb_fail(r, "%s; to lose that: `lifeboat failover cleanup %s --live`", lb_err_text(), job->target) : r;
 }
 
 static int pulled(void *arg, const struct lb_vm_pull *pull)
