@@ -23,7 +23,7 @@ struct lb_agent_disk {
 	char name[64];
 	char path[LB_AGENT_TEXT_BYTES];
 	char serial[LB_AGENT_TEXT_BYTES]; /* empty: the disk has none */
-	uint64_t size_bytes;		  /* 0: not known yet */
+	uint64_t size_bytes;              /* 0: not known yet */
 };
 
 struct lb_agent_config {
@@ -51,7 +51,7 @@ struct lb_agent_settings {
 	char *capture_socket;
 	char *state_folder;
 	char *run_folder; /* on tmpfs: what outlives the agent but not the boot */
-	char *name;	  /* NULL: the host's */
+	char *name;       /* NULL: the host's */
 };
 
 #define LB_AGENT_SETTINGS_PATH "/etc/lifeboat/mobility.conf"

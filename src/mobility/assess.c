@@ -36,7 +36,8 @@ static void sample_line(const char *line, const struct lb_inventory *inventory, 
 	char name[64];
 	int n;
 
-	n = sscanf(line, "%*u %*u %63s %*u %*u %*u %*u %lu %*u %lu %*u %*u %*u %*u %*u %*u %lu", name, &writes, &sectors, &discarded);
+	n = sscanf(line, "%*u %*u %63s %*u %*u %*u %*u %lu %*u %lu %*u %*u %*u %*u %*u %*u %lu", name, &writes,
+		   &sectors, &discarded);
 	for (unsigned int i = 0; n >= 3 && i < inventory->n; i++)
 		if (strcmp(inventory->disks[i].name, name) == 0)
 			out[i] = (struct counters){writes, sectors * SECTOR_BYTES, discarded * SECTOR_BYTES};
@@ -110,10 +111,10 @@ static int disks_json(const struct assessment *a, json_t *list)
 	for (unsigned int i = 0; i < a->inventory.n; i++) {
 		const struct lb_inventory_disk *d = &a->inventory.disks[i];
 		const struct counters *r = &a->rate[i];
-		json_t *o = json_pack("{s:s,s:I,s:b,s:b,s:I,s:I,s:I}", "name", d->name, "size_bytes", (json_int_t)d->size_bytes,
-				      "fixed", d->fixed, "boot", d->boot, "written_bytes_per_s", (json_int_t)r->written_bytes,
-				      "writes_per_s", (json_int_t)r->writes, "discarded_bytes_per_s",
-				      (json_int_t)r->discarded_bytes);
+		json_t *o = json_pack("{s:s,s:I,s:b,s:b,s:I,s:I,s:I}", "name", d->name, "size_bytes",
+				      (json_int_t)d->size_bytes, "fixed", d->fixed, "boot", d->boot,
+				      "written_bytes_per_s", (json_int_t)r->written_bytes, "writes_per_s",
+				      (json_int_t)r->writes, "discarded_bytes_per_s", (json_int_t)r->discarded_bytes);
 
 		if (o == NULL || json_array_append_new(list, o) < 0)
 			return lb_fail(-ENOMEM, "out of memory for the assessment");
@@ -133,10 +134,12 @@ static int print_json(const struct assessment *a, const json_t *probe, json_t *h
 	r = disks_json(a, disks);
 	if (r < 0)
 		return r;
-	if (json_object_set(o, "hardware", hardware) < 0 || json_object_set(o, "capture", (json_t *)(uintptr_t)probe) < 0 ||
+	if (json_object_set(o, "hardware", hardware) < 0 ||
+	    json_object_set(o, "capture", (json_t *)(uintptr_t)probe) < 0 ||
 	    lb_json_set_u64(o, "seconds", (uint64_t)(a->seconds_ns / LB_NS_PER_S)) < 0 ||
 	    lb_json_set_u64(o, "written_bytes_per_s", a->total.written_bytes) < 0 ||
-	    lb_json_set_u64(o, "ring_bytes", a->ring_bytes) < 0 || lb_json_set_u64(o, "link_bits_per_s", a->link_bits_per_s) < 0 ||
+	    lb_json_set_u64(o, "ring_bytes", a->ring_bytes) < 0 ||
+	    lb_json_set_u64(o, "link_bits_per_s", a->link_bits_per_s) < 0 ||
 	    lb_json_set_bool(o, "fit", json_is_true(json_object_get(probe, "can_capture"))) < 0)
 		return lb_fail(-ENOMEM, "out of memory for the assessment");
 	r = lb_json_dump(o, &text);
@@ -165,14 +168,17 @@ static void print_text(const struct assessment *a, const json_t *probe)
 		const struct lb_inventory_disk *d = &a->inventory.disks[i];
 
 		printf("%-12s %10s %12s/s %10lu%s\n", d->name, lb_size_format(d->size_bytes, size),
-		       lb_size_format(a->rate[i].written_bytes, rate), (unsigned long)a->rate[i].writes, d->boot ? "  boot" : "");
+		       lb_size_format(a->rate[i].written_bytes, rate), (unsigned long)a->rate[i].writes,
+		       d->boot ? "  boot" : "");
 	}
-	printf("\nmeasured over %ld s; a time of heavy use tells more (--seconds)\n", (long)(a->seconds_ns / LB_NS_PER_S));
+	printf("\nmeasured over %ld s; a time of heavy use tells more (--seconds)\n",
+	       (long)(a->seconds_ns / LB_NS_PER_S));
 	printf("link needed   %.1f Mbit/s (%s/s and a quarter more)\n", (double)a->link_bits_per_s / 1e6,
 	       lb_size_format(a->total.written_bytes, rate));
 	printf("ring needed   %s: rides out %d s without the process server\n", lb_size_format(a->ring_bytes, size),
 	       LB_ASSESS_OUTAGE_S);
-	printf("capture       %s\n", json_is_true(json_object_get(probe, "can_capture")) ? "possible" : "not possible as things are");
+	printf("capture       %s\n",
+	       json_is_true(json_object_get(probe, "can_capture")) ? "possible" : "not possible as things are");
 	print_reason("  this kernel", probe);
 	for (size_t i = 0; i < json_array_size(fits); i++) {
 		const json_t *disk = json_array_get(fits, i);
@@ -197,7 +203,8 @@ int lb_assess(struct lb_env *env, const struct lb_assess *options)
 	r = lb_hardware_json(env, "", &hardware);
 	if (r < 0)
 		return r;
-	r = options->capture_socket != NULL ? lb_capture_probe(options->capture_socket, &text) : lb_capture_probe_direct(&text);
+	r = options->capture_socket != NULL ? lb_capture_probe(options->capture_socket, &text)
+					    : lb_capture_probe_direct(&text);
 	if (r < 0)
 		return r;
 	r = lb_json_parse(text, strlen(text), PROBE_BYTES_MAX, &probe);

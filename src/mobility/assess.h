@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * `lifeboat-mobility assess`: before anything is installed for good. Churn per disk from the kernel's counters, what this
- * kernel and these disks allow, and the ring and link that protection would need. Prints text or JSON:
+ * `lifeboat-mobility assess`: before anything is installed for good. Churn per disk from the kernel's counters, what
+ * this kernel and these disks allow, and the ring and link that protection would need. Prints text or JSON:
  *
  *   {"seconds","hardware":{...},"capture":{probe},"disks":[{"name","written_bytes_per_s","writes_per_s",
  *    "discarded_bytes_per_s"}],"written_bytes_per_s","ring_bytes","link_bits_per_s","verdict","findings":[...]}

@@ -62,7 +62,8 @@ static int find_disks(struct lb_session *s, struct wanted_disks *w)
 			return r;
 		if (disk->size_bytes != 0 && disk->size_bytes != w->size_bytes[i])
 			return lb_fail(-EOVERFLOW,
-				       "disk %s (%s) has %s, protection was set up for %s; run `lifeboat machine protect` again if "
+				       "disk %s (%s) has %s, protection was set up for %s; run `lifeboat machine "
+				       "protect` again if "
 				       "that is its new size, else connect the right disk",
 				       w->names[i], disk->serial[0] != '\0' ? disk->serial : "no serial number",
 				       lb_size_format(w->size_bytes[i], have), lb_size_format(disk->size_bytes, want));
@@ -129,9 +130,9 @@ static bool fits(struct lb_session *s, const struct wanted_disks *w, const char 
 static int open_capture(struct lb_session *s, const struct wanted_disks *w)
 {
 	const struct lb_capture_params params = {
-		.disks = w->list,
-		.disk_count = w->n,
-		.ring_bytes = s->config.policy.ring_bytes,
+	    .disks = w->list,
+	    .disk_count = w->n,
+	    .ring_bytes = s->config.policy.ring_bytes,
 	};
 	const char *why = NULL;
 	int r;
@@ -140,8 +141,10 @@ static int open_capture(struct lb_session *s, const struct wanted_disks *w)
 	if (r == 0) {
 		if (fits(s, w, &why)) {
 			if (s->info.ring_bytes != params.ring_bytes)
-				lb_notice("the ring stays at %lu MiB until capture is attached anew; the policy asks for %lu MiB",
-					  (unsigned long)(s->info.ring_bytes >> 20), (unsigned long)(params.ring_bytes >> 20));
+				lb_notice("the ring stays at %lu MiB until capture is attached anew; the policy asks "
+					  "for %lu MiB",
+					  (unsigned long)(s->info.ring_bytes >> 20),
+					  (unsigned long)(params.ring_bytes >> 20));
 			return 0;
 		}
 		lb_notice("capture is attached anew: %s", why);
@@ -175,7 +178,8 @@ static int open_confirm(struct lb_session *s)
 /* Nothing is attached and nobody answers: the helper isn't there (yet). */
 static bool helper_is_away(int error)
 {
-	return error == -ECONNREFUSED || error == -ENOENT || error == -EPIPE || error == -ECONNRESET || error == -ETIMEDOUT;
+	return error == -ECONNREFUSED || error == -ENOENT || error == -EPIPE || error == -ECONNRESET ||
+	       error == -ETIMEDOUT;
 }
 
 int lb_attach(struct lb_session *s)
@@ -189,7 +193,8 @@ int lb_attach(struct lb_session *s)
 		return lb_session_refuse(s);
 	r = open_capture(s, &w);
 	if (r < 0 && helper_is_away(r)) {
-		lb_session_turn(s, LB_SESSION_ATTACHING, "the capture helper doesn't answer: %s; run `systemctl start lifeboat-capture`",
+		lb_session_turn(s, LB_SESSION_ATTACHING,
+				"the capture helper doesn't answer: %s; run `systemctl start lifeboat-capture`",
 				lb_err_text());
 		lb_session_back_off(s, 0);
 		return LB_TURNED;
@@ -199,14 +204,15 @@ int lb_attach(struct lb_session *s)
 	r = open_confirm(s);
 	if (r < 0)
 		return lb_session_refuse(s);
-	if (s->scan_buffer == NULL && posix_memalign((void **)&s->scan_buffer, ALIGN_BYTES, LB_SCAN_BUFFER_BYTES) != 0) {
+	if (s->scan_buffer == NULL &&
+	    posix_memalign((void **)&s->scan_buffer, ALIGN_BYTES, LB_SCAN_BUFFER_BYTES) != 0) {
 		s->scan_buffer = NULL;
 		lb_fail(-ENOMEM, "out of memory for %u MiB of scanned data", LB_SCAN_BUFFER_BYTES >> 20);
 		return lb_session_refuse(s);
 	}
 	lb_note_set(s, LB_NOTE_BELONGS, belongs_to(s));
-	lb_notice("%s %u disk(s), ring of %lu MiB", s->info.resumed ? "capture goes on for" : "capture attached to", s->n_disks,
-		  (unsigned long)(s->info.ring_bytes >> 20));
+	lb_notice("%s %u disk(s), ring of %lu MiB", s->info.resumed ? "capture goes on for" : "capture attached to",
+		  s->n_disks, (unsigned long)(s->info.ring_bytes >> 20));
 	s->backoff_ms = 0;
 	s->retry_mono_ns = 0;
 	lb_session_turn(s, LB_SESSION_CONNECTING, "%s", "");

@@ -28,7 +28,7 @@ struct confirm_head {
 	uint64_t valid;
 	struct position base;  /* everything sent after it is noted */
 	struct position upper; /* `old` tells (base, upper], `young` what came after */
-	uint64_t young;	       /* which of the two bitmaps is the young one */
+	uint64_t young;        /* which of the two bitmaps is the young one */
 };
 
 struct lb_confirm {
@@ -61,7 +61,8 @@ static int map_file(const char *path, size_t size_bytes, void **ret_map)
 	if (fstat(fd, &st) < 0)
 		return lb_fail(-errno, "%s: %m", path);
 	/* another size is another set of disks: start from zeroes */
-	if ((size_t)st.st_size != size_bytes && (ftruncate(fd, 0) < 0 || posix_fallocate(fd, 0, (off_t)size_bytes) != 0))
+	if ((size_t)st.st_size != size_bytes &&
+	    (ftruncate(fd, 0) < 0 || posix_fallocate(fd, 0, (off_t)size_bytes) != 0))
 		return lb_fail(-ENOSPC, "%s can't grow to %zu bytes", path, size_bytes);
 	map = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 mapped:
@@ -75,18 +76,20 @@ static void adopt_head(struct lb_confirm *c, const struct confirm_head *want)
 {
 	const struct confirm_head *have = c->head;
 
-	if (have->magic == want->magic && have->version == want->version && lb_uuid_equal(&have->instance, &want->instance) &&
-	    have->n_disks == want->n_disks && have->words == want->words && have->young <= 1 &&
+	if (have->magic == want->magic && have->version == want->version &&
+	    lb_uuid_equal(&have->instance, &want->instance) && have->n_disks == want->n_disks &&
+	    have->words == want->words && have->young <= 1 &&
 	    memcmp(have->size_bytes, want->size_bytes, sizeof(want->size_bytes)) == 0)
 		return;
 	memset(c->head, 0, c->map_bytes);
 	*c->head = *want;
 }
 
-int lb_confirm_open(const char *path, const struct lb_uuid *instance, const struct lb_confirm_disk *disks, unsigned int n_disks,
-		    struct lb_confirm **ret_confirm)
+int lb_confirm_open(const char *path, const struct lb_uuid *instance, const struct lb_confirm_disk *disks,
+		    unsigned int n_disks, struct lb_confirm **ret_confirm)
 {
-	struct confirm_head want = {.magic = CONFIRM_MAGIC, .version = CONFIRM_VERSION, .instance = *instance, .n_disks = n_disks};
+	struct confirm_head want = {
+	    .magic = CONFIRM_MAGIC, .version = CONFIRM_VERSION, .instance = *instance, .n_disks = n_disks};
 	_cleanup_(lb_confirm_freep) struct lb_confirm *c = calloc(1, sizeof(*c));
 	uint64_t bits = 0;
 	void *map = NULL;
@@ -102,7 +105,8 @@ int lb_confirm_open(const char *path, const struct lb_uuid *instance, const stru
 	c->first_bit[n_disks] = bits;
 	want.words = (bits + WORD_BITS - 1) / WORD_BITS;
 	if (want.words > LB_CONFIRM_BYTES_MAX / (2 * sizeof(uint64_t)))
-		return lb_fail(-EFBIG, "the disks of this machine are larger than 256 TiB together; protect fewer of them");
+		return lb_fail(-EFBIG,
+			       "the disks of this machine are larger than 256 TiB together; protect fewer of them");
 	c->map_bytes = sizeof(want) + 2 * want.words * sizeof(uint64_t);
 	r = map_file(path, c->map_bytes, &map);
 	if (r < 0)

@@ -4,8 +4,8 @@
  * Acknowledged is not yet in the vault: which ranges were sent since the last position that the vault is known to
  * hold. If a process server loses its cache, these and what is dirty are all that the next epoch must scan.
  *
- * Two bitmaps of 1 MiB chunks take turns: `old` has what was sent up to `upper`, `young` what was sent after it. When the
- * vault has passed `upper`, old is emptied and they change places. They live in a file on tmpfs, mapped: they
+ * Two bitmaps of 1 MiB chunks take turns: `old` has what was sent up to `upper`, `young` what was sent after it. When
+ * the vault has passed `upper`, old is emptied and they change places. They live in a file on tmpfs, mapped: they
  * outlive the agent exactly as long as the capture does. Not thread-safe.
  */
 #include <stdbool.h>
@@ -28,8 +28,8 @@ struct lb_confirm_disk {
  * Takes up what `path` holds if it is of this capture instance and these disks, else begins empty and *not valid*.
  * `path` NULL: memory only.
  */
-int lb_confirm_open(const char *path, const struct lb_uuid *instance, const struct lb_confirm_disk *disks, unsigned int n_disks,
-		    struct lb_confirm **ret_confirm);
+int lb_confirm_open(const char *path, const struct lb_uuid *instance, const struct lb_confirm_disk *disks,
+		    unsigned int n_disks, struct lb_confirm **ret_confirm);
 void lb_confirm_free(struct lb_confirm *c);
 LB_DEFINE_CLEANUP(struct lb_confirm *, lb_confirm_free);
 

@@ -24,9 +24,9 @@ int lb_cut_reset(struct lb_session *s)
 }
 
 /*
- * Where the ring only has to hold out until the scan is done: after an epoch that ended without a point, and once something
- * is lost before the scan's end (what is in the ring then becomes marks anyway). It makes overload converge: each pass
- * sends only what was dirtied during the one before.
+ * Where the ring only has to hold out until the scan is done: after an epoch that ended without a point, and once
+ * something is lost before the scan's end (what is in the ring then becomes marks anyway). It makes overload converge:
+ * each pass sends only what was dirtied during the one before.
  */
 static bool ring_waits(const struct lb_session *s)
 {
@@ -69,6 +69,7 @@ int lb_cut_lost_everything(struct lb_session *s, const char *why)
 int lb_cut_gather(struct lb_session *s)
 {
 	const size_t data_bytes_max = lb_scan_done(s) ? LB_HRL_DATA_BYTES_NOMINAL : CAPTURED_BYTES_WHILE_SCANNING;
+	const int64_t sampled_mono_ns = lb_mono_ns(s->env);
 	uint64_t limit;
 	int r;
 
@@ -92,6 +93,8 @@ int lb_cut_gather(struct lb_session *s)
 			s->position = position;
 			break;
 		}
+		/* records stand in the order of reservation: after this time, and before the write's end */
+		s->gathered_mono_ns = (int64_t)record.ktime_ns;
 		r = add_record(s, &record, data_bytes_max);
 		if (r == -EMSGSIZE)
 			s->full = true;
@@ -100,6 +103,9 @@ int lb_cut_gather(struct lb_session *s)
 		else
 			s->position = position;
 	}
+	/* what was lost has completed too, and is not in: then only the last record's time holds */
+	if (s->position >= limit && !s->in_debt)
+		s->gathered_mono_ns = sampled_mono_ns;
 	s->drained = s->in_debt && s->position == limit;
 	return 0;
 }
@@ -127,20 +133,23 @@ static int reconcile_disk(struct lb_session *s, unsigned int i)
 		return 0;
 	case LB_CAPTURE_FIT_MISSED:
 		lb_note_set(s, LB_NOTE_SUSPECT, 1);
-		lb_error("disk %s: the kernel wrote %lu bytes that capture did not see; the disk is scanned again, no recovery "
+		lb_error("disk %s: the kernel wrote %lu bytes that capture did not see; the disk is scanned again, no "
+			 "recovery "
 			 "point until then",
 			 disk->name, (unsigned long)result.missed_bytes);
 		r = lb_capture_declare_loss(s->capture, i, 0, 0);
 		return r < 0 ? lb_session_refuse(s) : 0;
 	case LB_CAPTURE_FIT_GONE:
 		lb_fail(-ENODEV,
-			"disk %s vanished: the machine can't be protected without it; connect it again, or take it out with "
+			"disk %s vanished: the machine can't be protected without it; connect it again, or take it out "
+			"with "
 			"`lifeboat machine protect`",
 			disk->name);
 		return lb_session_refuse(s);
 	case LB_CAPTURE_FIT_GROWN:
 		lb_fail(-EOVERFLOW,
-			"disk %s changed its size from %s to %s; run `lifeboat machine protect` again so that it is protected "
+			"disk %s changed its size from %s to %s; run `lifeboat machine protect` again so that it is "
+			"protected "
 			"whole",
 			disk->name, lb_size_format(disk->size_bytes, was), lb_size_format(result.size_bytes, is));
 		return lb_session_refuse(s);
@@ -178,20 +187,25 @@ int lb_cut_close(struct lb_session *s, uint32_t flags)
 {
 	int64_t now_ns = lb_now_ns(s->env);
 	struct lb_hrl_header header = {
-		.vault = s->config.vault,
-		.machine = s->config.machine,
-		.instance = s->info.instance,
-		.epoch = s->epoch,
-		.seq = s->next_seq,
-		.ring_cut = s->position,
-		.scan_cursor = s->cursor,
-		/* a wall clock may be set back in between */
-		.time_first_ns = LB_MIN(s->began_ns, now_ns),
-		.time_last_ns = now_ns,
-		.prev_digest = s->prev,
+	    .vault = s->config.vault,
+	    .machine = s->config.machine,
+	    .instance = s->info.instance,
+	    .epoch = s->epoch,
+	    .seq = s->next_seq,
+	    .ring_cut = s->position,
+	    .scan_cursor = s->cursor,
+	    /* a wall clock may be set back in between */
+	    .time_first_ns = LB_MIN(s->began_ns, now_ns),
+	    .time_last_ns = now_ns,
+	    .prev_digest = s->prev,
 	};
-	struct lb_pending pending = {.set = true, .seq = s->next_seq, .ring_cut = s->position, .scan_cursor = s->cursor,
-				     .time_ns = now_ns, .prev = s->prev};
+	struct lb_pending pending = {.set = true,
+				     .seq = s->next_seq,
+				     .ring_cut = s->position,
+				     .scan_cursor = s->cursor,
+				     .time_ns = now_ns,
+				     .cut_mono_ns = s->gathered_mono_ns,
+				     .prev = s->prev};
 	int r;
 
 	/* before the cut is trusted */

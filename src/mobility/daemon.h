@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* The running agent: session on this thread, manager on another; ends at SIGTERM or SIGINT. Capture goes on in the kernel. */
+/* The running agent: session on this thread, manager on another; ends at SIGTERM or SIGINT. Capture goes on in the
+ * kernel. */
 #include "mobility/agent_config.h"
 
 #define LB_STATUS_INTERVAL_S 5

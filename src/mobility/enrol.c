@@ -48,12 +48,13 @@ static int token_read(const char *path, struct token *ret_token)
 		n--;
 	ret_token->text[n] = '\0';
 	if (n == 0)
-		return lb_fail(-EINVAL, "token file %s is empty; make a token with `lifeboat server add` or in the portal", path);
+		return lb_fail(
+		    -EINVAL, "token file %s is empty; make a token with `lifeboat server add` or in the portal", path);
 	return 0;
 }
 
-static int request_json(struct lb_env *env, const struct token *token, const char *csr, const char *name, const char *hardware,
-			json_t **ret_body)
+static int request_json(struct lb_env *env, const struct token *token, const char *csr, const char *name,
+			const char *hardware, json_t **ret_body)
 {
 	_cleanup_json_ json_t *body = NULL;
 	int r;
@@ -71,7 +72,8 @@ static int request_json(struct lb_env *env, const struct token *token, const cha
 
 static int ask(const struct lb_enrol *e, const char *folder, const json_t *body, json_t **ret_reply)
 {
-	const struct lb_http_client_options options = {.identity_folder = folder, .ca_fingerprint_hex = e->ca_fingerprint_hex};
+	const struct lb_http_client_options options = {.identity_folder = folder,
+						       .ca_fingerprint_hex = e->ca_fingerprint_hex};
 	_cleanup_(lb_http_client_freep) struct lb_http_client *client = NULL;
 	char url[PATH_BYTES];
 	int r;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * `lifeboat-mobility enrol`: makes this machine's key, has the configuration server sign it against a one-time token, and
- * keeps the identity. The key never leaves the machine; the server is known by its CA's fingerprint.
+ * `lifeboat-mobility enrol`: makes this machine's key, has the configuration server sign it against a one-time token,
+ * and keeps the identity. The key never leaves the machine; the server is known by its CA's fingerprint.
  */
 #include "base/env.h"
 #include "mobility/hardware.h"
@@ -13,8 +13,8 @@
 struct lb_enrol {
 	const char *config_url;
 	const char *ca_fingerprint_hex;
-	const char *token_file; /* "-": standard input */
-	const char *name;	/* NULL: the host's */
+	const char *token_file;  /* "-": standard input */
+	const char *name;        /* NULL: the host's */
 	const char *config_path; /* written unless it is there */
 };
 

@@ -57,9 +57,10 @@ static int went_back(struct lb_session *s)
 
 	if (!lb_confirm_covers(s->confirm, d->epoch, d->has_segment, d->seq))
 		return lb_epoch_want(s, true, true, "the process server lost acknowledged data");
-	lb_warning("the process server's journal ends at epoch %lu, segment %ld, before what it acknowledged: what it lost is "
-		   "scanned again",
-		   (unsigned long)d->epoch, d->has_segment ? (long)d->seq : -1L);
+	lb_warning(
+	    "the process server's journal ends at epoch %lu, segment %ld, before what it acknowledged: what it lost is "
+	    "scanned again",
+	    (unsigned long)d->epoch, d->has_segment ? (long)d->seq : -1L);
 	/* these marks may come twice, after a kill in between: they only ask for too much */
 	while (lb_confirm_next(s->confirm, &cursor, &range.disk, &range.offset_bytes, &range.length_bytes) == 1)
 		lb_capture_scan_mark(s->capture, &range);
@@ -129,7 +130,8 @@ static int taken_over(struct lb_session *s, const struct lb_durable *d)
 
 	lb_uuid_format(&d->instance, other);
 	lb_fail(-EEXIST,
-		"another agent writes to this machine's journal: epoch %lu was begun by capture %s while this one held epoch %lu; "
+		"another agent writes to this machine's journal: epoch %lu was begun by capture %s while this one held "
+		"epoch %lu; "
 		"stop the clone or the double, then run `lifeboat machine resync`",
 		(unsigned long)d->epoch, other, (unsigned long)lb_note(s, LB_NOTE_EPOCH));
 	return lb_session_refuse(s);
@@ -154,14 +156,17 @@ int lb_epoch_adopt(struct lb_session *s, const struct lb_durable *durable)
 	lb_capture_info(s->capture, &info);
 	s->durable = d;
 	if (!d.known || d.epoch == 0)
-		return lb_epoch_want(s, true, false, epoch == 0 ? "initial replication" : "the vault knows nothing of this machine");
+		return lb_epoch_want(s, true, false,
+				     epoch == 0 ? "initial replication" : "the vault knows nothing of this machine");
 	if (epoch == 0 && lb_note(s, LB_NOTE_INTENT) == 0)
-		return lb_epoch_want(s, true, true, info.resumed ? "the capture was never begun" : "capture began anew");
+		return lb_epoch_want(s, true, true,
+				     info.resumed ? "the capture was never begun" : "capture began anew");
 	if (resync_asked(s))
 		return lb_epoch_want(s, true, true, "an operator asked for a resync");
 	if (d.epoch == lb_note(s, LB_NOTE_INTENT) && d.epoch != epoch && is_ours(s, &d) && !d.has_segment) {
 		/* announced, and then we died before or within the flip */
-		lb_epoch_want(s, lb_note(s, LB_NOTE_EVERYTHING) != 0, lb_note(s, LB_NOTE_COMPARE) != 0, "an epoch was begun by halves");
+		lb_epoch_want(s, lb_note(s, LB_NOTE_EVERYTHING) != 0, lb_note(s, LB_NOTE_COMPARE) != 0,
+			      "an epoch was begun by halves");
 		s->announced = true;
 		return LB_TURNED;
 	}
@@ -203,7 +208,8 @@ static int epoch_json(const struct lb_session *s, uint64_t epoch, json_t **ret_b
 		if (disk_json(s, i, disks) < 0)
 			return lb_fail(-ENOMEM, "out of memory for the announcement of an epoch");
 	if (lb_json_set_u64(body, "epoch", epoch) < 0 || lb_json_set_uuid(body, "instance", &s->info.instance) < 0 ||
-	    lb_json_set_str(body, "hardware", s->o.hardware) < 0 || lb_json_set_str(body, "reason", s->want_reason) < 0 ||
+	    lb_json_set_str(body, "hardware", s->o.hardware) < 0 ||
+	    lb_json_set_str(body, "reason", s->want_reason) < 0 ||
 	    lb_json_set_u64(body, "prev_epoch", s->durable.last_epoch) < 0 ||
 	    lb_json_set_u64(body, "prev_seq", s->durable.last_seq) < 0 ||
 	    lb_json_set_digest(body, "prev_digest", &s->durable.digest) < 0 ||
@@ -236,7 +242,8 @@ static int announce(struct lb_session *s, uint64_t epoch)
 	return 0;
 }
 
-/* Writes from before the attach may still be on their way, unseen: nothing is scanned until the queues were empty once. */
+/* Writes from before the attach may still be on their way, unseen: nothing is scanned until the queues were empty once.
+ */
 static int drain_once(struct lb_session *s)
 {
 	for (unsigned int i = 0; i < s->n_disks && lb_note(s, LB_NOTE_DRAINED) == 0; i++) {

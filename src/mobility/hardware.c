@@ -150,7 +150,8 @@ static int read_one(void *arg, const char *name, bool is_dir)
 	struct lb_inventory_disk disk;
 
 	(void)is_dir;
-	if (!is_candidate(a->env, a->root, name) || lb_disk_read(a->env, a->root, name, &disk) < 0 || disk.size_bytes == 0)
+	if (!is_candidate(a->env, a->root, name) || lb_disk_read(a->env, a->root, name, &disk) < 0 ||
+	    disk.size_bytes == 0)
 		return 0;
 	if (a->inventory->n == LB_INVENTORY_DISKS_MAX)
 		return -E2BIG;
@@ -209,11 +210,13 @@ int lb_disk_find(struct lb_env *env, const char *root, const char *serial, const
 	}
 	if (serial[0] != '\0')
 		return lb_fail(-ENODEV,
-			       "disk %s with serial number %s is not there; connect it, or run `lifeboat machine protect` without it",
+			       "disk %s with serial number %s is not there; connect it, or run `lifeboat machine "
+			       "protect` without it",
 			       name, serial);
 	r = lb_disk_read(env, root, base, &disk);
 	if (r < 0 || disk.size_bytes == 0)
-		return lb_fail(-ENODEV, "disk %s is not there; connect it, or run `lifeboat machine protect` without it", base);
+		return lb_fail(-ENODEV,
+			       "disk %s is not there; connect it, or run `lifeboat machine protect` without it", base);
 	*ret_disk = disk;
 	return 0;
 }
@@ -261,11 +264,15 @@ static int machine_secret(struct lb_env *env, const char *root, const char *uuid
 		return 0;
 	}
 	if (source == LB_HARDWARE_FIRMWARE)
-		return lb_fail(-EACCES, "this machine was enrolled by its firmware's UUID, which can't be read now: "
-					"/sys/class/dmi/id/product_uuid is root's; start the agent by its systemd unit, which hands a "
-					"copy over");
+		return lb_fail(
+		    -EACCES,
+		    "this machine was enrolled by its firmware's UUID, which can't be read now: "
+		    "/sys/class/dmi/id/product_uuid is root's; start the agent by its systemd unit, which hands a "
+		    "copy over");
 	if (sys_text(env, root, "/etc/machine-id", text, 128) < 0 || text[0] == '\0')
-		return lb_fail(-ENOENT, "this machine has neither a firmware UUID nor /etc/machine-id; run systemd-machine-id-setup");
+		return lb_fail(
+		    -ENOENT,
+		    "this machine has neither a firmware UUID nor /etc/machine-id; run systemd-machine-id-setup");
 	*ret_source = LB_HARDWARE_MACHINE_ID;
 	return 0;
 }
@@ -309,8 +316,9 @@ static int disk_json(const struct lb_inventory_disk *d, json_t *list)
 	snprintf(path, sizeof(path), "/dev/%s", d->name);
 	if (lb_json_set_u64(disk, "id", json_array_size(list) - 1) < 0 || lb_json_set_str(disk, "name", d->name) < 0 ||
 	    lb_json_set_str(disk, "path", path) < 0 || lb_json_set_str(disk, "serial", d->serial) < 0 ||
-	    lb_json_set_u64(disk, "size_bytes", d->size_bytes) < 0 || lb_json_set_u64(disk, "sector_bytes", d->sector_bytes) < 0 ||
-	    lb_json_set_bool(disk, "boot", d->boot) < 0 || lb_json_set_bool(disk, "fixed", d->fixed) < 0)
+	    lb_json_set_u64(disk, "size_bytes", d->size_bytes) < 0 ||
+	    lb_json_set_u64(disk, "sector_bytes", d->sector_bytes) < 0 || lb_json_set_bool(disk, "boot", d->boot) < 0 ||
+	    lb_json_set_bool(disk, "fixed", d->fixed) < 0)
 		return -ENOMEM;
 	return 0;
 }
@@ -344,10 +352,12 @@ int lb_hardware_json(struct lb_env *env, const char *root, json_t **ret_object)
 		return lb_fail(-ENOMEM, "out of memory for the description of this machine");
 	snprintf(path, sizeof(path), "%s/sys/firmware/efi", root);
 	uefi = env->ops->room(env, path, &free_bytes, &size_bytes) == 0;
-	if (lb_json_set_str(object, "architecture", name.machine) < 0 || lb_json_set_str(object, "kernel", name.release) < 0 ||
+	if (lb_json_set_str(object, "architecture", name.machine) < 0 ||
+	    lb_json_set_str(object, "kernel", name.release) < 0 ||
 	    lb_json_set_str(object, "firmware", uefi ? "uefi" : "bios") < 0 ||
 	    lb_json_set_u64(object, "cpus", (uint64_t)LB_MAX(sysconf(_SC_NPROCESSORS_ONLN), 1)) < 0 ||
-	    lb_json_set_u64(object, "memory_bytes", (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE)) < 0)
+	    lb_json_set_u64(object, "memory_bytes",
+			    (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE)) < 0)
 		return lb_fail(-ENOMEM, "out of memory for the description of this machine");
 	if (disks_json(env, root, disks) < 0)
 		return lb_wrap(-EIO, "disks of this machine");

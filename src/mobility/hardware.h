@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * What this machine is: its disks, firmware, kernel, and the fingerprint that its identity is bound to. Everything comes
- * from /sys, /proc and /etc below `root` ("" on the real machine); nothing needs privileges but the firmware's UUID.
- * Pure reading; may be called from any thread.
+ * What this machine is: its disks, firmware, kernel, and the fingerprint that its identity is bound to. Everything
+ * comes from /sys, /proc and /etc below `root` ("" on the real machine); nothing needs privileges but the firmware's
+ * UUID. Pure reading; may be called from any thread.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -40,7 +40,8 @@ int lb_disk_read(struct lb_env *env, const char *root, const char *name, struct 
 int lb_disk_find(struct lb_env *env, const char *root, const char *serial, const char *name, const char *path,
 		 struct lb_inventory_disk *ret_disk);
 
-/* Which secret of the machine the fingerprint is made from; kept at enrolment, so that it doesn't change with privileges. */
+/* Which secret of the machine the fingerprint is made from; kept at enrolment, so that it doesn't change with
+ * privileges. */
 enum lb_hardware_source { LB_HARDWARE_ANY, LB_HARDWARE_FIRMWARE, LB_HARDWARE_MACHINE_ID };
 
 /*

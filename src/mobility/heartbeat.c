@@ -16,17 +16,23 @@ static int beat_json(const struct lb_session *s, bool idle, json_t **ret_body)
 	if (body == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a heartbeat");
 	lb_session_status(s, &st);
-	if (lb_json_set_u64(body, "epoch", s->epoch) < 0 || lb_json_set_u64(body, "seq", s->next_seq > 0 ? s->next_seq - 1 : 0) < 0 ||
+	if (lb_json_set_u64(body, "epoch", s->epoch) < 0 ||
+	    lb_json_set_u64(body, "seq", s->next_seq > 0 ? s->next_seq - 1 : 0) < 0 ||
 	    lb_json_set_u64(body, "next_seq", s->next_seq) < 0 || lb_json_set_bool(body, "idle", idle) < 0 ||
 	    lb_json_set_str(body, "mode", lb_session_state_name(s->state)) < 0 ||
-	    lb_json_set_u64(body, "ring_cut", s->cut_position) < 0 || lb_json_set_u64(body, "backlog_bytes", st.backlog_bytes) < 0 ||
-	    lb_json_set_u64(body, "ring_bytes", st.ring_bytes) < 0 || lb_json_set_u64(body, "dirty_bytes", st.dirty_bytes) < 0 ||
+	    lb_json_set_u64(body, "ring_cut", s->cut_position) < 0 ||
+	    lb_json_set_u64(body, "backlog_bytes", st.backlog_bytes) < 0 ||
+	    lb_json_set_u64(body, "ring_bytes", st.ring_bytes) < 0 ||
+	    lb_json_set_u64(body, "dirty_bytes", st.dirty_bytes) < 0 ||
 	    lb_json_set_u64(body, "churn_bytes", st.churn_bytes) < 0 ||
 	    lb_json_set_u64(body, "scan_done_bytes", st.scan_done_bytes) < 0 ||
 	    lb_json_set_u64(body, "scan_total_bytes", st.scan_total_bytes) < 0 ||
-	    lb_json_set_u64(body, "passes", st.passes) < 0 || lb_json_set_i64(body, "held_rpo_ns", st.held_rpo_ns) < 0 ||
-	    lb_json_set_i64(body, "cost_ns_per_kib", st.cost_ns_per_kib) < 0 || lb_json_set_str(body, "text", s->text) < 0 ||
-	    lb_json_set_str(body, "hardware", s->o.hardware) < 0 || lb_json_set_i64(body, "t_ns", lb_now_ns(s->env)) < 0)
+	    lb_json_set_u64(body, "passes", st.passes) < 0 ||
+	    lb_json_set_i64(body, "held_rpo_ns", st.held_rpo_ns) < 0 ||
+	    lb_json_set_i64(body, "cost_ns_per_kib", st.cost_ns_per_kib) < 0 ||
+	    lb_json_set_str(body, "text", s->text) < 0 || lb_json_set_str(body, "hardware", s->o.hardware) < 0 ||
+	    lb_json_set_i64(body, "t_ns", lb_now_ns(s->env)) < 0 ||
+	    lb_json_set_i64(body, "cut_ns", lb_link_server_time(&s->link, s->gathered_mono_ns)) < 0)
 		return lb_fail(-ENOMEM, "out of memory for a heartbeat");
 	*ret_body = lb_steal_ptr(body);
 	return 0;

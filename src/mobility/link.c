@@ -90,7 +90,8 @@ static int error_of(unsigned int status)
 	}
 }
 
-static int fail_from(struct lb_link *link, const char *url, unsigned int status, uint32_t retry_after_s, const json_t *reply)
+static int fail_from(struct lb_link *link, const char *url, unsigned int status, uint32_t retry_after_s,
+		     const json_t *reply)
 {
 	const json_t *error = json_object_get(reply, "error");
 	const char *message = json_string_value(json_object_get(error, "message"));
@@ -98,6 +99,23 @@ static int fail_from(struct lb_link *link, const char *url, unsigned int status,
 	link->retry_after_s = LB_MIN(retry_after_s, (uint32_t)LB_LINK_RETRY_S_MAX);
 	return lb_fail(error_of(status), "the process server answered %u to %s: %s", status, url,
 		       message != NULL ? message : "no reason given");
+}
+
+static void note_server_time(struct lb_link *link, const json_t *reply)
+{
+	int64_t server_ns;
+
+	if (link->env == NULL || lb_json_get_i64(reply, "time_ns", &server_ns) < 0 || server_ns <= 0)
+		return;
+	link->server_ns = server_ns;
+	link->server_mono_ns = lb_mono_ns(link->env);
+}
+
+int64_t lb_link_server_time(const struct lb_link *link, int64_t mono_ns)
+{
+	if (link->server_ns == 0 || mono_ns <= 0)
+		return 0;
+	return LB_MAX(link->server_ns + (mono_ns - link->server_mono_ns), 0);
 }
 
 static int call(struct lb_link *link, const struct lb_http_request *request, json_t **ret_reply)
@@ -117,6 +135,8 @@ static int call(struct lb_link *link, const struct lb_http_request *request, jso
 	}
 	if (response.status >= 300)
 		return fail_from(link, request->url, response.status, response.retry_after_s, reply);
+	if (reply != NULL)
+		note_server_time(link, reply);
 	if (ret_reply != NULL) {
 		if (reply == NULL)
 			return lb_fail(-EBADMSG, "%s answered without a body", request->url);
@@ -130,10 +150,10 @@ static int call_json(struct lb_link *link, const char *method, const char *path,
 	_cleanup_free_ char *text = NULL;
 	char url[URL_BYTES];
 	struct lb_http_request request = {
-		.method = method,
-		.url = url,
-		.response_bytes_max = LB_LINK_REPLY_BYTES_MAX,
-		.timeout_s = LB_LINK_TIMEOUT_S,
+	    .method = method,
+	    .url = url,
+	    .response_bytes_max = LB_LINK_REPLY_BYTES_MAX,
+	    .timeout_s = LB_LINK_TIMEOUT_S,
 	};
 	int r;
 
@@ -169,24 +189,25 @@ int lb_link_epoch(struct lb_link *link, const json_t *body)
 	return call_json(link, "POST", "/v1/epoch", body, NULL);
 }
 
-int lb_link_put(struct lb_link *link, uint64_t epoch, uint64_t seq, const void *segment, size_t size_bytes,
-		struct lb_confirmed *ret_confirmed)
+int lb_link_put(struct lb_link *link, uint64_t epoch, uint64_t seq, int64_t cut_ns, const void *segment,
+		size_t size_bytes, struct lb_confirmed *ret_confirmed)
 {
 	_cleanup_json_ json_t *reply = NULL;
 	char url[URL_BYTES];
 	const struct lb_http_request request = {
-		.method = "PUT",
-		.url = url,
-		.body = segment,
-		.body_bytes = size_bytes,
-		.content_type = "application/octet-stream",
-		.response_bytes_max = LB_LINK_REPLY_BYTES_MAX,
-		.timeout_s = LB_LINK_TIMEOUT_S,
+	    .method = "PUT",
+	    .url = url,
+	    .body = segment,
+	    .body_bytes = size_bytes,
+	    .content_type = "application/octet-stream",
+	    .response_bytes_max = LB_LINK_REPLY_BYTES_MAX,
+	    .timeout_s = LB_LINK_TIMEOUT_S,
 	};
 	uint64_t got_epoch, got_seq;
 	int r;
 
-	snprintf(url, sizeof(url), "%s/v1/journal/%lu/%lu", link->url, (unsigned long)epoch, (unsigned long)seq);
+	snprintf(url, sizeof(url), "%s/v1/journal/%lu/%lu?cut_ns=%ld", link->url, (unsigned long)epoch,
+		 (unsigned long)seq, (long)cut_ns);
 	r = call(link, &request, &reply);
 	if (r < 0)
 		return r;

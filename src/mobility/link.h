@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/crypto.h"
+#include "base/env.h"
 #include "base/text.h"
 #include "wire/client.h"
 #include "wire/policy.h"
@@ -24,8 +25,8 @@
 
 /* The last thing that the process server holds durably for this machine. */
 struct lb_durable {
-	bool known;	  /* false: it never had anything of ours */
-	uint64_t epoch;	  /* 0: none yet */
+	bool known;       /* false: it never had anything of ours */
+	uint64_t epoch;   /* 0: none yet */
 	bool has_segment; /* of that epoch; without one `seq` and `scan_cursor` say nothing */
 	uint64_t seq;
 	uint64_t ring_cut, scan_cursor;
@@ -43,12 +44,22 @@ struct lb_link {
 	struct lb_http_client *client;
 	const char *url; /* the process server's, without a slash at its end */
 	uint32_t retry_after_s;
+	/* the server's clock, as its last answer told it, and ours (monotonic) when that came; 0: not told yet */
+	int64_t server_ns, server_mono_ns;
+	struct lb_env *env;
 };
+
+/*
+ * A time on the server's clock that is not later than the moment `mono_ns` of ours was, whatever the network took: the
+ * answer left the server before it came here. 0: not known.
+ */
+int64_t lb_link_server_time(const struct lb_link *link, int64_t mono_ns);
 
 int lb_link_journal(struct lb_link *link, struct lb_durable *ret_durable);
 int lb_link_epoch(struct lb_link *link, const json_t *body);
-int lb_link_put(struct lb_link *link, uint64_t epoch, uint64_t seq, const void *segment, size_t size_bytes,
-		struct lb_confirmed *ret_confirmed);
+/* `cut_ns`: when the cut was made, by lb_link_server_time(). */
+int lb_link_put(struct lb_link *link, uint64_t epoch, uint64_t seq, int64_t cut_ns, const void *segment,
+		size_t size_bytes, struct lb_confirmed *ret_confirmed);
 
 struct lb_link_compare {
 	uint64_t epoch; /* compared with the image at the end of the epoch before */
@@ -57,8 +68,8 @@ struct lb_link_compare {
 	uint32_t block_bytes; /* the last block may be shorter */
 	struct lb_key key;
 	const struct lb_digest *hashes; /* HMAC-SHA-256 of each block under `key` */
-	unsigned int n_hashes;		/* <= LB_LINK_HASHES_MAX */
-	uint64_t length_bytes;		/* of all blocks together */
+	unsigned int n_hashes;          /* <= LB_LINK_HASHES_MAX */
+	uint64_t length_bytes;          /* of all blocks together */
 };
 /* Sets differ[i] for each block that is not the same there. */
 int lb_link_compare(struct lb_link *link, const struct lb_link_compare *compare, bool differ[LB_LINK_HASHES_MAX]);

@@ -31,35 +31,47 @@ struct arguments {
 };
 
 static const char usage_text[] =
-	"usage: lifeboat-mobility [run] [--config FILE] [--check]\n"
-	"       lifeboat-mobility enrol --config-url URL --ca-fingerprint HEX --token-file FILE [--name NAME] [--config FILE]\n"
-	"       lifeboat-mobility status [--config FILE] [--json]\n"
-	"       lifeboat-mobility assess [--seconds N] [--socket PATH] [--json]\n"
-	"       lifeboat-mobility --version | --help\n"
-	"\n"
-	"run      protect this machine, as the configuration server asks (the default)\n"
-	"enrol    get this machine's certificate against a one-time token (FILE - reads standard input)\n"
-	"status   what the running agent is doing\n"
-	"assess   churn, fitness, and the ring and link that protection would need; needs nothing installed\n"
-	"\n"
-	"--config FILE   " LB_AGENT_SETTINGS_PATH " unless given\n"
-	"--check         read the configuration and exit\n";
+    "usage: lifeboat-mobility [run] [--config FILE] [--check]\n"
+    "       lifeboat-mobility enrol --config-url URL --ca-fingerprint HEX --token-file FILE [--name NAME] [--config "
+    "FILE]\n"
+    "       lifeboat-mobility status [--config FILE] [--json]\n"
+    "       lifeboat-mobility assess [--seconds N] [--socket PATH] [--json]\n"
+    "       lifeboat-mobility --version | --help\n"
+    "\n"
+    "run      protect this machine, as the configuration server asks (the default)\n"
+    "enrol    get this machine's certificate against a one-time token (FILE - reads standard input)\n"
+    "status   what the running agent is doing\n"
+    "assess   churn, fitness, and the ring and link that protection would need; needs nothing installed\n"
+    "\n"
+    "--config FILE   " LB_AGENT_SETTINGS_PATH " unless given\n"
+    "--check         read the configuration and exit\n";
 
-enum { OPT_CONFIG = 256, OPT_CHECK, OPT_VERSION, OPT_URL, OPT_CA, OPT_TOKEN, OPT_NAME, OPT_SECONDS, OPT_SOCKET, OPT_JSON };
+enum {
+	OPT_CONFIG = 256,
+	OPT_CHECK,
+	OPT_VERSION,
+	OPT_URL,
+	OPT_CA,
+	OPT_TOKEN,
+	OPT_NAME,
+	OPT_SECONDS,
+	OPT_SOCKET,
+	OPT_JSON
+};
 
 static const struct option options[] = {
-	{"config", required_argument, NULL, OPT_CONFIG},
-	{"check", no_argument, NULL, OPT_CHECK},
-	{"version", no_argument, NULL, OPT_VERSION},
-	{"help", no_argument, NULL, 'h'},
-	{"config-url", required_argument, NULL, OPT_URL},
-	{"ca-fingerprint", required_argument, NULL, OPT_CA},
-	{"token-file", required_argument, NULL, OPT_TOKEN},
-	{"name", required_argument, NULL, OPT_NAME},
-	{"seconds", required_argument, NULL, OPT_SECONDS},
-	{"socket", required_argument, NULL, OPT_SOCKET},
-	{"json", no_argument, NULL, OPT_JSON},
-	{NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, OPT_CONFIG},
+    {"check", no_argument, NULL, OPT_CHECK},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {"help", no_argument, NULL, 'h'},
+    {"config-url", required_argument, NULL, OPT_URL},
+    {"ca-fingerprint", required_argument, NULL, OPT_CA},
+    {"token-file", required_argument, NULL, OPT_TOKEN},
+    {"name", required_argument, NULL, OPT_NAME},
+    {"seconds", required_argument, NULL, OPT_SECONDS},
+    {"socket", required_argument, NULL, OPT_SOCKET},
+    {"json", no_argument, NULL, OPT_JSON},
+    {NULL, 0, NULL, 0},
 };
 
 static void parse(int argc, char **argv, struct arguments *a)
@@ -161,7 +173,8 @@ static void print_status(const json_t *o)
 	if (text != NULL && text[0] != '\0')
 		printf("                %s\n", text);
 	printf("newest point    %s\n", point_ns != 0 ? lb_time_format(point_ns, point) : "none by this agent yet");
-	printf("scan            %u%% of %s\n", total != 0 ? (unsigned int)(done * 100 / total) : 100, lb_size_format(total, size));
+	printf("scan            %u%% of %s\n", total != 0 ? (unsigned int)(done * 100 / total) : 100,
+	       lb_size_format(total, size));
 	printf("waiting         %s in the ring\n", lb_size_format(backlog, size));
 }
 
@@ -179,7 +192,9 @@ static int do_status(struct lb_env *env, const struct arguments *a)
 		return say_failed();
 	snprintf(path, sizeof(path), "%s/" LB_STATUS_NAME, settings.run_folder);
 	if (lb_file_read(env, path, LB_STATUS_BYTES_MAX, &text, &size_bytes) < 0) {
-		fprintf(stderr, "lifeboat-mobility: the agent has not run since the boot (%s); run `systemctl start lifeboat-mobility`\n",
+		fprintf(stderr,
+			"lifeboat-mobility: the agent has not run since the boot (%s); run `systemctl start "
+			"lifeboat-mobility`\n",
 			path);
 		return EXIT_FAILED;
 	}
@@ -191,7 +206,9 @@ static int do_status(struct lb_env *env, const struct arguments *a)
 		print_status(object);
 	(void)lb_json_get_i64(object, "time_ns", &time_ns);
 	if (lb_now_ns(env) - time_ns > STATUS_AGE_NS) {
-		fputs("lifeboat-mobility: this is old: the agent doesn't run now; run `systemctl start lifeboat-mobility`\n", stderr);
+		fputs("lifeboat-mobility: this is old: the agent doesn't run now; run `systemctl start "
+		      "lifeboat-mobility`\n",
+		      stderr);
 		return EXIT_DEGRADED;
 	}
 	(void)lb_json_get_str(object, "state", &state);
@@ -201,8 +218,8 @@ static int do_status(struct lb_env *env, const struct arguments *a)
 int main(int argc, char **argv)
 {
 	struct arguments a = {
-		.config_path = LB_AGENT_SETTINGS_PATH,
-		.assess = {.seconds = LB_ASSESS_SECONDS_DEFAULT},
+	    .config_path = LB_AGENT_SETTINGS_PATH,
+	    .assess = {.seconds = LB_ASSESS_SECONDS_DEFAULT},
 	};
 	struct lb_env *env = lb_env_real();
 	const char *verb;

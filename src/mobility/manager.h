@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * The agent's talk with the configuration server, on a thread of its own, so that one that hangs delays no segment: asks
- * every few seconds what is wanted, tells how this machine is, and renews the certificate in time.
+ * The agent's talk with the configuration server, on a thread of its own, so that one that hangs delays no segment:
+ * asks every few seconds what is wanted, tells how this machine is, and renews the certificate in time.
  */
 #include <stdbool.h>
 

@@ -11,7 +11,8 @@
 #define LINE_BYTES 4096
 #define PATH_BYTES 512
 
-/* The device number of what is mounted at `where`; filesystems with numbers of their own (btrfs) are asked by source. */
+/* The device number of what is mounted at `where`; filesystems with numbers of their own (btrfs) are asked by source.
+ */
 static bool device_of(const char *root, const char *where, unsigned int *ret_major, unsigned int *ret_minor)
 {
 	_cleanup_fclose_ FILE *f = NULL;
@@ -29,8 +30,8 @@ static bool device_of(const char *root, const char *where, unsigned int *ret_maj
 		if (rest == NULL || sscanf(line, "%*u %*u %u:%u %*s %4095s", &major_nr, &minor_nr, point) != 3 ||
 		    strcmp(point, where) != 0)
 			continue;
-		if (major_nr == 0 && sscanf(rest, " - %*s %4095s", source) == 1 && source[0] == '/' && stat(source, &st) == 0 &&
-		    S_ISBLK(st.st_mode)) {
+		if (major_nr == 0 && sscanf(rest, " - %*s %4095s", source) == 1 && source[0] == '/' &&
+		    stat(source, &st) == 0 && S_ISBLK(st.st_mode)) {
 			major_nr = major(st.st_rdev);
 			minor_nr = minor(st.st_rdev);
 		}
@@ -79,8 +80,8 @@ static bool rests_on(struct slaves *s)
 	}
 	if (slash != NULL && strcmp(slash + 1, s->disk) == 0)
 		return true;
-	return s->env->ops->list(s->env, (snprintf(partition, sizeof(partition), "%.500s/slaves", s->path), partition), look_at_slave,
-				 s) == 1;
+	return s->env->ops->list(s->env, (snprintf(partition, sizeof(partition), "%.500s/slaves", s->path), partition),
+				 look_at_slave, s) == 1;
 }
 
 bool lb_mounts_on_disk(struct lb_env *env, const char *root, const char *disk, const char *where)

@@ -21,12 +21,15 @@ int lb_status_json(struct lb_env *env, const struct lb_session_status *st, json_
 	if (o == NULL || lb_json_set_str(o, "state", lb_session_state_name(st->state)) < 0 ||
 	    lb_json_set_str(o, "text", st->text) < 0 || lb_json_set_u64(o, "epoch", st->epoch) < 0 ||
 	    lb_json_set_u64(o, "segments", st->segments) < 0 || lb_json_set_i64(o, "point_ns", st->point_ns) < 0 ||
-	    lb_json_set_u64(o, "backlog_bytes", st->backlog_bytes) < 0 || lb_json_set_u64(o, "ring_bytes", st->ring_bytes) < 0 ||
-	    lb_json_set_u64(o, "dirty_bytes", st->dirty_bytes) < 0 || lb_json_set_u64(o, "churn_bytes", st->churn_bytes) < 0 ||
+	    lb_json_set_u64(o, "backlog_bytes", st->backlog_bytes) < 0 ||
+	    lb_json_set_u64(o, "ring_bytes", st->ring_bytes) < 0 ||
+	    lb_json_set_u64(o, "dirty_bytes", st->dirty_bytes) < 0 ||
+	    lb_json_set_u64(o, "churn_bytes", st->churn_bytes) < 0 ||
 	    lb_json_set_u64(o, "scan_done_bytes", st->scan_done_bytes) < 0 ||
 	    lb_json_set_u64(o, "scan_total_bytes", st->scan_total_bytes) < 0 ||
-	    lb_json_set_u64(o, "shipped_bytes", st->shipped_bytes) < 0 || lb_json_set_u64(o, "passes", st->passes) < 0 ||
-	    lb_json_set_i64(o, "held_rpo_ns", st->held_rpo_ns) < 0 || lb_json_set_i64(o, "cost_ns_per_kib", st->cost_ns_per_kib) < 0 ||
+	    lb_json_set_u64(o, "shipped_bytes", st->shipped_bytes) < 0 ||
+	    lb_json_set_u64(o, "passes", st->passes) < 0 || lb_json_set_i64(o, "held_rpo_ns", st->held_rpo_ns) < 0 ||
+	    lb_json_set_i64(o, "cost_ns_per_kib", st->cost_ns_per_kib) < 0 ||
 	    lb_json_set_i64(o, "time_ns", lb_now_ns(env)) < 0)
 		return lb_fail(-ENOMEM, "out of memory for the status");
 	*ret_object = lb_steal_ptr(o);
@@ -48,9 +51,11 @@ static int findings(json_t *list, const struct lb_session_status *st)
 	if (st->state == LB_SESSION_REFUSED)
 		r = finding(list, "error", st->text, "see the text; the agent tries again every minute");
 	if (r == 0 && st->passes > 0) {
-		snprintf(text, sizeof(text), "%u epochs in a row ended before a recovery point: more is written than can be sent",
+		snprintf(text, sizeof(text),
+			 "%u epochs in a row ended before a recovery point: more is written than can be sent",
 			 st->passes);
-		r = finding(list, "warning", text, "raise the policy's ring_bytes, the link's bandwidth or its limit in the policy");
+		r = finding(list, "warning", text,
+			    "raise the policy's ring_bytes, the link's bandwidth or its limit in the policy");
 	}
 	if (r == 0 && st->held_rpo_ns > 0) {
 		snprintf(text, sizeof(text), "under the last overload the recovery point could be held to %ld s",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* How this machine is, in the shapes that others read: the configuration server's report, the status file. Any thread. */
+/* How this machine is, in the shapes that others read: the configuration server's report, the status file. Any thread.
+ */
 #include <jansson.h>
 
 #include "base/env.h"

@@ -57,11 +57,13 @@ static int chunk_ready(struct lb_session *s, const struct lb_capture_range *rang
 	return 0;
 }
 
-static int add(struct lb_session *s, const struct lb_capture_range *range, uint64_t from, uint64_t length, const uint8_t *data)
+static int add(struct lb_session *s, const struct lb_capture_range *range, uint64_t from, uint64_t length,
+	       const uint8_t *data)
 {
 	int r;
 
-	r = lb_hrl_builder_add(s->builder, s->disk_ids[range->disk], LB_HRL_SCANNED, range->offset_bytes + from, length, data);
+	r = lb_hrl_builder_add(s->builder, s->disk_ids[range->disk], LB_HRL_SCANNED, range->offset_bytes + from, length,
+			       data);
 	if (r < 0)
 		return r;
 	lb_confirm_note(s->confirm, range->disk, range->offset_bytes + from, length);
@@ -101,9 +103,12 @@ static int read_range(struct lb_session *s, const struct lb_capture_range *range
 	bool wanted[LB_LINK_HASHES_MAX];
 	int r;
 
-	r = lb_pread_full(s->env, lb_capture_disk_fd(s->capture, range->disk), data, range->length_bytes, range->offset_bytes);
+	r = lb_pread_full(s->env, lb_capture_disk_fd(s->capture, range->disk), data, range->length_bytes,
+			  range->offset_bytes);
 	if (r < 0) {
-		lb_fail(r, "disk %s can't be read at byte %lu: %s; see the kernel's log, replace the disk or take it out of protection",
+		lb_fail(r,
+			"disk %s can't be read at byte %lu: %s; see the kernel's log, replace the disk or take it out "
+			"of protection",
 			s->disks[range->disk].name, (unsigned long)range->offset_bytes, strerror(-r));
 		return lb_session_refuse(s);
 	}
@@ -111,7 +116,7 @@ static int read_range(struct lb_session *s, const struct lb_capture_range *range
 	if (lb_note(s, LB_NOTE_BLANK) != 0) {
 		for (uint64_t at = 0; at < range->length_bytes; at += LB_COMPARE_BLOCK_BYTES)
 			wanted[at / LB_COMPARE_BLOCK_BYTES] =
-				!all_zero(data + at, LB_MIN((uint64_t)LB_COMPARE_BLOCK_BYTES, range->length_bytes - at));
+			    !all_zero(data + at, LB_MIN((uint64_t)LB_COMPARE_BLOCK_BYTES, range->length_bytes - at));
 	} else if (lb_note(s, LB_NOTE_COMPARE) != 0) {
 		r = lb_resync_compare(s, range, data, wanted);
 		if (r < 0)
@@ -121,8 +126,8 @@ static int read_range(struct lb_session *s, const struct lb_capture_range *range
 }
 
 /*
- * Rule 6 begins here: everything that the scan could have read was submitted before this sample. A loss before the sample
- * may be in what was read and is not in the ring: then no boundary of this epoch is a point.
+ * Rule 6 begins here: everything that the scan could have read was submitted before this sample. A loss before the
+ * sample may be in what was read and is not in the ring: then no boundary of this epoch is a point.
  */
 static int scan_ends(struct lb_session *s)
 {
@@ -176,7 +181,8 @@ void lb_scan_clear(struct lb_session *s, uint64_t from_cursor, uint64_t to_curso
 	uint64_t next;
 
 	while (from_cursor < to_cursor &&
-	       lb_capture_scan_next(s->capture, from_cursor, LB_SCAN_READ_BYTES, &range, &next) == 1 && next <= to_cursor) {
+	       lb_capture_scan_next(s->capture, from_cursor, LB_SCAN_READ_BYTES, &range, &next) == 1 &&
+	       next <= to_cursor) {
 		lb_capture_scan_clear(s->capture, &range);
 		from_cursor = next;
 	}

@@ -39,7 +39,7 @@ const char *lb_session_state_name(enum lb_session_state state);
 #define LB_SESSION_REFUSED_S_MAX 60
 #define LB_SESSION_BACKOFF_MS_MIN 250
 #define LB_SESSION_BACKOFF_MS_MAX 30000
-#define LB_SESSION_AUDIT_S 30	  /* an idle agent asks that often whether its journal is still where it was */
+#define LB_SESSION_AUDIT_S 30 /* an idle agent asks that often whether its journal is still where it was */
 #define LB_SESSION_POLL_MS 50 /* how often the ring's fill is looked at */
 
 struct lb_session_options {
@@ -47,7 +47,7 @@ struct lb_session_options {
 	struct lb_http_client *client; /* stays the caller's */
 	const char *capture_socket;
 	const char *confirm_path; /* on tmpfs; NULL: in memory only */
-	const char *hardware;	  /* fingerprint, hex */
+	const char *hardware;     /* fingerprint, hex */
 	/* Where a configured disk is now: its kernel name and size. -ENODEV with text. */
 	int (*find_disk)(void *arg, const struct lb_agent_disk *disk, char ret_name[64], uint64_t *ret_size_bytes);
 	void *arg;
@@ -72,16 +72,16 @@ struct lb_session_status {
 	enum lb_session_state state;
 	char text[LB_SESSION_TEXT_BYTES]; /* why it is not well, or empty */
 	uint64_t epoch;
-	uint64_t segments;	/* acknowledged in this epoch */
+	uint64_t segments;      /* acknowledged in this epoch */
 	uint64_t backlog_bytes; /* captured and not yet acknowledged */
 	uint64_t ring_bytes;
-	uint64_t dirty_bytes;	/* lost, for the next epoch's scan */
-	uint64_t churn_bytes;	/* written since the capture was attached */
+	uint64_t dirty_bytes; /* lost, for the next epoch's scan */
+	uint64_t churn_bytes; /* written since the capture was attached */
 	uint64_t scan_done_bytes, scan_total_bytes;
-	uint64_t shipped_bytes; /* since the agent started */
-	int64_t point_ns;	/* wall clock of the newest acknowledged recovery point; 0: none by this agent */
-	uint32_t passes;	/* epochs in a row that ended without a recovery point */
-	int64_t held_rpo_ns;	/* under overload: time between the last points of two epochs; 0: not overloaded */
+	uint64_t shipped_bytes;  /* since the agent started */
+	int64_t point_ns;        /* wall clock of the newest acknowledged recovery point; 0: none by this agent */
+	uint32_t passes;         /* epochs in a row that ended without a recovery point */
+	int64_t held_rpo_ns;     /* under overload: time between the last points of two epochs; 0: not overloaded */
 	int64_t cost_ns_per_kib; /* of the capture program; -1: nothing captured yet */
 };
 void lb_session_status(const struct lb_session *s, struct lb_session_status *ret_status);

@@ -17,19 +17,19 @@
 
 /* What outlives the agent, in the capture's notes. */
 enum lb_note {
-	LB_NOTE_EPOCH,	    /* the epoch whose records and scan set the capture holds; 0: none */
+	LB_NOTE_EPOCH,      /* the epoch whose records and scan set the capture holds; 0: none */
 	LB_NOTE_GENERATION, /* the capture's generation of that epoch */
-	LB_NOTE_INTENT,	    /* the epoch that is being begun */
+	LB_NOTE_INTENT,     /* the epoch that is being begun */
 	LB_NOTE_EVERYTHING, /* its scan set is everything */
 	LB_NOTE_COMPARE,    /* the scan sends only what differs from the image before */
-	LB_NOTE_BLANK,	    /* the image before is all zeroes */
-	LB_NOTE_SCAN_END,   /* 1 + the producer's position sampled after the last scan read (rule 6); 0: not there yet */
+	LB_NOTE_BLANK,      /* the image before is all zeroes */
+	LB_NOTE_SCAN_END, /* 1 + the producer's position sampled after the last scan read (rule 6); 0: not there yet */
 	LB_NOTE_SCAN_TOTAL, /* bytes of the scan set when the epoch began */
-	LB_NOTE_ACKED,	    /* segments acknowledged in this epoch */
-	LB_NOTE_RESYNC,	    /* 1 + the resync generation last obeyed */
+	LB_NOTE_ACKED,      /* segments acknowledged in this epoch */
+	LB_NOTE_RESYNC,     /* 1 + the resync generation last obeyed */
 	LB_NOTE_SUSPECT,    /* writes went by unseen: no point any more in this epoch */
 	LB_NOTE_DRAINED,    /* queues were empty once since the attach */
-	LB_NOTE_PASSES,	    /* epochs in a row without a recovery point */
+	LB_NOTE_PASSES,     /* epochs in a row without a recovery point */
 	LB_NOTE_POINTED,    /* this epoch has made a recovery point */
 	LB_NOTE_CHECKING,   /* the kernel's counters are being compared: a loss that is found may be a miss */
 	LB_NOTE_BELONGS,    /* to which machine, vault and disk ids the capture belongs: a hash, never 0 */
@@ -49,6 +49,7 @@ struct lb_pending { /* a finished segment that waits for its acknowledgement */
 	uint64_t seq, ring_cut, scan_cursor;
 	uint32_t flags;
 	int64_t time_ns;
+	int64_t cut_mono_ns; /* every write that had completed by then is in this segment or before it */
 	struct lb_digest prev, digest;
 	size_t data_bytes;
 };
@@ -80,15 +81,16 @@ struct lb_session {
 
 	/* the segment that is being made */
 	struct lb_hrl_builder *builder;
-	uint64_t position; /* the ring is in it up to here */
-	uint64_t cursor;   /* and the scan set up to here */
+	uint64_t position;                 /* the ring is in it up to here */
+	uint64_t cursor;                   /* and the scan set up to here */
 	uint64_t cut_position, cut_cursor; /* where it began */
-	int64_t began_ns;	/* wall clock */
+	int64_t began_ns;                  /* wall clock */
+	int64_t gathered_mono_ns;          /* every write that had completed by then lies before `position` */
 	int64_t due_mono_ns;
 	bool full;
 	uint32_t mark_flags;
 	bool in_debt, drained; /* something is lost; all before it is in */
-	bool doomed;	       /* ... before the scan was done: no point can come of this epoch */
+	bool doomed;           /* ... before the scan was done: no point can come of this epoch */
 	uint8_t *scan_buffer;
 	size_t scan_fill;
 	struct lb_key compare_key;
@@ -134,7 +136,7 @@ int lb_attach_end(struct lb_session *s);
 
 /* session.c */
 void lb_session_turn(struct lb_session *s, enum lb_session_state state, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 /* A person has to do something: this thread's error text says what. */
 int lb_session_refuse(struct lb_session *s);
 /* Waits longer each time, with jitter; at least `at_least_s`. */

@@ -64,7 +64,8 @@ int lb_ship(struct lb_session *s)
 
 	if (lb_mono_ns(s->env) < s->retry_mono_ns)
 		return LB_TURNED;
-	r = lb_link_put(&s->link, s->epoch, s->pending.seq, s->out.data, s->out.size_bytes, &confirmed);
+	r = lb_link_put(&s->link, s->epoch, s->pending.seq, lb_link_server_time(&s->link, s->pending.cut_mono_ns),
+			s->out.data, s->out.size_bytes, &confirmed);
 	if (r < 0)
 		return lb_session_link_failed(s, r);
 	s->backoff_ms = 0;

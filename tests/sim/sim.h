@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * A whole site in one process, on one seeded clock: disks that programs write to, a kernel that captures (the contract of
- * capture/capture.h, implemented in memory), a network that fails, a process server that keeps what it acknowledged, and an
- * oracle that knows every prefix of the write order. The agent's session runs in it unchanged. A failure replays
+ * A whole site in one process, on one seeded clock: disks that programs write to, a kernel that captures (the contract
+ * of capture/capture.h, implemented in memory), a network that fails, a process server that keeps what it acknowledged,
+ * and an oracle that knows every prefix of the write order. The agent's session runs in it unchanged. A failure replays
  * from its seed.
  */
 #include <setjmp.h>
@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "capture/capture.h"
 #include "hrl/hrl.h"
 #include "mobility/session.h"
@@ -44,7 +45,8 @@ struct sim_write {
 	unsigned int disk;
 	uint64_t block, n_blocks;
 	bool zero, fails;
-	uint64_t value;
+	uint64_t value, index;
+	int64_t submitted_ns;
 	uint32_t generation;
 	enum lb_capture_mode mode;
 };
@@ -52,10 +54,19 @@ struct sim_write {
 struct sim_record {
 	uint64_t position, next_position, offset_bytes, length_bytes;
 	uint32_t generation;
+	int64_t ktime_ns;
 	unsigned int disk;
 	bool zero;
 	uint8_t *data;
 };
+
+/* By this time the newest write that had ended was that one. */
+struct sim_ended {
+	int64_t mono_ns;
+	uint64_t index;
+};
+
+#define SIM_SERVER_CLOCK_NS (INT64_C(1600000000) * LB_NS_PER_S) /* the process server's clock is not ours */
 
 struct sim_disk {
 	uint8_t *data;
@@ -79,7 +90,7 @@ struct sim_kernel {
 	uint32_t ready[SIM_DISKS][SIM_CHUNKS]; /* generation in which the chunk was last without writes in flight */
 	uint64_t notes[LB_CAPTURE_NOTES];
 	uint64_t skipped;
-	bool stuck; /* completions don't come */
+	bool stuck;      /* completions don't come */
 	uint32_t faults; /* enum lb_capture_fault */
 };
 
@@ -105,7 +116,7 @@ struct sim_process {
 	size_t n_epochs, n_epochs_vault;
 	uint8_t *image[SIM_DISKS], *frozen[SIM_DISKS];
 	uint64_t captured_in[SIM_DISKS][SIM_BLOCKS]; /* epoch that last captured the block */
-	unsigned int status; /* 0: works; else it answers this */
+	unsigned int status;                         /* 0: works; else it answers this */
 	uint64_t requests, puts, beats, compared, points;
 	uint64_t data_bytes; /* received, this far */
 };
@@ -117,6 +128,8 @@ struct sim {
 	uint64_t point_low;  /* no later point may be an older prefix */
 	struct sim_disk disks[SIM_DISKS];
 	struct sim_write writes[SIM_WRITES_MAX];
+	struct sim_ended *ended;
+	size_t n_ended, ended_room;
 	struct sim_kernel kernel;
 	struct sim_process process;
 
@@ -148,9 +161,11 @@ void sim_kill_point(void);
 
 /* sim_disk.c: programs that write, and the oracle */
 void sim_pass(int64_t ns); /* time goes by: writes are submitted, recorded, completed */
-void sim_quiesce(void);	   /* every write in flight ends */
+void sim_quiesce(void);    /* every write in flight ends */
 void sim_submit(unsigned int disk, uint64_t block, uint64_t n_blocks, bool zero);
 void sim_submit_unseen(unsigned int disk, uint64_t block);
+/* 1 + the newest write that had ended by then: whoever was told of it may ask a point of that time for it. */
+uint64_t sim_ended_by(int64_t mono_ns);
 void sim_reboot(void); /* power goes: some of what was in flight is lost, the kernel forgets */
 /* Is this image a prefix of the write order, no older than the last one that was? Else sim_fail(). */
 void sim_check_point(uint8_t *const image[SIM_DISKS], uint64_t at_least, const char *what);

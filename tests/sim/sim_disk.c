@@ -52,6 +52,33 @@ static void remember(struct sim_history *h, uint64_t index, uint64_t value)
 	h->versions[h->n++] = (struct sim_version){.index = index, .value = value};
 }
 
+static void note_ended(uint64_t index)
+{
+	if (sim->n_ended > 0 && sim->ended[sim->n_ended - 1].index >= index)
+		return;
+	if (sim->n_ended == sim->ended_room) {
+		sim->ended_room = sim->ended_room > 0 ? sim->ended_room * 2 : 256;
+		sim->ended = realloc(sim->ended, sim->ended_room * sizeof(sim->ended[0]));
+		assert(sim->ended != NULL);
+	}
+	sim->ended[sim->n_ended++] = (struct sim_ended){.mono_ns = sim->mono_ns, .index = index};
+}
+
+uint64_t sim_ended_by(int64_t mono_ns)
+{
+	size_t low = 0, high = sim->n_ended;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (sim->ended[middle].mono_ns <= mono_ns)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low > 0 ? sim->ended[low - 1].index + 1 : 0;
+}
+
 static uint64_t value_of(const uint8_t *block)
 {
 	uint64_t first = lb_get_le64(block);
@@ -106,6 +133,7 @@ void sim_free(void)
 		free(sim->process.image[d]);
 		free(sim->process.frozen[d]);
 	}
+	free(sim->ended);
 	free(sim);
 	sim = NULL;
 }
@@ -117,7 +145,8 @@ static bool busy(unsigned int disk, uint64_t block, uint64_t n_blocks)
 	for (unsigned int i = 0; i < SIM_WRITES_MAX; i++) {
 		const struct sim_write *w = &sim->writes[i];
 
-		if (w->stage != SIM_FREE && w->disk == disk && block < w->block + w->n_blocks && w->block < block + n_blocks)
+		if (w->stage != SIM_FREE && w->disk == disk && block < w->block + w->n_blocks &&
+		    w->block < block + n_blocks)
 			return true;
 	}
 	return false;
@@ -135,7 +164,7 @@ static void record(struct sim_write *w)
 	w->value = w->zero ? 0 : sim->next_index;
 	for (uint64_t b = w->block; b < w->block + w->n_blocks; b++)
 		remember(&sim->disks[w->disk].history[b], sim->next_index, w->value);
-	sim->next_index++;
+	w->index = sim->next_index++;
 	sim_kernel_record(w);
 	w->stage = SIM_RECORDED;
 	/* the disk may have half of it before it says that it is done */
@@ -147,6 +176,7 @@ static void end(struct sim_write *w)
 {
 	if (!w->fails) {
 		put(w->disk, w->block, w->n_blocks, w->value, SIM_BLOCK_BYTES);
+		note_ended(w->index);
 	} else {
 		/* the disk kept what it had: that is another step of the order */
 		for (uint64_t b = w->block; b < w->block + w->n_blocks; b++)
@@ -168,15 +198,16 @@ void sim_submit(unsigned int disk, uint64_t block, uint64_t n_blocks, bool zero)
 	if (w == NULL || sim->disks[disk].gone || busy(disk, block, n_blocks))
 		return;
 	*w = (struct sim_write){
-		.stage = SIM_SUBMITTED,
-		.disk = disk,
-		.block = block,
-		.n_blocks = n_blocks,
-		.zero = zero,
-		.fails = sim_chance(sim->p_fail),
-		/* the program reads the mode now and acts on it a little later */
-		.generation = sim->kernel.generation,
-		.mode = sim->kernel.mode,
+	    .stage = SIM_SUBMITTED,
+	    .disk = disk,
+	    .block = block,
+	    .n_blocks = n_blocks,
+	    .zero = zero,
+	    .fails = sim_chance(sim->p_fail),
+	    .submitted_ns = sim->mono_ns,
+	    /* the program reads the mode now and acts on it a little later */
+	    .generation = sim->kernel.generation,
+	    .mode = sim->kernel.mode,
 	};
 	for (uint64_t b = block; b < block + n_blocks; b++)
 		sim->kernel.inflight[disk][b * SIM_BLOCK_BYTES / LB_CAPTURE_CHUNK_BYTES]++;
@@ -191,7 +222,7 @@ void sim_submit_unseen(unsigned int disk, uint64_t block)
 	remember(&sim->disks[disk].history[block], sim->next_index, sim->next_index);
 	put(disk, block, 1, sim->next_index, SIM_BLOCK_BYTES);
 	sim->disks[disk].kernel_bytes += SIM_BLOCK_BYTES;
-	sim->next_index++;
+	note_ended(sim->next_index++);
 }
 
 static void step_one(void)
@@ -215,7 +246,8 @@ void sim_pass(int64_t ns)
 		for (unsigned int i = 0; i < 4; i++) {
 			uint64_t n = 1 + sim_random() % SIM_WRITE_BLOCKS_MAX;
 			/* half of the writes go to a hot tenth */
-			uint64_t block = sim_random() % (sim_chance(512) ? SIM_BLOCKS / 10 : SIM_BLOCKS - SIM_WRITE_BLOCKS_MAX);
+			uint64_t block =
+			    sim_random() % (sim_chance(512) ? SIM_BLOCKS / 10 : SIM_BLOCKS - SIM_WRITE_BLOCKS_MAX);
 
 			if (sim_chance(sim->writes_per_ms))
 				sim_submit((unsigned int)(sim_random() % SIM_DISKS), block, n, sim_chance(128));
@@ -262,8 +294,8 @@ void sim_reboot(void)
 /* ---- the oracle -------------------------------------------------------------------------------------- */
 
 /*
- * The prefixes [low, high] of the order at which the block was as it is: zeroes may have come more than once, so they only
- * bound a prefix that the others left open.
+ * The prefixes [low, high] of the order at which the block was as it is: zeroes may have come more than once, so they
+ * only bound a prefix that the others left open.
  */
 static bool version_at(const struct sim_history *h, uint64_t prefix, uint64_t value)
 {
@@ -300,7 +332,8 @@ static bool legal_at(uint8_t *const image[SIM_DISKS], uint64_t prefix, unsigned 
 {
 	for (unsigned int d = 0; d < SIM_DISKS; d++)
 		for (unsigned int b = 0; b < SIM_BLOCKS; b++)
-			if (!version_at(&sim->disks[d].history[b], prefix, value_of(image[d] + (size_t)b * SIM_BLOCK_BYTES))) {
+			if (!version_at(&sim->disks[d].history[b], prefix,
+					value_of(image[d] + (size_t)b * SIM_BLOCK_BYTES))) {
 				*ret_disk = d;
 				*ret_block = b;
 				return false;
@@ -320,7 +353,8 @@ void sim_check_point(uint8_t *const image[SIM_DISKS], uint64_t at_least, const c
 			uint64_t l = 0, u = high;
 
 			if (!bound(h, value, &l, &u)) {
-				sim_fail("%s: disk %u block %u holds %lx, which was never written there", what, d, b, (unsigned long)value);
+				sim_fail("%s: disk %u block %u holds %lx, which was never written there", what, d, b,
+					 (unsigned long)value);
 				return;
 			}
 			if (!once(h, value))
@@ -328,8 +362,10 @@ void sim_check_point(uint8_t *const image[SIM_DISKS], uint64_t at_least, const c
 			low = LB_MAX(low, l);
 			high = LB_MIN(high, u);
 			if (low > high) {
-				sim_fail("%s: disk %u block %u holds write %lu: prefix %lu..%lu of the order can't be (low %lu)", what, d, b,
-					 (unsigned long)value, (unsigned long)low, (unsigned long)high, (unsigned long)sim->point_low);
+				sim_fail("%s: disk %u block %u holds write %lu: prefix %lu..%lu of the order can't be "
+					 "(low %lu)",
+					 what, d, b, (unsigned long)value, (unsigned long)low, (unsigned long)high,
+					 (unsigned long)sim->point_low);
 				return;
 			}
 		}
@@ -340,7 +376,8 @@ void sim_check_point(uint8_t *const image[SIM_DISKS], uint64_t at_least, const c
 		sim->point_low = prefix;
 		return;
 	}
-	sim_fail("%s: no prefix %lu..%lu of the order: disk %u block %u", what, (unsigned long)low, (unsigned long)high, disk, block);
+	sim_fail("%s: no prefix %lu..%lu of the order: disk %u block %u", what, (unsigned long)low, (unsigned long)high,
+		 disk, block);
 }
 
 /* ---- the environment --------------------------------------------------------------------------------- */
@@ -387,11 +424,11 @@ static ssize_t pread_disk(struct lb_env *env, int fd, void *buf, size_t n, uint6
 struct lb_env *sim_env(void)
 {
 	static const struct lb_env_ops ops = {
-		.now_ns = now_ns,
-		.mono_ns = mono_ns,
-		.wait_until = wait_until,
-		.random = random_bytes,
-		.pread = pread_disk,
+	    .now_ns = now_ns,
+	    .mono_ns = mono_ns,
+	    .wait_until = wait_until,
+	    .random = random_bytes,
+	    .pread = pread_disk,
 	};
 	static struct lb_env env = {.ops = &ops};
 

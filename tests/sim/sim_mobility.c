@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Random sites against the oracle: `sim_mobility --seeds N [--seed FIRST] [--fault NAME]`. Without --fault every point that
- * is offered must be a prefix of the write order and in the end everything must have arrived; with it, one rule is taken
- * out and the oracle must notice within the seeds.
+ * Random sites against the oracle: `sim_mobility --seeds N [--seed FIRST] [--fault NAME]`. Without --fault every point
+ * that is offered must be a prefix of the write order and in the end everything must have arrived; with it, one rule is
+ * taken out and the oracle must notice within the seeds.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -20,15 +20,15 @@ static const struct {
 	const char *name;
 	uint32_t bit;
 } faults[] = {
-	{"no-mark", LB_FAULT_NO_MARK},
-	{"no-loss-pos", LB_FAULT_NO_LOSS_POS},
-	{"no-failure-debt", LB_FAULT_NO_FAILURE_DEBT},
-	{"cut-past-loss", LB_FAULT_CUT_PAST_LOSS},
-	{"no-grace", LB_FAULT_NO_GRACE},
-	{"keep-old-generation", LB_FAULT_KEEP_OLD_GENERATION},
-	{"ignore-inflight", LB_FAULT_IGNORE_INFLIGHT},
-	{"point-before-sample", LB_FAULT_POINT_BEFORE_SAMPLE},
-	{"drop-write", LB_FAULT_DROP_WRITE},
+    {"no-mark", LB_FAULT_NO_MARK},
+    {"no-loss-pos", LB_FAULT_NO_LOSS_POS},
+    {"no-failure-debt", LB_FAULT_NO_FAILURE_DEBT},
+    {"cut-past-loss", LB_FAULT_CUT_PAST_LOSS},
+    {"no-grace", LB_FAULT_NO_GRACE},
+    {"keep-old-generation", LB_FAULT_KEEP_OLD_GENERATION},
+    {"ignore-inflight", LB_FAULT_IGNORE_INFLIGHT},
+    {"point-before-sample", LB_FAULT_POINT_BEFORE_SAMPLE},
+    {"drop-write", LB_FAULT_DROP_WRITE},
 };
 
 /* Figures over all seeds: a simulation that never met debt proves nothing about it. */
@@ -49,7 +49,8 @@ static void weather(void)
 	sim->p_fail = sim_chance(128) ? 4 : 0;
 	sim->p_miss = sim_chance(64) ? 2 : 0;
 	sim->ns_per_kib = sim_chance(256) ? 200000 : 2000;
-	sim->wall_skew_ns = sim_chance(128) ? ((int64_t)(sim_random() % 3) - 1) * 86400 * LB_NS_PER_S : sim->wall_skew_ns;
+	sim->wall_skew_ns =
+	    sim_chance(128) ? ((int64_t)(sim_random() % 3) - 1) * 86400 * LB_NS_PER_S : sim->wall_skew_ns;
 	sim->kill_after = sim_chance(400) ? (int64_t)(sim_random() % 200) : -1;
 }
 
@@ -106,12 +107,15 @@ static bool run_seed(uint64_t seed, uint32_t fault)
 			lb_session_status(a.session, &st);
 			for (unsigned int d = 0; d < SIM_DISKS; d++)
 				for (size_t i = 0; i < SIM_DISK_BYTES; i += SIM_BLOCK_BYTES)
-					if (memcmp(sim->process.image[d] + i, sim->disks[d].data + i, SIM_BLOCK_BYTES) != 0)
+					if (memcmp(sim->process.image[d] + i, sim->disks[d].data + i,
+						   SIM_BLOCK_BYTES) != 0)
 						printf("disk %u block %zu: sent %lx, has %lx\n", d, i / SIM_BLOCK_BYTES,
 						       (unsigned long)lb_get_le64(sim->process.image[d] + i),
 						       (unsigned long)lb_get_le64(sim->disks[d].data + i));
-			sim_fail("in the end the process server does not have what the disks have: %s %s, epoch %lu, %lu bytes wait",
-				 lb_session_state_name(st.state), st.text, (unsigned long)st.epoch, (unsigned long)st.backlog_bytes);
+			sim_fail("in the end the process server does not have what the disks have: %s %s, epoch %lu, "
+				 "%lu bytes wait",
+				 lb_session_state_name(st.state), st.text, (unsigned long)st.epoch,
+				 (unsigned long)st.backlog_bytes);
 		}
 	}
 	seen.points += sim->process.points;
@@ -137,11 +141,11 @@ static int usage(void)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"seeds", required_argument, NULL, 'n'},
-		{"seed", required_argument, NULL, 's'},
-		{"fault", required_argument, NULL, 'f'},
-		{"verbose", no_argument, NULL, 'v'},
-		{NULL, 0, NULL, 0},
+	    {"seeds", required_argument, NULL, 'n'},
+	    {"seed", required_argument, NULL, 's'},
+	    {"fault", required_argument, NULL, 'f'},
+	    {"verbose", no_argument, NULL, 'v'},
+	    {NULL, 0, NULL, 0},
 	};
 	uint64_t seeds = 200, first = 1, failed = 0;
 	uint32_t fault = 0;
@@ -172,10 +176,11 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
-	printf("%lu seeds: %lu points, %lu epochs, %lu segments, %lu heartbeats, %lu blocks compared, %lu deaths, %lu reboots, %lu caches "
+	printf("%lu seeds: %lu points, %lu epochs, %lu segments, %lu heartbeats, %lu blocks compared, %lu deaths, %lu "
+	       "reboots, %lu caches "
 	       "lost: %lu failed\n",
 	       (unsigned long)seeds, (unsigned long)seen.points, (unsigned long)seen.epochs, (unsigned long)seen.puts,
-	       (unsigned long)seen.beats, (unsigned long)seen.compared, (unsigned long)seen.deaths, (unsigned long)seen.reboots,
-	       (unsigned long)seen.caches_lost, (unsigned long)failed);
+	       (unsigned long)seen.beats, (unsigned long)seen.compared, (unsigned long)seen.deaths,
+	       (unsigned long)seen.reboots, (unsigned long)seen.caches_lost, (unsigned long)failed);
 	return fault != 0 || failed > 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The process server behind struct lb_http_client: checks what it gets as the real one does, and holds every point to the oracle. */
+/* The process server behind struct lb_http_client: checks what it gets as the real one does, and holds every point to
+ * the oracle. */
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -27,7 +28,8 @@ static void apply(const struct lb_hrl_segment *s)
 		const uint8_t *data = NULL;
 		uint32_t raw;
 
-		assert(e->disk < SIM_DISKS && e->offset_bytes % SIM_BLOCK_BYTES == 0 && e->length_bytes % SIM_BLOCK_BYTES == 0);
+		assert(e->disk < SIM_DISKS && e->offset_bytes % SIM_BLOCK_BYTES == 0 &&
+		       e->length_bytes % SIM_BLOCK_BYTES == 0);
 		if (lb_hrl_kind_has_data((enum lb_hrl_kind)e->kind))
 			data = (const uint8_t *)lb_hrl_frame_plain(s, e->frame, &raw) + e->frame_offset_bytes;
 		for (uint64_t at = 0; at < e->length_bytes; at += SIM_BLOCK_BYTES) {
@@ -51,10 +53,11 @@ static void note_captured(const struct lb_hrl_segment *s)
 	const struct lb_hrl_extent *extents = lb_hrl_extents(s, &n);
 
 	for (uint32_t i = 0; i < n; i++)
-		for (uint64_t at = 0; at < extents[i].length_bytes && !lb_hrl_kind_is_scanned((enum lb_hrl_kind)extents[i].kind);
+		for (uint64_t at = 0;
+		     at < extents[i].length_bytes && !lb_hrl_kind_is_scanned((enum lb_hrl_kind)extents[i].kind);
 		     at += SIM_BLOCK_BYTES)
 			sim->process.captured_in[extents[i].disk][(extents[i].offset_bytes + at) / SIM_BLOCK_BYTES] =
-				lb_hrl_header(s)->epoch;
+			    lb_hrl_header(s)->epoch;
 }
 
 static void apply_bytes(const struct sim_segment *segment)
@@ -201,7 +204,13 @@ static struct answer begin_epoch(const json_t *body)
 	return (struct answer){.status = 200, .json = journal()};
 }
 
-static struct answer keep(const struct lb_hrl_segment *s, const void *body, size_t size_bytes)
+/* What the agent says of when the cut was made, on our clock, is a promise: all that had ended by then is in it. */
+static uint64_t promised(int64_t cut_ns)
+{
+	return cut_ns > 0 ? sim_ended_by(cut_ns - SIM_SERVER_CLOCK_NS) : 0;
+}
+
+static struct answer keep(const struct lb_hrl_segment *s, const void *body, size_t size_bytes, int64_t cut_ns)
 {
 	struct sim_process *p = &sim->process;
 	const struct lb_hrl_header *h = lb_hrl_header(s);
@@ -213,7 +222,8 @@ static struct answer keep(const struct lb_hrl_segment *s, const void *body, size
 		assert(p->segments != NULL);
 	}
 	kept = &p->segments[p->n++];
-	*kept = (struct sim_segment){.epoch = h->epoch, .seq = h->seq, .digest = *lb_hrl_digest(s), .size_bytes = size_bytes};
+	*kept = (struct sim_segment){
+	    .epoch = h->epoch, .seq = h->seq, .digest = *lb_hrl_digest(s), .size_bytes = size_bytes};
 	kept->bytes = malloc(size_bytes);
 	assert(kept->bytes != NULL);
 	memcpy(kept->bytes, body, size_bytes);
@@ -225,7 +235,7 @@ static struct answer keep(const struct lb_hrl_segment *s, const void *body, size
 
 		p->points++;
 		snprintf(what, sizeof(what), "point (%lu, %lu)", (unsigned long)h->epoch, (unsigned long)h->seq);
-		sim_check_point(p->image, 0, what);
+		sim_check_point(p->image, promised(cut_ns), what);
 	}
 	return (struct answer){.status = 200};
 }
@@ -240,10 +250,12 @@ static struct answer put_segment(const char *path, const void *body, size_t size
 	const struct lb_hrl_header *h;
 	struct lb_digest none = {0};
 	unsigned long e, q;
+	long cut_ns = 0;
 	uint64_t next;
 
 	p->puts++;
-	if (sscanf(path, "/v1/journal/%lu/%lu", &e, &q) != 2 || lb_hrl_open_plain(body, size_bytes, &s) < 0) {
+	if (sscanf(path, "/v1/journal/%lu/%lu?cut_ns=%ld", &e, &q, &cut_ns) < 2 ||
+	    lb_hrl_open_plain(body, size_bytes, &s) < 0) {
 		sim_fail("a segment that can't be read: %s", lb_err_text());
 		return refuse(400, lb_err_text());
 	}
@@ -251,12 +263,13 @@ static struct answer put_segment(const char *path, const void *body, size_t size
 	if (h->epoch != e || h->seq != q)
 		return refuse(400, "the path names another segment");
 	next = last != NULL && epoch != NULL && last->epoch == epoch->epoch ? last->seq + 1 : 0;
-	if (last != NULL && last->epoch == e && last->seq == q && lb_equal_ct(&last->digest, lb_hrl_digest(s), sizeof(none)))
+	if (last != NULL && last->epoch == e && last->seq == q &&
+	    lb_equal_ct(&last->digest, lb_hrl_digest(s), sizeof(none)))
 		goto kept;
 	if (epoch == NULL || e != epoch->epoch || q != next || !lb_uuid_equal(&epoch->instance, &h->instance) ||
 	    !lb_equal_ct(&h->prev_digest, last != NULL ? &last->digest : &none, sizeof(none)))
 		return refuse(409, "not the next segment");
-	answer = keep(s, body, size_bytes);
+	answer = keep(s, body, size_bytes, cut_ns);
 kept:
 	answer.json = confirmed();
 	lb_json_set_u64(answer.json, "epoch", e);
@@ -296,15 +309,17 @@ static struct answer heartbeat(const json_t *body, uint64_t index_at_send)
 {
 	struct sim_process *p = &sim->process;
 	uint64_t epoch, seq;
+	int64_t cut_ns = 0;
 	bool idle;
 
 	p->beats++;
+	(void)lb_json_get_i64(body, "cut_ns", &cut_ns);
 	if (lb_json_get_bool(body, "idle", &idle) < 0 || lb_json_get_u64(body, "epoch", &epoch) < 0 ||
 	    lb_json_get_u64(body, "seq", &seq) < 0)
 		return refuse(400, lb_err_text());
 	if (idle && p->n > 0 && p->segments[p->n - 1].epoch == epoch && p->segments[p->n - 1].seq == seq)
 		/* it says that nothing was written up to when it was sent */
-		sim_check_point(p->image, index_at_send, "idle heartbeat");
+		sim_check_point(p->image, LB_MAX(index_at_send, promised(cut_ns)), "idle heartbeat");
 	return (struct answer){.status = 200, .json = confirmed()};
 }
 
@@ -345,13 +360,16 @@ static int client_send(struct lb_http_client *c, const struct lb_http_request *r
 	if (sim->network_down || sim_chance(sim->p_drop_request))
 		return lb_fail(-EHOSTUNREACH, "the network is down");
 	answer = handle(request, path, index);
+	if (answer.status == 200)
+		lb_json_set_i64(answer.json, "time_ns", SIM_SERVER_CLOCK_NS + sim->mono_ns);
 	sim_pass(sim->request_ns);
 	text = json_dumps(answer.json, 0);
 	json_decref(answer.json);
 	sim_kill_point();
 	if (sim_chance(sim->p_drop_answer))
 		return lb_fail(-ETIMEDOUT, "the answer was lost");
-	*ret = (struct lb_http_response){.status = answer.status, .retry_after_s = answer.retry_after_s, .body = LB_BUF(1 << 20)};
+	*ret = (struct lb_http_response){
+	    .status = answer.status, .retry_after_s = answer.retry_after_s, .body = LB_BUF(1 << 20)};
 	return lb_buf_append(&ret->body, text, strlen(text));
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The agent's session on a simulated machine, network and process server (tests/sim), on a clock that the test holds. */
+/* The agent's session on a simulated machine, network and process server (tests/sim), on a clock that the test holds.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -566,37 +567,37 @@ static void the_policys_bandwidth_slows_the_scan(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(a_new_machine_is_copied_while_it_writes_and_then_protected),
-		T(the_first_copy_sends_no_zero_blocks),
-		T(every_boundary_after_the_scan_is_a_point),
-		T(what_does_not_fit_is_scanned_in_a_new_epoch),
-		T(a_write_that_failed_is_read_again_from_the_disk),
-		T(a_chunk_is_not_read_while_an_old_write_is_on_its_way),
-		T(no_point_comes_before_the_writes_made_during_the_scan),
-		T(a_write_that_capture_did_not_see_ends_the_points_until_the_disk_is_scanned),
-		T(skipped_runs_of_the_program_are_a_loss_of_every_disk),
-		T(the_agent_may_die_anywhere_and_nothing_is_scanned_again),
-		T(the_agent_may_die_anywhere_while_an_epoch_begins),
-		T(a_short_outage_is_ridden_out_in_the_ring),
-		T(a_lost_acknowledgement_never_makes_two_segments_of_one_number),
-		T(a_busy_process_server_is_waited_for_as_long_as_it_says),
-		T(a_lost_cache_costs_what_was_in_it_and_no_resync),
-		T(a_lost_cache_is_noticed_by_an_idle_machine),
-		T(a_lost_cache_and_a_lost_bitmap_mean_a_comparison),
-		T(after_a_reboot_only_what_differs_is_sent),
-		T(an_operators_resync_compares_everything_once),
-		T(an_idle_machine_sends_heartbeats_and_no_segments),
-		T(sustained_overload_still_makes_points_and_tells_the_rpo_it_holds),
-		T(a_refused_machine_says_why_and_asks_more_and_more_slowly),
-		T(a_fenced_journal_is_never_extended),
-		T(a_disk_that_vanishes_is_named),
-		T(a_disk_of_another_size_is_refused_with_both_sizes),
-		T(another_agent_with_our_identity_stops_us_until_an_operator_decides),
-		T(a_clock_that_jumps_a_day_loses_nothing),
-		T(disabling_leaves_nothing_in_the_kernel),
-		T(a_missing_helper_is_waited_for_and_named),
-		T(a_mark_closes_the_segment_at_once),
-		T(the_policys_bandwidth_slows_the_scan),
+	    T(a_new_machine_is_copied_while_it_writes_and_then_protected),
+	    T(the_first_copy_sends_no_zero_blocks),
+	    T(every_boundary_after_the_scan_is_a_point),
+	    T(what_does_not_fit_is_scanned_in_a_new_epoch),
+	    T(a_write_that_failed_is_read_again_from_the_disk),
+	    T(a_chunk_is_not_read_while_an_old_write_is_on_its_way),
+	    T(no_point_comes_before_the_writes_made_during_the_scan),
+	    T(a_write_that_capture_did_not_see_ends_the_points_until_the_disk_is_scanned),
+	    T(skipped_runs_of_the_program_are_a_loss_of_every_disk),
+	    T(the_agent_may_die_anywhere_and_nothing_is_scanned_again),
+	    T(the_agent_may_die_anywhere_while_an_epoch_begins),
+	    T(a_short_outage_is_ridden_out_in_the_ring),
+	    T(a_lost_acknowledgement_never_makes_two_segments_of_one_number),
+	    T(a_busy_process_server_is_waited_for_as_long_as_it_says),
+	    T(a_lost_cache_costs_what_was_in_it_and_no_resync),
+	    T(a_lost_cache_is_noticed_by_an_idle_machine),
+	    T(a_lost_cache_and_a_lost_bitmap_mean_a_comparison),
+	    T(after_a_reboot_only_what_differs_is_sent),
+	    T(an_operators_resync_compares_everything_once),
+	    T(an_idle_machine_sends_heartbeats_and_no_segments),
+	    T(sustained_overload_still_makes_points_and_tells_the_rpo_it_holds),
+	    T(a_refused_machine_says_why_and_asks_more_and_more_slowly),
+	    T(a_fenced_journal_is_never_extended),
+	    T(a_disk_that_vanishes_is_named),
+	    T(a_disk_of_another_size_is_refused_with_both_sizes),
+	    T(another_agent_with_our_identity_stops_us_until_an_operator_decides),
+	    T(a_clock_that_jumps_a_day_loses_nothing),
+	    T(disabling_leaves_nothing_in_the_kernel),
+	    T(a_missing_helper_is_waited_for_and_named),
+	    T(a_mark_closes_the_segment_at_once),
+	    T(the_policys_bandwidth_slows_the_scan),
 	};
 
 	lb_log_init("test", LB_LOG_ERROR - 1);
