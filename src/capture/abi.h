@@ -87,6 +87,8 @@ struct lb_capture_disk_slot {
 	/* written by user space */
 	__s64 reconcile_base[2] __attribute__((aligned(64))); /* kernel's count - seen: writes, discards */
 	__u64 reconcile_state;
+	__u64 quiet_seen[2]; /* seen bytes since quiet_since_ns (CLOCK_MONOTONIC): nothing was given to the disk */
+	__u64 quiet_since_ns;
 	__u64 drained_generation; /* the queue was empty once since that generation began */
 };
 

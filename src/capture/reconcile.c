@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The guard against what nobody thought of: bytes seen by the program against the kernel's own counters. The program counts
- * when a request is given to the disk, the kernel when it ends: kernel <= seen + base holds always, where base is the
- * difference at a moment without writes in flight. Such a moment makes the base exact; until one is met, the base
- * is what was in flight at most when the capture began.
+ * The guard against what nobody thought of: bytes seen by the program against the kernel's own counters. The program
+ * counts when a request is given to the disk, the kernel when it ends: kernel <= seen + base holds always, where base
+ * is the difference at a moment without writes in flight. Such a moment makes the base exact; until one is met, the
+ * base is what was in flight at most when the capture began.
  */
 #include <errno.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "capture/internal.h"
 
 #define RECONCILE_EXACT 1
-#define SAMPLE_TRIES 4
+/*
+ * The program counts a request before the kernel calls it in flight, and copies its data in between: only a disk that
+ * was given nothing for so long is surely idle.
+ */
+#define QUIET_NS 50000000ULL
 
 struct sample {
 	int64_t kernel[2];
@@ -25,21 +30,40 @@ static void seen_read(const struct lb_capture_disk_slot *s, int64_t seen[2])
 	seen[1] = (int64_t)lb_load(&s->seen_discard_bytes);
 }
 
-static int sample_take(const struct lb_capture_disk_slot *s, struct sample *ret_sample, struct lb_disk_facts *ret_facts)
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* Whether nothing was seen for long enough by now; begins to wait for that when something was. */
+static bool is_quiet(struct lb_capture_disk_slot *s, const struct sample *m)
+{
+	uint64_t now = now_ns();
+
+	if (s->quiet_since_ns != 0 && s->quiet_seen[0] == (uint64_t)m->seen_after[0] &&
+	    s->quiet_seen[1] == (uint64_t)m->seen_after[1])
+		return now - s->quiet_since_ns >= QUIET_NS;
+	s->quiet_seen[0] = (uint64_t)m->seen_after[0];
+	s->quiet_seen[1] = (uint64_t)m->seen_after[1];
+	s->quiet_since_ns = now;
+	return false;
+}
+
+static int sample_take(struct lb_capture_disk_slot *s, struct sample *ret_sample, struct lb_disk_facts *ret_facts)
 {
 	struct sample m = {0};
 
-	for (int i = 0; i < SAMPLE_TRIES && !m.idle; i++) {
-		seen_read(s, m.seen_before);
-		int r = lb_disk_facts(s->name, ret_facts);
-		if (r < 0)
-			return r;
-		seen_read(s, m.seen_after);
-		m.kernel[0] = (int64_t)ret_facts->written_bytes;
-		m.kernel[1] = (int64_t)ret_facts->discarded_bytes;
-		m.idle = ret_facts->writes_in_flight == 0 && m.seen_before[0] == m.seen_after[0] &&
-			 m.seen_before[1] == m.seen_after[1];
-	}
+	seen_read(s, m.seen_before);
+	int r = lb_disk_facts(s->name, ret_facts);
+	if (r < 0)
+		return r;
+	seen_read(s, m.seen_after);
+	m.kernel[0] = (int64_t)ret_facts->written_bytes;
+	m.kernel[1] = (int64_t)ret_facts->discarded_bytes;
+	m.idle = is_quiet(s, &m) && ret_facts->writes_in_flight == 0;
 	*ret_sample = m;
 	return 0;
 }
@@ -123,12 +147,12 @@ int lb_capture_disk_stats(const struct lb_capture *c, unsigned int disk, struct 
 	if (s == NULL)
 		return lb_fail(-ENOENT, "capture has no disk %u", disk);
 	*ret_stats = (struct lb_capture_disk_stats){
-		.written_bytes = lb_load(&s->seen_write_bytes),
-		.discarded_bytes = lb_load(&s->seen_discard_bytes),
-		.captured_bytes = lb_load(&s->captured_bytes),
-		.captured_requests = lb_load(&s->captured_requests),
-		.lost_bytes = lb_load(&s->lost_bytes),
-		.lost_requests = lb_load(&s->lost_requests),
+	    .written_bytes = lb_load(&s->seen_write_bytes),
+	    .discarded_bytes = lb_load(&s->seen_discard_bytes),
+	    .captured_bytes = lb_load(&s->captured_bytes),
+	    .captured_requests = lb_load(&s->captured_requests),
+	    .lost_bytes = lb_load(&s->lost_bytes),
+	    .lost_requests = lb_load(&s->lost_requests),
 	};
 	return 0;
 }

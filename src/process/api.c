@@ -101,16 +101,32 @@ static int post_epoch(void *arg, const struct lb_http_call *call, struct lb_http
 	return lb_machine_journal_json(m, &reply->json);
 }
 
+static int cut_time(const struct lb_http_call *call, int64_t *ret_cut_ns)
+{
+	const char *text = lb_http_query(call, "cut_ns");
+	uint64_t cut_ns = 0;
+	int r;
+
+	r = text != NULL ? lb_u64_parse(text, INT64_MAX, &cut_ns) : 0;
+	if (r < 0)
+		return lb_wrap(-EINVAL, "cut_ns");
+	*ret_cut_ns = (int64_t)cut_ns;
+	return 0;
+}
+
 static int ingest(struct lb_machine *m, const struct lb_http_call *call, uint64_t *ret_epoch, uint64_t *ret_seq)
 {
 	uint64_t epoch, seq;
+	int64_t cut_ns;
 	int r;
 
 	r = lb_u64_parse(call->params[0], INT64_MAX, &epoch);
 	if (r == 0)
 		r = lb_u64_parse(call->params[1], INT64_MAX, &seq);
 	if (r == 0)
-		r = lb_ingest(m, epoch, seq, call->body, call->body_bytes);
+		r = cut_time(call, &cut_ns);
+	if (r == 0)
+		r = lb_ingest(m, epoch, seq, cut_ns, call->body, call->body_bytes);
 	if (r < 0)
 		return r;
 	*ret_epoch = epoch;
@@ -134,8 +150,9 @@ static int put_segment(void *arg, const struct lb_http_call *call, struct lb_htt
 	pthread_mutex_lock(&m->lock);
 	vault = m->vault;
 	pthread_mutex_unlock(&m->lock);
-	reply->json = json_pack("{s:I,s:I,s:I,s:I}", "epoch", (json_int_t)epoch, "seq", (json_int_t)seq, "vault_epoch",
-				(json_int_t)vault.epoch, "vault_seq", (json_int_t)vault.seq);
+	reply->json = json_pack("{s:I,s:I,s:I,s:I,s:I}", "epoch", (json_int_t)epoch, "seq", (json_int_t)seq,
+				"vault_epoch", (json_int_t)vault.epoch, "vault_seq", (json_int_t)vault.seq, "time_ns",
+				(json_int_t)lb_now_ns(m->process->env));
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
@@ -211,7 +228,7 @@ static int post_compare(void *arg, const struct lb_http_call *call, struct lb_ht
 static void note_beat(struct lb_machine *m, json_t *body)
 {
 	struct lb_position at;
-	int64_t now = lb_now_ns(m->process->env);
+	int64_t now = lb_now_ns(m->process->env), cut_ns = 0;
 	bool idle;
 	LB_LOCK_SCOPE(&m->lock);
 
@@ -223,8 +240,10 @@ static void note_beat(struct lb_machine *m, json_t *body)
 	if (m->state != LB_MACHINE_READY || at.epoch == 0 || at.epoch != m->durable.last.epoch ||
 	    at.seq != m->durable.last.seq || m->durable.epoch != at.epoch)
 		return;
+	if (lb_json_get_i64(body, "cut_ns", &cut_ns) < 0)
+		cut_ns = 0;
 	m->beat_at = at;
-	m->beat_ns = LB_MAX(now, m->durable.receipt_ns);
+	m->beat_ns = LB_MAX(lb_ingest_cut_time(now, cut_ns), m->durable.receipt_ns);
 	m->durable.receipt_ns = m->beat_ns;
 }
 
@@ -237,8 +256,9 @@ static int beat_reply(struct lb_machine *m, json_t **ret_reply)
 	r = lb_policy_print(&m->assigned.policy, &policy);
 	if (r < 0)
 		return r;
-	reply = json_pack("{s:I,s:I,s:o,s:[]}", "vault_epoch", (json_int_t)m->vault.epoch, "vault_seq",
-			  (json_int_t)m->vault.seq, "policy", policy, "commands");
+	reply =
+	    json_pack("{s:I,s:I,s:I,s:o,s:[]}", "time_ns", (json_int_t)lb_now_ns(m->process->env), "vault_epoch",
+		      (json_int_t)m->vault.epoch, "vault_seq", (json_int_t)m->vault.seq, "policy", policy, "commands");
 	if (reply == NULL)
 		return lb_fail(-ENOMEM, "out of memory for an answer");
 	*ret_reply = reply;

@@ -5,19 +5,19 @@
  * the handlers is the struct lb_process. J is where the journal durably stands:
  *
  *   J = {"known", "epoch", "seq", "next_seq", "last_epoch", "last_seq", "ring_cut", "scan_cursor", "digest",
- *        "instance", "vault_epoch", "vault_seq", "policy"}
+ *        "instance", "vault_epoch", "vault_seq", "time_ns", "policy"}
  *
  * "seq" is null while the epoch holds nothing; "last_*" and "digest" are the newest segment's, of whatever epoch.
  *
  *   GET  /v1/journal             -> J
  *   POST /v1/epoch               {"epoch", "instance", "hardware", "reason", "prev_digest", "disks", "ring_cut"?}
  *                                -> J
- *   PUT  /v1/journal/EPOCH/SEQ   a plain segment
- *                                -> {"epoch", "seq", "vault_epoch", "vault_seq"}
+ *   PUT  /v1/journal/EPOCH/SEQ?cut_ns=T   a plain segment, cut at T on our clock (0: not known)
+ *                                -> {"epoch", "seq", "vault_epoch", "vault_seq", "time_ns"}
  *   POST /v1/compare             {"epoch", "disk", "offset", "block_bytes", "key" (hex), "hashes" (base64)}
  *                                -> {"differ"} (base64 bitmap)
- *   POST /v1/heartbeat           {"epoch", "seq", "idle", "hardware", "mode", figures}
- *                                -> {"vault_epoch", "vault_seq", "policy", "commands"}
+ *   POST /v1/heartbeat           {"epoch", "seq", "idle", "cut_ns", "hardware", "mode", figures}
+ *                                -> {"time_ns", "vault_epoch", "vault_seq", "policy", "commands"}
  *
  * Refusals are {"error": {"code", "message"}}: 400 not sound; 403 unknown, disabled, failed over, taken over, or of
  * other hardware; 409 the journal stands elsewhere, with "journal": J; 429 later, with Retry-After; 507 the cache's

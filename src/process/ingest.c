@@ -21,7 +21,7 @@ struct ingest {
 	struct lb_key key;
 	char name[LB_PROCESS_NAME_BYTES];
 	struct lb_policy policy;
-	int64_t receipt_ns;
+	int64_t cut_ns, receipt_ns;
 	uint64_t cached_bytes; /* of the machine */
 	size_t plain_bytes;
 	bool again;
@@ -137,8 +137,13 @@ static int check_disks(const struct lb_machine *m, const struct lb_hrl_segment *
 	return 0;
 }
 
+int64_t lb_ingest_cut_time(int64_t now_ns, int64_t cut_ns)
+{
+	return cut_ns > 0 ? LB_MIN(cut_ns, now_ns) : now_ns;
+}
+
 /* Clamped: never below an earlier receipt, whatever our clock does. With the machine's lock held. */
-static int64_t receipt(struct lb_machine *m)
+static int64_t receipt(struct lb_machine *m, int64_t cut_ns)
 {
 	int64_t now = lb_now_ns(m->process->env), last = m->durable.receipt_ns;
 	char a[LB_TIME_TEXT_BYTES], b[LB_TIME_TEXT_BYTES];
@@ -149,7 +154,7 @@ static int64_t receipt(struct lb_machine *m)
 			   "has passed that",
 			   m->assigned.name, lb_time_format(now, a), lb_time_format(last, b));
 	m->clock_back = last - now > CLOCK_BACK_NS;
-	return LB_MAX(now, last + 1);
+	return LB_MAX(lb_ingest_cut_time(now, cut_ns), last + 1);
 }
 
 static int judge(struct ingest *in)
@@ -183,7 +188,7 @@ static int judge(struct ingest *in)
 	in->key = m->assigned.key;
 	in->policy = m->assigned.policy;
 	memcpy(in->name, m->assigned.name, sizeof(in->name));
-	in->receipt_ns = receipt(m);
+	in->receipt_ns = receipt(m, in->cut_ns);
 	in->cached_bytes = m->cached_bytes;
 	m->ingesting = true;
 	return 0;
@@ -281,10 +286,10 @@ static void ended(struct lb_machine *m)
 	m->ingesting = false;
 }
 
-int lb_ingest(struct lb_machine *m, uint64_t epoch, uint64_t seq, const void *plain, size_t size_bytes)
+int lb_ingest(struct lb_machine *m, uint64_t epoch, uint64_t seq, int64_t cut_ns, const void *plain, size_t size_bytes)
 {
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *segment = NULL;
-	_cleanup_(ingest_wipe) struct ingest in = {.m = m, .plain_bytes = size_bytes};
+	_cleanup_(ingest_wipe) struct ingest in = {.m = m, .cut_ns = cut_ns, .plain_bytes = size_bytes};
 	int r;
 
 	r = lb_ingest_allowed(m);

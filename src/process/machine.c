@@ -135,6 +135,8 @@ static int journal_json(struct lb_machine *m, json_t *j)
 		r = lb_json_set_u64(j, "vault_epoch", m->vault.epoch);
 	if (r == 0)
 		r = lb_json_set_u64(j, "vault_seq", m->vault.seq);
+	if (r == 0)
+		r = lb_json_set_i64(j, "time_ns", lb_now_ns(m->process->env));
 	return r;
 }
 

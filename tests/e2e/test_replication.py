@@ -2,9 +2,10 @@
 """The whole chain on loop devices of this host: capture, agent, process server, vault, and what comes back out of it."""
 import filecmp
 import json
-import os
 import pathlib
+import shutil
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -14,26 +15,31 @@ from lifeboat_site import Site
 
 
 @pytest.fixture
-def site(build, tmp_path, capture_possible):
-    os.chmod(tmp_path, 0o755)
-    for parent in list(tmp_path.parents)[:3]:
-        if parent.name.startswith("pytest"):
-            os.chmod(parent, 0o755)
-    s = Site(build, tmp_path / "site").make().start()
+def folder():
+    """pytest's own folders are closed to the agent, which runs as nobody."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="lb-e2e."))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def site(build, folder, capture_possible):
+    s = Site(build, folder / "site").make().start()
     yield s
     s.stop()
 
 
 @pytest.fixture
-def agent(site, tmp_path):
-    a = HostAgent(site, tmp_path / "agent").enrol().start()
+def agent(site, folder):
+    a = HostAgent(site, folder / "agent").enrol().start()
     yield a
     a.close()
 
 
 @pytest.fixture
-def disks(tmp_path):
-    made = [LoopDisk(tmp_path / f"disk{i}.img", 24) for i in range(3)]
+def disks(folder):
+    made = [LoopDisk(folder / f"disk{i}.img", 24) for i in range(3)]
     yield made
     for d in made:
         d.close()
@@ -54,19 +60,19 @@ def judge(build, site, agent, log, every=1):
     return json.loads(lines[-1]), lines[:-1]
 
 
-def assert_equal_after_quiescing(site, agent, disks, tmp_path):
+def assert_equal_after_quiescing(site, agent, disks, folder):
     agent.wait_point_after(time.time_ns())
     for i, d in enumerate(disks):
-        out = tmp_path / f"export{i}.img"
+        out = folder / f"export{i}.img"
         out.unlink(missing_ok=True)
         site.lifeboat("point", "export", agent.name, d.name, out, "--vault", site.vault_url, server=False)
         assert filecmp.cmp(out, d.path, shallow=False), f"{d.name} differs from its export"
         out.unlink()
 
 
-def test_every_point_under_forty_writers_is_a_legal_prefix(build, site, agent, disks, tmp_path):
+def test_every_point_under_forty_writers_is_a_legal_prefix(build, site, agent, disks, folder):
     agent.protect(disks)
-    log = tmp_path / "writes.log"
+    log = folder / "writes.log"
     writers = oracle_writers(build, log, disks, 12, rate=12000)
     figures = json.loads(writers.communicate(timeout=120)[0])
     assert figures["error"] == 0
@@ -76,4 +82,4 @@ def test_every_point_under_forty_writers_is_a_legal_prefix(build, site, agent, d
     print(figures, summary)
     assert not wrong, "\n".join(wrong)
     assert summary["checked"] >= 200
-    assert_equal_after_quiescing(site, agent, disks, tmp_path)
+    assert_equal_after_quiescing(site, agent, disks, folder)

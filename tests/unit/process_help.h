@@ -351,9 +351,11 @@ static struct lb_digest make_segment(struct agent *a, uint64_t offset, size_t le
 	return digest;
 }
 
+static int64_t next_cut_ns; /* what the agent says of when it cut; 0: nothing */
+
 static int send_bytes(struct agent *a, const struct lb_buf *plain)
 {
-	return lb_ingest(machine_of(a), a->epoch, a->seq, plain->data, plain->size_bytes);
+	return lb_ingest(machine_of(a), a->epoch, a->seq, next_cut_ns, plain->data, plain->size_bytes);
 }
 
 static void acknowledged(struct agent *a, const struct lb_digest *digest)

@@ -458,6 +458,27 @@ static void a_truncated_file_ends_the_journal_before_it(void **state)
 	assert_int_equal(files(".bad"), 1);
 }
 
+static void a_point_bears_the_time_of_its_cut_and_never_a_later_one_than_now(void **state)
+{
+	int64_t now, cut;
+
+	(void)state;
+	begin_epoch(&site.a);
+	send(&site.a, 0, 4096, 1);
+	now = lb_now_ns(&world);
+	cut = receipt_of(&site.a) + 1;
+	next_cut_ns = cut;
+	send(&site.a, 0, 4096, 2);
+	assert_int_equal(receipt_of(&site.a), cut);
+	next_cut_ns = now + DAY_NS;
+	send(&site.a, 0, 4096, 3);
+	assert_true(receipt_of(&site.a) < now + DAY_NS / 2);
+	next_cut_ns = 1;
+	send(&site.a, 0, 4096, 4);
+	assert_true(receipt_of(&site.a) > cut);
+	next_cut_ns = 0;
+}
+
 static void receipts_never_go_back_when_the_clock_jumps_a_day(void **state)
 {
 	int64_t before, last;
@@ -534,6 +555,7 @@ int main(void)
 	    T(leftovers_of_a_write_cut_short_are_removed),
 	    T(a_damaged_file_ends_the_journal_before_it_and_is_kept_for_a_look),
 	    T(a_truncated_file_ends_the_journal_before_it),
+	    T(a_point_bears_the_time_of_its_cut_and_never_a_later_one_than_now),
 	    T(receipts_never_go_back_when_the_clock_jumps_a_day),
 	    T(the_gate_lets_a_large_one_in_alone_and_keeps_the_order),
 	};
