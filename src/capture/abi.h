@@ -25,8 +25,8 @@
 #define LB_CAPTURE_COST_BUCKETS 32 /* bucket i: [2^i, 2^(i+1)) ns */
 
 enum lb_capture_mode {
-	LB_CAPTURE_OFF = 0,	/* attached, takes nothing: only counts what is in flight */
-	LB_CAPTURE_DEBT = 1,	/* marks ranges, no data */
+	LB_CAPTURE_OFF = 0,     /* attached, takes nothing: only counts what is in flight */
+	LB_CAPTURE_DEBT = 1,    /* marks ranges, no data */
 	LB_CAPTURE_RUNNING = 2, /* data into the ring */
 };
 
@@ -49,24 +49,24 @@ struct lb_capture_entry {
 
 /* Why something is in debt: counters of control->reason[]. */
 enum lb_capture_reason {
-	LB_REASON_RING_FULL,	/* no room for a record */
-	LB_REASON_TOO_LARGE,	/* a request above LB_CAPTURE_REQUEST_BYTES_MAX */
-	LB_REASON_UNREADABLE,	/* a page that could not be read, or a bio that the loop did not finish */
-	LB_REASON_ENCRYPTED,	/* inline encryption: the memory holds plain text */
-	LB_REASON_FAILED,	/* the disk refused a request */
-	LB_REASON_UNDERFLOW,	/* a completion of a request that was never seen */
-	LB_REASON_PASSTHROUGH,	/* a command past the block layer */
-	LB_REASON_UNKNOWN_OP,	/* an operation that this program doesn't know */
+	LB_REASON_RING_FULL,    /* no room for a record */
+	LB_REASON_TOO_LARGE,    /* a request above LB_CAPTURE_REQUEST_BYTES_MAX */
+	LB_REASON_UNREADABLE,   /* a page that could not be read, or a bio that the loop did not finish */
+	LB_REASON_ENCRYPTED,    /* inline encryption: the memory holds plain text */
+	LB_REASON_FAILED,       /* the disk refused a request */
+	LB_REASON_UNDERFLOW,    /* a completion of a request that was never seen */
+	LB_REASON_PASSTHROUGH,  /* a command past the block layer */
+	LB_REASON_UNKNOWN_OP,   /* an operation that this program doesn't know */
 	LB_REASON_OUT_OF_RANGE, /* past the size at which the disk was attached */
-	LB_REASON_TABLE_FULL,	/* no room for a bio in flight (bio-based disks) */
-	LB_REASON_DECLARED,	/* user space asked for it */
+	LB_REASON_TABLE_FULL,   /* no room for a bio in flight (bio-based disks) */
+	LB_REASON_DECLARED,     /* user space asked for it */
 	LB_REASONS,
 };
 
 /* One protected disk in the control page; the first part is written once, when the disk is attached. */
 struct lb_capture_disk_slot {
 	__u64 size_bytes;
-	__u64 diskseq;	  /* 0: the kernel has none */
+	__u64 diskseq;    /* 0: the kernel has none */
 	__u64 first_word; /* of its slice of the bitmap and of the scan set, in 64-bit words */
 	__u64 first_chunk;
 	__u32 device; /* (major << 20) | minor: the kernel's dev_t */
@@ -106,7 +106,7 @@ struct lb_capture_control {
 	__u64 word __attribute__((aligned(64)));
 	/* the ring position past which records don't tell the whole story; LB_CAPTURE_NO_LOSS */
 	__u64 loss_pos;
-	__u32 owner; /* which copies of the program count: reserved for the program's upgrade */
+	__u32 owner;  /* which copies of the program count: reserved for the program's upgrade */
 	__u32 faults; /* enum lb_capture_fault, only in builds with fault injection */
 
 	__u64 reason[LB_REASONS] __attribute__((aligned(64)));
@@ -123,14 +123,14 @@ struct lb_capture_control {
 
 /* Each switches exactly one rule of "no silent loss" off, so that a test can show what the rule is for. */
 enum lb_capture_fault {
-	LB_FAULT_NO_MARK = 1 << 0,	     /* rule 1: a lost request doesn't mark its range */
-	LB_FAULT_NO_LOSS_POS = 1 << 1,	     /* rule 1: a lost request doesn't set loss_pos */
-	LB_FAULT_NO_FAILURE_DEBT = 1 << 2,   /* rule 2: failed requests and underflows don't enter debt */
-	LB_FAULT_CUT_PAST_LOSS = 1 << 3,     /* rule 3: the consumer ignores loss_pos */
-	LB_FAULT_NO_GRACE = 1 << 4,	     /* rule 4: no grace between the flip and the exchange */
+	LB_FAULT_NO_MARK = 1 << 0,             /* rule 1: a lost request doesn't mark its range */
+	LB_FAULT_NO_LOSS_POS = 1 << 1,         /* rule 1: a lost request doesn't set loss_pos */
+	LB_FAULT_NO_FAILURE_DEBT = 1 << 2,     /* rule 2: failed requests and underflows don't enter debt */
+	LB_FAULT_CUT_PAST_LOSS = 1 << 3,       /* rule 3: the consumer ignores loss_pos */
+	LB_FAULT_NO_GRACE = 1 << 4,            /* rule 4: no grace between the flip and the exchange */
 	LB_FAULT_KEEP_OLD_GENERATION = 1 << 5, /* rule 4: late records of the old generation are not made marks */
-	LB_FAULT_IGNORE_INFLIGHT = 1 << 6,   /* rule 5: chunks are read while writes to them are in flight */
+	LB_FAULT_IGNORE_INFLIGHT = 1 << 6,     /* rule 5: chunks are read while writes to them are in flight */
 	LB_FAULT_POINT_BEFORE_SAMPLE = 1 << 7, /* rule 6: the first point doesn't wait for the scan (the agent's) */
-	LB_FAULT_DROP_WRITE = 1 << 8,	     /* one write vanishes: the oracle must see it; clears itself */
-	LB_FAULT_SLOW = 1 << 9,		     /* no rule: the program dawdles after it looked at the mode */
+	LB_FAULT_DROP_WRITE = 1 << 8,          /* one write vanishes: the oracle must see it; clears itself */
+	LB_FAULT_SLOW = 1 << 9,                /* no rule: the program dawdles after it looked at the mode */
 };

@@ -96,9 +96,9 @@ enum req_opf {
 #define LB_SECTOR_SHIFT 9
 
 #define LB_OP(name)                                                                                                    \
-	((unsigned int)(bpf_core_enum_value_exists(enum req_op, name) ?                                               \
-				bpf_core_enum_value(enum req_op, name) :                                               \
-				bpf_core_enum_value(enum req_opf, name##___opf)))
+	((unsigned int)(bpf_core_enum_value_exists(enum req_op, name)                                                  \
+				? bpf_core_enum_value(enum req_op, name)                                               \
+				: bpf_core_enum_value(enum req_opf, name##___opf)))
 
 enum lb_op { LB_OP_IGNORE, LB_OP_WRITE, LB_OP_ZERO, LB_OP_DISCARD, LB_OP_PASSTHROUGH, LB_OP_UNKNOWN };
 

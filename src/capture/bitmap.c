@@ -19,7 +19,8 @@ static uint64_t word_mask(uint64_t index, uint64_t first, uint64_t end)
 	return end <= base ? 0 : low_bits(end - base) & ~low_bits(low);
 }
 
-void lb_set_range(const struct lb_capture *c, uint64_t *set, unsigned int disk, uint64_t offset_bytes, uint64_t length_bytes)
+void lb_set_range(const struct lb_capture *c, uint64_t *set, unsigned int disk, uint64_t offset_bytes,
+		  uint64_t length_bytes)
 {
 	const struct lb_capture_disk_slot *s = lb_disk_slot(c, disk);
 
@@ -72,7 +73,8 @@ uint64_t lb_capture_debt_bytes(const struct lb_capture *c)
 	uint64_t total = 0;
 
 	for (unsigned int d = 0; d < c->control->disk_count; d++)
-		total += lb_load(&c->control->disk[d].whole) != 0 ? c->control->disk[d].size_bytes : set_bytes(c, c->bitmap, d);
+		total += lb_load(&c->control->disk[d].whole) != 0 ? c->control->disk[d].size_bytes
+								  : set_bytes(c, c->bitmap, d);
 	return total;
 }
 
@@ -89,7 +91,8 @@ uint64_t lb_capture_scan_cursor(const struct lb_capture *c, unsigned int disk, u
 {
 	const struct lb_capture_disk_slot *s = lb_disk_slot(c, disk);
 
-	return s == NULL ? c->control->bitmap_words * 64 : s->first_word * 64 + (offset_bytes >> LB_CAPTURE_GRANULE_SHIFT);
+	return s == NULL ? c->control->bitmap_words * 64
+			 : s->first_word * 64 + (offset_bytes >> LB_CAPTURE_GRANULE_SHIFT);
 }
 
 /* The disk in whose slice a word lies; the slices are in the order of the ids. */

@@ -16,7 +16,8 @@
 
 static __thread char words[WORDS_BYTES_MAX];
 
-/* The first warning is the cause; the rest follows from it. The verifier's log, many pages, is cut to its first line. */
+/* The first warning is the cause; the rest follows from it. The verifier's log, many pages, is cut to its first line.
+ */
 static int keep_words(enum libbpf_print_level level, const char *format, va_list args)
 {
 	if (level == LIBBPF_WARN && words[0] == '\0') {
@@ -47,13 +48,19 @@ int lb_bpf_fail(const char *what)
 	int code = errno > 0 ? errno : EINVAL;
 
 	if (access("/sys/kernel/btf/vmlinux", R_OK) != 0)
-		return lb_fail(-EOPNOTSUPP, "%s can't be loaded: this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); "
-					    "boot the distribution's own kernel", what);
+		return lb_fail(-EOPNOTSUPP,
+			       "%s can't be loaded: this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); "
+			       "boot the distribution's own kernel",
+			       what);
 	if (code == EPERM || code == EACCES)
-		return lb_fail(-EPERM, "%s can't be loaded: not permitted (%s); CAP_BPF and CAP_PERFMON are needed, and "
-				       "kernel lockdown must not be in confidentiality mode", what, words);
-	return lb_fail(-EOPNOTSUPP, "%s can't be loaded on this kernel: %s (%s); capture needs ring buffers with dynptr, "
-				    "bpf_loop and BTF tracepoints (Linux 6.1, or RHEL 9)", what, words, strerror(code));
+		return lb_fail(-EPERM,
+			       "%s can't be loaded: not permitted (%s); CAP_BPF and CAP_PERFMON are needed, and "
+			       "kernel lockdown must not be in confidentiality mode",
+			       what, words);
+	return lb_fail(-EOPNOTSUPP,
+		       "%s can't be loaded on this kernel: %s (%s); capture needs ring buffers with dynptr, "
+		       "bpf_loop and BTF tracepoints (Linux 6.1, or RHEL 9)",
+		       what, words, strerror(code));
 }
 
 void calibrate_bpf__destroyp(struct calibrate_bpf **skel)

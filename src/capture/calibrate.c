@@ -78,7 +78,9 @@ static int frames_find(const struct lb_pages *p, struct lb_calibration *c)
 			return lb_fail(-EIO, "calibration of the direct map: /proc/self/pagemap can't be read");
 		c->frame[i] = entry & PAGEMAP_FRAME;
 		if ((entry & PAGEMAP_PRESENT) == 0 || c->frame[i] == 0)
-			return lb_fail(-EPERM, "calibration of the direct map: page frames are hidden; CAP_SYS_ADMIN is needed");
+			return lb_fail(
+				-EPERM,
+				"calibration of the direct map: page frames are hidden; CAP_SYS_ADMIN is needed");
 	}
 	return 0;
 }
@@ -116,8 +118,9 @@ int lb_calibrate(struct lb_direct_map *ret_map)
 	uint64_t vmemmap_base = c.page[0] - c.frame[0] * c.page_struct_bytes;
 	if (c.direct_base == 0 || !c.second_matches || c.page[0] == 0 || c.page_struct_bytes == 0 ||
 	    vmemmap_base != c.page[1] - c.frame[1] * c.page_struct_bytes)
-		return lb_fail(-EOPNOTSUPP, "the kernel's direct map can't be proven on this machine (nonce %s, second %s); "
-					    "capture is refused here: protect this machine by its hypervisor or as a guest",
+		return lb_fail(-EOPNOTSUPP,
+			       "the kernel's direct map can't be proven on this machine (nonce %s, second %s); "
+			       "capture is refused here: protect this machine by its hypervisor or as a guest",
 			       c.direct_base != 0 ? "found" : "not found", c.second_matches ? "found" : "not found");
 	*ret_map = (struct lb_direct_map){
 		.direct_base = c.direct_base,

@@ -27,6 +27,7 @@ struct lb_direct_map {
 	__u32 page_shift;
 };
 
-/* -EOPNOTSUPP when the direct map can't be proven; the text says what was missing. Needs CAP_BPF, PERFMON, SYS_ADMIN. */
+/* -EOPNOTSUPP when the direct map can't be proven; the text says what was missing. Needs CAP_BPF, PERFMON, SYS_ADMIN.
+ */
 int lb_calibrate(struct lb_direct_map *ret_map);
 #endif

@@ -46,7 +46,8 @@ static __always_inline int dropped(struct lb_capture_control *c)
 	return __sync_val_compare_and_swap(&c->faults, faults, faults & ~LB_FAULT_DROP_WRITE) == faults;
 }
 
-/* In debt: what the mode said when the request came counts, also when a new generation began since; the grace waits for us. */
+/* In debt: what the mode said when the request came counts, also when a new generation began since; the grace waits for
+ * us. */
 static __always_inline int mark_only(struct lb_capture_control *c, __u32 id, __u64 offset, __u32 length)
 {
 	struct lb_capture_disk_slot *slot = lb_slot(c, id);
@@ -272,12 +273,12 @@ static __always_inline __u64 address_of(const void *argument)
 /* Every program twice: see twice.bpf.h. `call` returns whether the event was one of ours. */
 #define LB_FIRST(object, event, call)                                                                                  \
 	if (call)                                                                                                      \
-		lb_note_push(object, event);                                                              \
+		lb_note_push(object, event);                                                                           \
 	return 0
 
 #define LB_SECOND(object, event, call)                                                                                 \
 	__u32 depth = 0;                                                                                               \
-	if (!lb_note_pop(object, event, &depth))                                                          \
+	if (!lb_note_pop(object, event, &depth))                                                                       \
 		call;                                                                                                  \
 	lb_note_cut(depth);                                                                                            \
 	return 0

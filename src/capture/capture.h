@@ -33,7 +33,7 @@
 
 #define LB_CAPTURE_SOCKET "/run/lifeboat/capture.sock"
 #define LB_CAPTURE_PIN_FOLDER "/sys/fs/bpf/lifeboat"
-#define LB_CAPTURE_STUCK_S 30	   /* a chunk that isn't ready after this long: lb_capture_drain() its disk */
+#define LB_CAPTURE_STUCK_S 30 /* a chunk that isn't ready after this long: lb_capture_drain() its disk */
 #define LB_CAPTURE_DRAIN_MS_MAX 30000
 #define LB_CAPTURE_FREEZE_MS_MAX 60000
 #define LB_CAPTURE_MOUNTS_MAX 64
@@ -42,7 +42,7 @@
 struct lb_capture;
 
 struct lb_capture_disk {
-	uint16_t id; /* 0..disk_count-1, the order in which the disks were given */
+	uint16_t id;                      /* 0..disk_count-1, the order in which the disks were given */
 	char name[LB_CAPTURE_NAME_BYTES]; /* the kernel's: "sda", "nvme0n1", "loop3", "dm-0" */
 	uint32_t major, minor;
 	uint64_t size_bytes; /* when it was attached */
@@ -54,14 +54,14 @@ struct lb_capture_disk {
 struct lb_capture_params {
 	const char *const *disks; /* kernel names or /dev paths of whole disks */
 	size_t disk_count;
-	uint64_t ring_bytes; /* a power of two, LB_CAPTURE_RING_BYTES_MIN..MAX */
+	uint64_t ring_bytes;    /* a power of two, LB_CAPTURE_RING_BYTES_MIN..MAX */
 	const char *pin_folder; /* NULL: LB_CAPTURE_PIN_FOLDER; in bpffs */
 };
 
 struct lb_capture_info {
 	struct lb_uuid instance; /* new whenever a capture is attached anew */
 	char boot_id[40];
-	bool resumed;	    /* the kernel held it before this process came */
+	bool resumed;       /* the kernel held it before this process came */
 	bool epoch_pending; /* lb_capture_begin_epoch() was never called or was cut short: call it before cutting */
 	uint32_t generation;
 	enum lb_capture_mode mode;
@@ -88,7 +88,8 @@ void lb_capture_free(struct lb_capture *capture);
 LB_DEFINE_CLEANUP(struct lb_capture *, lb_capture_free);
 #define _cleanup_capture_ _cleanup_(lb_capture_freep)
 
-/* Ends the capture: programs detached, everything unpinned, nothing left behind. `capture` is then only good to free. */
+/* Ends the capture: programs detached, everything unpinned, nothing left behind. `capture` is then only good to free.
+ */
 int lb_capture_detach(struct lb_capture *capture);
 /* The same where nothing is open; 0 when nothing was attached. */
 int lb_capture_detach_pinned(const char *socket_path);
@@ -102,10 +103,10 @@ int lb_capture_disk_fd(const struct lb_capture *capture, unsigned int id);
 /* ---- The ring -------------------------------------------------------------------------------------------------- */
 
 struct lb_capture_record {
-	uint64_t position;	/* where it begins */
+	uint64_t position;      /* where it begins */
 	uint64_t next_position; /* a cut here includes it */
 	uint64_t offset_bytes;
-	uint64_t ktime_ns; /* CLOCK_MONOTONIC */
+	uint64_t ktime_ns;   /* CLOCK_MONOTONIC */
 	const uint8_t *data; /* length_bytes in the mapped ring; NULL for LB_CAPTURE_ZERO */
 	uint64_t length_bytes;
 	uint32_t generation;
@@ -125,7 +126,8 @@ void lb_capture_limit(const struct lb_capture *capture, uint64_t *ret_limit, boo
  * past it. 0: none is complete there yet (*position may have moved over records that don't count; it is always a place
  * for a cut). -EUCLEAN: the ring holds what the program can't have written, or `position` is no record's beginning.
  */
-int lb_capture_next(const struct lb_capture *capture, uint64_t *position, uint64_t limit, struct lb_capture_record *ret_record);
+int lb_capture_next(const struct lb_capture *capture, uint64_t *position, uint64_t limit,
+		    struct lb_capture_record *ret_record);
 /* Gives the ring up to `position` back. -EINVAL when it is before what was acknowledged or past the producer. */
 int lb_capture_acknowledge(struct lb_capture *capture, uint64_t position);
 
@@ -133,17 +135,20 @@ int lb_capture_acknowledge(struct lb_capture *capture, uint64_t position);
 
 /*
  * Begins a new generation (rule 4): the loss position reset, CAPTURE set, a grace, then the bitmap moved into the scan
- * set. What stands in the ring and was not acknowledged becomes marks in the scan set too, and the ring is given back up
- * to `ret_position`, where the new epoch's records begin. `everything`: the scan set is all of every disk.
- * May be called again at any time; a kill within it leaves `epoch_pending`. -EAGAIN when writes were lost again
- * while it began, LB_CAPTURE_BEGIN_TRIES times: call it again later (the marks are kept).
+ * set. What stands in the ring and was not acknowledged becomes marks in the scan set too, and the ring is given back
+ * up to `ret_position`, where the new epoch's records begin. `everything`: the scan set is all of every disk. May be
+ * called again at any time; a kill within it leaves `epoch_pending`. -EAGAIN when writes were lost again while it
+ * began, LB_CAPTURE_BEGIN_TRIES times: call it again later (the marks are kept).
  */
 #define LB_CAPTURE_BEGIN_TRIES 8
-int lb_capture_begin_epoch(struct lb_capture *capture, bool everything, uint32_t *ret_generation, uint64_t *ret_position);
+int lb_capture_begin_epoch(struct lb_capture *capture, bool everything, uint32_t *ret_generation,
+			   uint64_t *ret_position);
 uint32_t lb_capture_generation(const struct lb_capture *capture);
 enum lb_capture_mode lb_capture_mode(const struct lb_capture *capture);
-/* Declares a range lost (a failed drift check, a reconciliation): marks it and enters debt. length 0: the whole disk. */
-int lb_capture_declare_loss(struct lb_capture *capture, unsigned int disk, uint64_t offset_bytes, uint64_t length_bytes);
+/* Declares a range lost (a failed drift check, a reconciliation): marks it and enters debt. length 0: the whole disk.
+ */
+int lb_capture_declare_loss(struct lb_capture *capture, unsigned int disk, uint64_t offset_bytes,
+			    uint64_t length_bytes);
 /* Bytes marked and not yet in the scan set (new debt). */
 uint64_t lb_capture_debt_bytes(const struct lb_capture *capture);
 
@@ -160,8 +165,8 @@ struct lb_capture_range {
 };
 
 /*
- * The first range of the scan set at or after `cursor`: 1, and *ret_cursor is the cursor behind it; 0 at the end. A cursor
- * is a number over all disks, 0 at the beginning, that grows; lb_capture_scan_cursor() gives that of a place.
+ * The first range of the scan set at or after `cursor`: 1, and *ret_cursor is the cursor behind it; 0 at the end. A
+ * cursor is a number over all disks, 0 at the beginning, that grows; lb_capture_scan_cursor() gives that of a place.
  */
 int lb_capture_scan_next(const struct lb_capture *capture, uint64_t cursor, uint64_t length_bytes_max,
 			 struct lb_capture_range *ret_range, uint64_t *ret_cursor);
@@ -171,13 +176,13 @@ void lb_capture_scan_clear(struct lb_capture *capture, const struct lb_capture_r
 void lb_capture_scan_mark(struct lb_capture *capture, const struct lb_capture_range *range);
 uint64_t lb_capture_scan_bytes(const struct lb_capture *capture);
 /*
- * Rule 5: 1 when every write that was in flight at the flip has ended in all chunks of the range, so that it may be read.
- * 0: not yet, ask again. After LB_CAPTURE_STUCK_S of 0, lb_capture_drain() settles it.
+ * Rule 5: 1 when every write that was in flight at the flip has ended in all chunks of the range, so that it may be
+ * read. 0: not yet, ask again. After LB_CAPTURE_STUCK_S of 0, lb_capture_drain() settles it.
  */
 int lb_capture_chunk_ready(const struct lb_capture *capture, const struct lb_capture_range *range);
 /*
- * Empties the disk's queue once (its in-flight requests end, later ones wait for microseconds): every chunk of it is then
- * ready in this generation, and writes from before the attach have ended. -ETIMEDOUT.
+ * Empties the disk's queue once (its in-flight requests end, later ones wait for microseconds): every chunk of it is
+ * then ready in this generation, and writes from before the attach have ended. -ETIMEDOUT.
  */
 int lb_capture_drain(struct lb_capture *capture, unsigned int disk, unsigned int timeout_ms);
 
@@ -185,9 +190,9 @@ int lb_capture_drain(struct lb_capture *capture, unsigned int disk, unsigned int
 
 enum lb_capture_fit {
 	LB_CAPTURE_FIT_OK,
-	LB_CAPTURE_FIT_MISSED,	/* the kernel counted more than was seen; the whole disk was declared lost */
-	LB_CAPTURE_FIT_GONE,	/* the disk is no longer there, or another took its name */
-	LB_CAPTURE_FIT_GROWN,	/* its size changed: attach again */
+	LB_CAPTURE_FIT_MISSED,  /* the kernel counted more than was seen; the whole disk was declared lost */
+	LB_CAPTURE_FIT_GONE,    /* the disk is no longer there, or another took its name */
+	LB_CAPTURE_FIT_GROWN,   /* its size changed: attach again */
 	LB_CAPTURE_FIT_UNKNOWN, /* the kernel's counters are off (queue/iostats) */
 };
 
@@ -195,7 +200,7 @@ struct lb_capture_reconciled {
 	enum lb_capture_fit fit;
 	uint64_t missed_bytes;
 	uint64_t size_bytes; /* now */
-	bool exact;	     /* both counters were compared at a moment without writes in flight */
+	bool exact;          /* both counters were compared at a moment without writes in flight */
 };
 
 /* Compares one disk's seen bytes with /sys/block/NAME/stat; call it at each cut, before trusting the cut. */
@@ -208,7 +213,7 @@ struct lb_capture_disk_stats {
 };
 
 struct lb_capture_stats {
-	uint64_t reason[LB_REASONS]; /* enum lb_capture_reason */
+	uint64_t reason[LB_REASONS];        /* enum lb_capture_reason */
 	uint64_t cost_ns_total, cost_count; /* time spent in the program at submission */
 	uint64_t cost[LB_CAPTURE_COST_BUCKETS];
 };
@@ -231,8 +236,8 @@ int lb_capture_thaw(struct lb_capture *capture);
 
 /*
  * A JSON object for `make doctor` and `machine assess`:
- * {"bpf":bool,"btf":bool,"ring":bool,"direct_map":bool,"can_capture":bool,"reason":text or absent,"cure":text or absent,
- *  "disks":[{"name","size_bytes","bio_based","fit":bool,"reason","cure","written_bytes","discarded_bytes"}]}
+ * {"bpf":bool,"btf":bool,"ring":bool,"direct_map":bool,"can_capture":bool,"reason":text or absent,"cure":text or
+ * absent, "disks":[{"name","size_bytes","bio_based","fit":bool,"reason","cure","written_bytes","discarded_bytes"}]}
  * free() it. Works without privileges too; it then says what it could not try.
  */
 int lb_capture_probe_direct(char **ret_json);

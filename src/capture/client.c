@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The agent's side of the helper: what needs privileges is asked for, everything else works from the fds that it hands over. */
+/* The agent's side of the helper: what needs privileges is asked for, everything else works from the fds that it hands
+ * over. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,8 +22,10 @@ static int helper_connect(const char *path, int *ret_socket)
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) < 0 ||
 	    connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
-		return lb_fail(-errno, "the capture helper doesn't answer at %s: %s; start it: systemctl start lifeboat-capture", path,
-			       strerror(errno));
+		return lb_fail(
+			-errno,
+			"the capture helper doesn't answer at %s: %s; start it: systemctl start lifeboat-capture", path,
+			strerror(errno));
 	*ret_socket = lb_steal_fd(fd);
 	return 0;
 }
@@ -83,7 +86,8 @@ static int ask_done(const char *path, json_t *request)
 
 static int client_drain(struct lb_capture *c, unsigned int disk, unsigned int timeout_ms)
 {
-	return ask_done(c->socket_path, json_pack("{s:s, s:i, s:i}", "cmd", "drain", "disk", (int)disk, "timeout_ms", (int)timeout_ms));
+	return ask_done(c->socket_path,
+			json_pack("{s:s, s:i, s:i}", "cmd", "drain", "disk", (int)disk, "timeout_ms", (int)timeout_ms));
 }
 
 static int client_grace(struct lb_capture *c)
@@ -107,7 +111,8 @@ static int client_freeze(struct lb_capture *c, const char *const *mounts, size_t
 	for (size_t i = 0; i < mount_count; i++)
 		if (json_array_append_new(list, json_string(mounts[i])) < 0)
 			return lb_fail(-EINVAL, "freeze: %s is no name that can be sent", mounts[i]);
-	return ask_done(c->socket_path, json_pack("{s:s, s:O, s:i}", "cmd", "freeze", "mounts", list, "max_ms", (int)max_ms));
+	return ask_done(c->socket_path,
+			json_pack("{s:s, s:O, s:i}", "cmd", "freeze", "mounts", list, "max_ms", (int)max_ms));
 }
 
 static int client_thaw(struct lb_capture *c)
@@ -192,8 +197,10 @@ int lb_capture_attach(const char *socket_path, const struct lb_capture_params *p
 	for (size_t i = 0; i < params->disk_count; i++)
 		if (json_array_append_new(list, json_string(params->disks[i])) < 0)
 			return lb_fail(-EINVAL, "disk %s is no name that can be sent", params->disks[i]);
-	return view_open(socket_path, json_pack("{s:s, s:O, s:I}", "cmd", "attach", "disks", list, "ring_bytes",
-						(json_int_t)params->ring_bytes), ret_capture);
+	return view_open(socket_path,
+			 json_pack("{s:s, s:O, s:I}", "cmd", "attach", "disks", list, "ring_bytes",
+				   (json_int_t)params->ring_bytes),
+			 ret_capture);
 }
 
 int lb_capture_open(const char *socket_path, struct lb_capture **ret_capture)

@@ -83,7 +83,8 @@ int lb_capture_begin_epoch(struct lb_capture *c, bool everything, uint32_t *ret_
 		int r = flip(c, &position);
 		if (r < 0)
 			return r;
-		/* A mark made by a loss after the flip may be in the scan set now, where captured data would hide it. */
+		/* A mark made by a loss after the flip may be in the scan set now, where captured data would hide it.
+		 */
 		if (lb_load(&k->loss_pos) != LB_CAPTURE_NO_LOSS)
 			continue;
 		r = skip_old(c, &position);
@@ -94,8 +95,10 @@ int lb_capture_begin_epoch(struct lb_capture *c, bool everything, uint32_t *ret_
 		*ret_position = position;
 		return 0;
 	}
-	return lb_fail(-EAGAIN, "writes were lost again while a new epoch began, %d times; the ring of %llu "
-				"bytes is too small for this load", LB_CAPTURE_BEGIN_TRIES, k->ring_bytes);
+	return lb_fail(-EAGAIN,
+		       "writes were lost again while a new epoch began, %d times; the ring of %llu "
+		       "bytes is too small for this load",
+		       LB_CAPTURE_BEGIN_TRIES, k->ring_bytes);
 }
 
 int lb_capture_declare_loss(struct lb_capture *c, unsigned int disk, uint64_t offset_bytes, uint64_t length_bytes)
@@ -109,7 +112,8 @@ int lb_capture_declare_loss(struct lb_capture *c, unsigned int disk, uint64_t of
 		length_bytes = s->size_bytes;
 	}
 	__u64 none = LB_CAPTURE_NO_LOSS;
-	__atomic_compare_exchange_n(&k->loss_pos, &none, lb_capture_producer(c), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	__atomic_compare_exchange_n(&k->loss_pos, &none, lb_capture_producer(c), false, __ATOMIC_SEQ_CST,
+				    __ATOMIC_SEQ_CST);
 	lb_set_range(c, c->bitmap, disk, offset_bytes, length_bytes);
 	__atomic_fetch_add(&k->reason[LB_REASON_DECLARED], 1, __ATOMIC_SEQ_CST);
 	__u64 word = lb_load(&k->word);

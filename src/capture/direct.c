@@ -103,7 +103,8 @@ int lb_capture_skipped(struct lb_capture *c, uint64_t *ret_skipped)
 int lb_capture_freeze(struct lb_capture *c, const char *const *mounts, size_t mount_count, unsigned int max_ms)
 {
 	if (mount_count == 0 || mount_count > LB_CAPTURE_MOUNTS_MAX || max_ms == 0 || max_ms > LB_CAPTURE_FREEZE_MS_MAX)
-		return lb_fail(-EINVAL, "freeze: 1 to %d filesystems for 1 to %d ms", LB_CAPTURE_MOUNTS_MAX, LB_CAPTURE_FREEZE_MS_MAX);
+		return lb_fail(-EINVAL, "freeze: 1 to %d filesystems for 1 to %d ms", LB_CAPTURE_MOUNTS_MAX,
+			       LB_CAPTURE_FREEZE_MS_MAX);
 	return c->ops->freeze(c, mounts, mount_count, max_ms);
 }
 

@@ -79,7 +79,8 @@ static int name_of_path(const char *path, char name[LB_CAPTURE_NAME_BYTES])
 	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u", major(st.st_rdev), minor(st.st_rdev));
 	ssize_t n = readlink(link, target, sizeof(target) - 1);
 	if (n < 0)
-		return lb_fail(-ENOENT, "disk %s: the kernel knows no device %u:%u", path, major(st.st_rdev), minor(st.st_rdev));
+		return lb_fail(-ENOENT, "disk %s: the kernel knows no device %u:%u", path, major(st.st_rdev),
+			       minor(st.st_rdev));
 	target[n] = '\0';
 	const char *slash = strrchr(target, '/');
 	const char *base = slash != NULL ? slash + 1 : target;
@@ -111,7 +112,8 @@ static int not_a_whole_disk(const char *name)
 	if (slash != NULL)
 		*slash = '\0';
 	slash = strrchr(parent, '/');
-	return lb_fail(-EOPNOTSUPP, "%s is a partition; protect the whole disk: %s", name, slash != NULL ? slash + 1 : "see `lsblk`");
+	return lb_fail(-EOPNOTSUPP, "%s is a partition; protect the whole disk: %s", name,
+		       slash != NULL ? slash + 1 : "see `lsblk`");
 }
 
 int lb_disk_facts(const char *disk, struct lb_disk_facts *ret_facts)
@@ -169,10 +171,13 @@ static int not_a_path(const char *name)
 		return 0;
 	sys_line(holder, "dm/uuid", line);
 	if (strncmp(line, "mpath-", 6) == 0)
-		return lb_fail(-EOPNOTSUPP, "%s is one path of the multipath device %s; protect %s", name, holder, holder);
+		return lb_fail(-EOPNOTSUPP, "%s is one path of the multipath device %s; protect %s", name, holder,
+			       holder);
 	if (sys_has(holder, "bcache"))
-		return lb_fail(-EOPNOTSUPP, "%s belongs to the bcache device %s, whose parts change without each other; "
-					    "protect the disk through a file system backup, or leave bcache", name, holder);
+		return lb_fail(-EOPNOTSUPP,
+			       "%s belongs to the bcache device %s, whose parts change without each other; "
+			       "protect the disk through a file system backup, or leave bcache",
+			       name, holder);
 	return 0;
 }
 
@@ -182,15 +187,20 @@ int lb_disk_fit(const struct lb_disk_facts *f)
 
 	sys_line(f->name, "queue/zoned", line);
 	if (line[0] != '\0' && strcmp(line, "none") != 0)
-		return lb_fail(-EOPNOTSUPP, "%s is a zoned disk (%s): its writes have no place before they end; protect a "
-					    "conventional disk", f->name, line);
+		return lb_fail(-EOPNOTSUPP,
+			       "%s is a zoned disk (%s): its writes have no place before they end; protect a "
+			       "conventional disk",
+			       f->name, line);
 	if (sys_number(f->name, "queue/dax") != 0)
-		return lb_fail(-EOPNOTSUPP, "%s is memory that programs map (DAX): stores into it pass the block layer by; use its "
-					    "sector mode (ndctl create-namespace -m sector)", f->name);
+		return lb_fail(-EOPNOTSUPP,
+			       "%s is memory that programs map (DAX): stores into it pass the block layer by; use its "
+			       "sector mode (ndctl create-namespace -m sector)",
+			       f->name);
 	if (strncmp(f->name, "zram", 4) == 0)
 		return lb_fail(-EOPNOTSUPP, "%s is compressed memory and gone after a reboot; leave it out", f->name);
 	if (strncmp(f->name, "bcache", 6) == 0)
-		return lb_fail(-EOPNOTSUPP, "%s is a bcache device, which keeps data in two places; leave bcache first", f->name);
+		return lb_fail(-EOPNOTSUPP, "%s is a bcache device, which keeps data in two places; leave bcache first",
+			       f->name);
 	if (sys_number(f->name, "ro") != 0)
 		return lb_fail(-EOPNOTSUPP, "%s is read-only: nothing to capture; leave it out", f->name);
 	if (f->size_bytes == 0)
@@ -199,8 +209,11 @@ int lb_disk_fit(const struct lb_disk_facts *f)
 		return lb_fail(-EOPNOTSUPP, "%s is an optical drive; leave it out", f->name);
 	sys_line(f->name, "md/level", line);
 	if (strcmp(line, "raid0") == 0 || strcmp(line, "linear") == 0)
-		return lb_fail(-EOPNOTSUPP, "%s is an md %s set, which passes writes on in place; protect its member disks together: "
-					    "one ring keeps them consistent", f->name, line);
+		return lb_fail(
+			-EOPNOTSUPP,
+			"%s is an md %s set, which passes writes on in place; protect its member disks together: "
+			"one ring keeps them consistent",
+			f->name, line);
 	return not_a_path(f->name);
 }
 

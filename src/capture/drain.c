@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Empties a disk's queue once. A change of nr_requests freezes the queue of a request-based disk: the kernel waits until
- * every request in flight has ended and lets later ones wait meanwhile. Devices without such a queue have no freeze that
- * user space can ask for: there a moment is waited for at which neither the kernel nor the program counts a write in flight.
+ * Empties a disk's queue once. A change of nr_requests freezes the queue of a request-based disk: the kernel waits
+ * until every request in flight has ended and lets later ones wait meanwhile. Devices without such a queue have no
+ * freeze that user space can ask for: there a moment is waited for at which neither the kernel nor the program counts a
+ * write in flight.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +48,8 @@ static int requests_change(const char *name)
 	return requests_write(path, before);
 }
 
-/* The write to sysfs sleeps, beyond any signal, as long as the disk takes: a child does it, so that we can stop waiting. */
+/* The write to sysfs sleeps, beyond any signal, as long as the disk takes: a child does it, so that we can stop
+ * waiting. */
 static int freeze_once(const char *name, unsigned int timeout_ms)
 {
 	int done[2];
@@ -101,8 +103,10 @@ int lb_disk_drain(const char *name, unsigned int timeout_ms)
 	if (r == -EOPNOTSUPP || r == -EINVAL || r == -ENOENT)
 		r = idle_once(name, timeout_ms);
 	if (r < 0)
-		return lb_fail(r, "disk %s: its queue did not empty within %u ms (%s); is the disk stuck? See the kernel's log",
-			       name, timeout_ms, strerror(-r));
+		return lb_fail(
+			r,
+			"disk %s: its queue did not empty within %u ms (%s); is the disk stuck? See the kernel's log",
+			name, timeout_ms, strerror(-r));
 	return 0;
 }
 
@@ -133,7 +137,9 @@ int lb_drain_now(const struct lb_capture *c, unsigned int disk, unsigned int tim
 	while (flying(c, disk)) {
 		int64_t now = lb_mono_ns(env);
 		if (now >= until)
-			return lb_fail(-ETIMEDOUT, "disk %s: writes are still in flight after %u ms; is the disk stuck? See the kernel's log",
+			return lb_fail(-ETIMEDOUT,
+				       "disk %s: writes are still in flight after %u ms; is the disk stuck? See the "
+				       "kernel's log",
 				       s->name, timeout_ms);
 		env->ops->wait_until(env, now + POLL_MS * LB_NS_PER_MS, -1);
 	}

@@ -22,8 +22,8 @@ static int map_part(struct lb_capture *c, enum lb_capture_map map, int prot, off
 {
 	void *p = mmap(NULL, size_bytes, prot, MAP_SHARED, c->fds.map[map], at);
 	if (p == MAP_FAILED)
-		return lb_fail(-errno, "capture: %s can't be mapped (%zu bytes): %s", lb_capture_map_names[map], size_bytes,
-			       strerror(errno));
+		return lb_fail(-errno, "capture: %s can't be mapped (%zu bytes): %s", lb_capture_map_names[map],
+			       size_bytes, strerror(errno));
 	*(void **)ret_at = p;
 	return 0;
 }
@@ -31,14 +31,17 @@ static int map_part(struct lb_capture *c, enum lb_capture_map map, int prot, off
 static int control_check(const struct lb_capture_control *k)
 {
 	if (k->magic != LB_ABI_MAGIC || k->abi_version != LB_ABI_VERSION)
-		return lb_fail(-EPROTO, "the capture in the kernel was attached by another version of Lifeboat (%u, this is %u); "
-					"`lifeboat machine resync` after a restart of lifeboat-capture attaches it anew",
-			       k->abi_version, LB_ABI_VERSION);
+		return lb_fail(
+			-EPROTO,
+			"the capture in the kernel was attached by another version of Lifeboat (%u, this is %u); "
+			"`lifeboat machine resync` after a restart of lifeboat-capture attaches it anew",
+			k->abi_version, LB_ABI_VERSION);
 	uint64_t ring = k->ring_bytes;
 	if (k->disk_count == 0 || k->disk_count > LB_CAPTURE_DISKS_MAX || ring < LB_CAPTURE_RING_BYTES_MIN ||
 	    ring > LB_CAPTURE_RING_BYTES_MAX || (ring & (ring - 1)) != 0 || k->bitmap_words > UINT32_MAX ||
 	    k->chunk_count > UINT32_MAX)
-		return lb_fail(-EUCLEAN, "the capture in the kernel has an impossible shape; detach it and resync this machine");
+		return lb_fail(-EUCLEAN,
+			       "the capture in the kernel has an impossible shape; detach it and resync this machine");
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Freezing, bounded. A child made beforehand, locked in memory and with nothing left to allocate or to load, freezes the
- * filesystems and thaws them when it is told to, when its time is over, or when whoever asked for it is gone.
+ * Freezing, bounded. A child made beforehand, locked in memory and with nothing left to allocate or to load, freezes
+ * the filesystems and thaws them when it is told to, when its time is over, or when whoever asked for it is gone.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -112,7 +112,8 @@ static void watchdog_end(struct lb_watchdog *w)
 	free(w);
 }
 
-int lb_watchdog_freeze(const char *const *mounts, size_t mount_count, unsigned int max_ms, struct lb_watchdog **ret_watchdog)
+int lb_watchdog_freeze(const char *const *mounts, size_t mount_count, unsigned int max_ms,
+		       struct lb_watchdog **ret_watchdog)
 {
 	int fds[LB_CAPTURE_MOUNTS_MAX], result = -EIO;
 	if (mount_count > LB_CAPTURE_MOUNTS_MAX)

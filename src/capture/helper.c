@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * lifeboat-capture: the small privileged half of the mobility service. It attaches and pins the program, hands the maps and
- * disks over as fds, drains queues, freezes filesystems. It speaks to one user through a Unix socket and to no network.
- * When it ends the capture goes on: what is pinned stays, until `detach`.
+ * lifeboat-capture: the small privileged half of the mobility service. It attaches and pins the program, hands the maps
+ * and disks over as fds, drains queues, freezes filesystems. It speaks to one user through a Unix socket and to no
+ * network. When it ends the capture goes on: what is pinned stays, until `detach`.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -146,7 +146,8 @@ static int do_freeze(struct helper *h, const json_t *request, struct answer *a)
 	if (h->watchdog != NULL)
 		return lb_fail(-EBUSY, "filesystems are frozen already; thaw them first");
 	if (count == 0 || count > LB_CAPTURE_MOUNTS_MAX || max_ms == 0 || max_ms > LB_CAPTURE_FREEZE_MS_MAX)
-		return lb_fail(-EINVAL, "freeze: 1 to %d filesystems for 1 to %d ms", LB_CAPTURE_MOUNTS_MAX, LB_CAPTURE_FREEZE_MS_MAX);
+		return lb_fail(-EINVAL, "freeze: 1 to %d filesystems for 1 to %d ms", LB_CAPTURE_MOUNTS_MAX,
+			       LB_CAPTURE_FREEZE_MS_MAX);
 	for (size_t i = 0; i < count; i++) {
 		mounts[i] = json_string_value(json_array_get(list, i));
 		if (mounts[i] == NULL)
@@ -193,7 +194,7 @@ static const struct {
 	const char *name;
 	int (*run)(struct helper *h, const json_t *request, struct answer *a);
 } commands[] = {
-	{"attach", do_attach}, {"fds", do_fds},	  {"drain", do_drain},	 {"grace", do_grace}, {"stat", do_stat},
+	{"attach", do_attach}, {"fds", do_fds},   {"drain", do_drain},   {"grace", do_grace}, {"stat", do_stat},
 	{"freeze", do_freeze}, {"thaw", do_thaw}, {"detach", do_detach}, {"probe", do_probe},
 };
 
@@ -218,7 +219,8 @@ static int peer_check(const struct helper *h, int socket)
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
 		return -errno;
 	if (peer.uid != h->allow_uid && peer.uid != 0)
-		return lb_fail(-EPERM, "user %u may not use the capture helper; it was started for user %u", peer.uid, h->allow_uid);
+		return lb_fail(-EPERM, "user %u may not use the capture helper; it was started for user %u", peer.uid,
+			       h->allow_uid);
 	return 0;
 }
 
@@ -291,7 +293,8 @@ static int listen_at(const struct helper *h, int *ret_socket)
 /* What is left: BPF, perf's right to read kernel memory, freezing and raw disks. */
 static int privileges_drop(void)
 {
-	static const cap_value_t keep[] = {CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH, CAP_SYS_RAWIO, CAP_IPC_LOCK};
+	static const cap_value_t keep[] = {CAP_BPF,       CAP_PERFMON, CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH,
+					   CAP_SYS_RAWIO, CAP_IPC_LOCK};
 	cap_t caps = cap_init();
 	int n = sizeof(keep) / sizeof(keep[0]);
 	int r = 0;
@@ -362,10 +365,13 @@ static int print_probe(void)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"socket", required_argument, NULL, 's'}, {"pins", required_argument, NULL, 'p'},
-		{"allow-uid", required_argument, NULL, 'u'}, {"detach", no_argument, NULL, 'd'},
-		{"probe", no_argument, NULL, 'P'}, {"help", no_argument, NULL, 'h'}, {0}};
+	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+						{"pins", required_argument, NULL, 'p'},
+						{"allow-uid", required_argument, NULL, 'u'},
+						{"detach", no_argument, NULL, 'd'},
+						{"probe", no_argument, NULL, 'P'},
+						{"help", no_argument, NULL, 'h'},
+						{0}};
 	struct helper h = {.socket_path = LB_CAPTURE_SOCKET, .pin_folder = LB_CAPTURE_PIN_FOLDER};
 	bool detach = false, probe = false, allowed = false;
 	uint64_t uid;

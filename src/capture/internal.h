@@ -45,9 +45,9 @@ struct lb_capture {
 	int64_t *inflight;
 	size_t control_bytes, bitmap_bytes, scan_bytes, inflight_bytes;
 
-	uint64_t *consumer;	  /* the kernel's own page, writable */
+	uint64_t *consumer;       /* the kernel's own page, writable */
 	const uint64_t *producer; /* read-only */
-	const uint8_t *ring;	  /* twice in a row, read-only */
+	const uint8_t *ring;      /* twice in a row, read-only */
 	size_t consumer_bytes, producer_bytes;
 };
 
@@ -80,7 +80,8 @@ static inline uint64_t lb_granules(uint64_t size_bytes)
 }
 
 /* bitmap.c: sets the granules of a range in a set of the capture; the range is cut to the disk. */
-void lb_set_range(const struct lb_capture *c, uint64_t *set, unsigned int disk, uint64_t offset_bytes, uint64_t length_bytes);
+void lb_set_range(const struct lb_capture *c, uint64_t *set, unsigned int disk, uint64_t offset_bytes,
+		  uint64_t length_bytes);
 void lb_scan_everything(struct lb_capture *c);
 /* Moves the bitmap into the scan set, so that a kill at any instant loses no bit. */
 void lb_bitmap_exchange(struct lb_capture *c);
@@ -122,7 +123,8 @@ int lb_pins_skipped(const char *folder, uint64_t *ret_skipped);
 int lb_pins_grace(void);
 
 /* freeze.c */
-int lb_watchdog_freeze(const char *const *mounts, size_t mount_count, unsigned int max_ms, struct lb_watchdog **ret_watchdog);
+int lb_watchdog_freeze(const char *const *mounts, size_t mount_count, unsigned int max_ms,
+		       struct lb_watchdog **ret_watchdog);
 /* Thaws and frees it. */
 int lb_watchdog_thaw(struct lb_watchdog *watchdog);
 

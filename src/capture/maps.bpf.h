@@ -90,9 +90,9 @@ static __always_inline int lb_faulty(struct lb_capture_control *c, __u32 fault)
 }
 
 /*
- * Functions that are not static are checked once, by themselves, for every argument; that keeps the verifier's work small.
- * The loops work from their index and leave their argument alone: newer verifiers follow every value that a
- * loop changes.
+ * Functions that are not static are checked once, by themselves, for every argument; that keeps the verifier's work
+ * small. The loops work from their index and leave their argument alone: newer verifiers follow every value that a loop
+ * changes.
  */
 struct lb_mark {
 	__u64 word;
@@ -145,8 +145,8 @@ __noinline int lb_mark_range(__u32 id, __u64 offset, __u64 length)
 }
 
 /*
- * Rule 1. The loss position comes before the mark: user space looks at it after it moved the bitmap into the scan set, so
- * no mark of a newer loss can hide in there. Both come before the request is given to the disk.
+ * Rule 1. The loss position comes before the mark: user space looks at it after it moved the bitmap into the scan set,
+ * so no mark of a newer loss can hide in there. Both come before the request is given to the disk.
  */
 __noinline int lb_lose(__u32 id, __u64 offset, __u64 length, __u32 reason)
 {

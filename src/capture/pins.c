@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The privileged half: loads the program, pins it, finds it again, removes it. Everything is pinned in a folder that gets
- * its name by a rename at the end, so that a kill within leaves nothing that looks whole.
+ * The privileged half: loads the program, pins it, finds it again, removes it. Everything is pinned in a folder that
+ * gets its name by a rename at the end, so that a kill within leaves nothing that looks whole.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -49,7 +49,8 @@ struct plan {
 static int ring_bytes_check(uint64_t bytes)
 {
 	if (bytes < LB_CAPTURE_RING_BYTES_MIN || bytes > LB_CAPTURE_RING_BYTES_MAX || (bytes & (bytes - 1)) != 0)
-		return lb_fail(-EINVAL, "ring of %" PRIu64 " bytes: a power of two from 1 MiB to 2 GiB is needed", bytes);
+		return lb_fail(-EINVAL, "ring of %" PRIu64 " bytes: a power of two from 1 MiB to 2 GiB is needed",
+			       bytes);
 	return 0;
 }
 
@@ -77,7 +78,8 @@ static int plan_make(const struct lb_capture_params *params, struct plan *ret_pl
 {
 	struct plan p = {.folder = params->pin_folder != NULL ? params->pin_folder : LB_CAPTURE_PIN_FOLDER};
 	if (params->disk_count == 0 || params->disk_count > LB_CAPTURE_DISKS_MAX)
-		return lb_fail(-EINVAL, "%zu disks: one to %d can be captured together", params->disk_count, LB_CAPTURE_DISKS_MAX);
+		return lb_fail(-EINVAL, "%zu disks: one to %d can be captured together", params->disk_count,
+			       LB_CAPTURE_DISKS_MAX);
 	int r = ring_bytes_check(params->ring_bytes);
 	if (r < 0)
 		return r;
@@ -154,7 +156,8 @@ static void choose_programs(struct capture_bpf *skel, const struct plan *p)
 {
 	struct bpf_program *prog;
 
-	bpf_object__for_each_program(prog, skel->obj) {
+	bpf_object__for_each_program(prog, skel->obj)
+	{
 		bool bio = strncmp(bpf_program__name(prog), "bio_", 4) == 0;
 		bpf_program__set_autoload(prog, bio ? p->any_bio : p->any_request);
 	}
@@ -184,7 +187,8 @@ static int skel_load(const struct plan *p, struct capture_bpf **ret_skel)
 static int control_write(const struct plan *p, struct capture_bpf *skel)
 {
 	size_t bytes = sizeof(struct lb_capture_control);
-	struct lb_capture_control *k = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(skel->maps.control), 0);
+	struct lb_capture_control *k =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(skel->maps.control), 0);
 	if (k == MAP_FAILED)
 		return lb_fail(-errno, "capture: the control page can't be mapped: %s", strerror(errno));
 	int r = control_fill(p, k);
@@ -198,7 +202,8 @@ static int attach_programs(struct capture_bpf *skel, const char *folder)
 	struct bpf_program *prog;
 	char path[PATH_MAX];
 
-	bpf_object__for_each_program(prog, skel->obj) {
+	bpf_object__for_each_program(prog, skel->obj)
+	{
 		if (!bpf_program__autoload(prog))
 			continue;
 		struct bpf_link *link = bpf_program__attach(prog);
@@ -236,7 +241,8 @@ static int disks_enter(const struct plan *p, struct capture_bpf *skel)
 	for (uint32_t i = 0; i < p->disk_count; i++) {
 		uint32_t device = p->disk[i].major << 20 | p->disk[i].minor;
 		if (bpf_map_update_elem(bpf_map__fd(skel->maps.disks), &device, &i, BPF_ANY) < 0)
-			return lb_fail(-errno, "capture: disk %s can't be entered: %s", p->disk[i].name, strerror(errno));
+			return lb_fail(-errno, "capture: disk %s can't be entered: %s", p->disk[i].name,
+				       strerror(errno));
 	}
 	return 0;
 }
@@ -312,7 +318,8 @@ static void settle(struct lb_capture_control *k)
 static int settle_all(const struct lb_fds *fds)
 {
 	size_t bytes = sizeof(struct lb_capture_control);
-	struct lb_capture_control *k = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds->map[LB_MAP_CONTROL], 0);
+	struct lb_capture_control *k =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds->map[LB_MAP_CONTROL], 0);
 	if (k == MAP_FAILED)
 		return lb_fail(-errno, "capture: the control page can't be mapped: %s", strerror(errno));
 	settle(k);
@@ -328,8 +335,9 @@ static int same_as_pinned(const struct plan *p, const struct lb_capture_control 
 		same = k->disk[i].device == (p->disk[i].major << 20 | p->disk[i].minor) &&
 		       k->disk[i].diskseq == p->disk[i].diskseq && k->disk[i].size_bytes == p->disk[i].size_bytes;
 	if (!same)
-		return lb_fail(-EEXIST, "a capture of other disks (or of another ring size) is attached; detach it first, then "
-					"this machine resyncs");
+		return lb_fail(-EEXIST,
+			       "a capture of other disks (or of another ring size) is attached; detach it first, then "
+			       "this machine resyncs");
 	return 0;
 }
 
@@ -403,7 +411,8 @@ int lb_pins_open(const char *folder, struct lb_fds *ret_fds)
 			return r;
 		fds.map[i] = bpf_obj_get(path);
 		if (fds.map[i] < 0)
-			return lb_fail(-errno, errno == ENOENT ? "%s: no capture is attached" : "%s: can't be opened", path);
+			return lb_fail(-errno, errno == ENOENT ? "%s: no capture is attached" : "%s: can't be opened",
+				       path);
 	}
 	int r = open_disks(&fds);
 	if (r < 0)
@@ -509,7 +518,8 @@ int lb_pins_grace(void)
 	uint32_t zero = 0;
 	_cleanup_close_ int inner = bpf_map_create(BPF_MAP_TYPE_ARRAY, "lb_inner", sizeof(zero), sizeof(zero), 1, NULL);
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .inner_map_fd = (uint32_t)inner);
-	_cleanup_close_ int outer = bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "lb_outer", sizeof(zero), sizeof(zero), 1, &opts);
+	_cleanup_close_ int outer =
+		bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "lb_outer", sizeof(zero), sizeof(zero), 1, &opts);
 	if (inner < 0 || outer < 0 || bpf_map_update_elem(outer, &zero, &inner, BPF_ANY) < 0)
 		return lb_fail(-errno, "capture: no grace period to be had: %s", strerror(errno));
 	return 0;

@@ -64,7 +64,8 @@ static int probe_kernel(json_t *o)
 	if (r < 0 || loads)
 		return r;
 	if (geteuid() != 0)
-		return set_reason(o, "not tried without privileges; run it as root, or ask the helper lifeboat-capture");
+		return set_reason(o,
+				  "not tried without privileges; run it as root, or ask the helper lifeboat-capture");
 	return set_reason(o, btf ? lb_err_text() : "this kernel has no BTF; boot the distribution's own kernel");
 }
 

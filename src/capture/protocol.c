@@ -48,7 +48,8 @@ int lb_line_send(int socket, const json_t *message, const int *fds, size_t n_fds
 	for (size_t at = 0; at < n; at += (size_t)r) {
 		r = send_first(socket, text + at, n - at, fds, at == 0 ? n_fds : 0);
 		if (r <= 0)
-			return lb_fail(r < 0 ? r : -EPIPE, "capture helper: the connection broke: %s", strerror(r < 0 ? -r : EPIPE));
+			return lb_fail(r < 0 ? r : -EPIPE, "capture helper: the connection broke: %s",
+				       strerror(r < 0 ? -r : EPIPE));
 	}
 	return 0;
 }
@@ -80,7 +81,8 @@ static int receive_some(int socket, struct lb_buf *b, int *fds, size_t fds_max, 
 	} control;
 	char piece[4096];
 	struct iovec v = {.iov_base = piece, .iov_len = sizeof(piece)};
-	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
+	struct msghdr m = {
+		.msg_iov = &v, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
 	bool too_many = false;
 	ssize_t n = recvmsg(socket, &m, MSG_CMSG_CLOEXEC);
 	if (n < 0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * Between the agent and the privileged helper, on a Unix stream socket: one JSON line each way per connection, fds beside the
- * answer's first byte. Request: {"cmd":..., ...}. Answer: {"ok":true, ...} or {"error":ERRNO,"text":...}.
+ * Between the agent and the privileged helper, on a Unix stream socket: one JSON line each way per connection, fds
+ * beside the answer's first byte. Request: {"cmd":..., ...}. Answer: {"ok":true, ...} or {"error":ERRNO,"text":...}.
  */
 #include <stddef.h>
 

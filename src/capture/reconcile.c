@@ -147,12 +147,12 @@ int lb_capture_disk_stats(const struct lb_capture *c, unsigned int disk, struct 
 	if (s == NULL)
 		return lb_fail(-ENOENT, "capture has no disk %u", disk);
 	*ret_stats = (struct lb_capture_disk_stats){
-	    .written_bytes = lb_load(&s->seen_write_bytes),
-	    .discarded_bytes = lb_load(&s->seen_discard_bytes),
-	    .captured_bytes = lb_load(&s->captured_bytes),
-	    .captured_requests = lb_load(&s->captured_requests),
-	    .lost_bytes = lb_load(&s->lost_bytes),
-	    .lost_requests = lb_load(&s->lost_requests),
+		.written_bytes = lb_load(&s->seen_write_bytes),
+		.discarded_bytes = lb_load(&s->seen_discard_bytes),
+		.captured_bytes = lb_load(&s->captured_bytes),
+		.captured_requests = lb_load(&s->captured_requests),
+		.lost_bytes = lb_load(&s->lost_bytes),
+		.lost_requests = lb_load(&s->lost_requests),
 	};
 	return 0;
 }

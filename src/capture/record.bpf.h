@@ -12,7 +12,8 @@
 #define LB_PIECE_SECTOR 512u
 #define LB_STEPS_MAX (1u << 17) /* pieces, pages and bios of one request */
 
-/* How a request is to be copied: which scratch (one for each program that copies: they can interrupt one another) ... */
+/* How a request is to be copied: which scratch (one for each program that copies: they can interrupt one another) ...
+ */
 #define LB_HOW_REQUEST 0u
 #define LB_HOW_BIO 2u
 #define LB_HOW_SECOND 1u
@@ -83,7 +84,8 @@ static __always_inline long lb_copy_vector(struct lb_copy *c)
 		return lb_copy_fail(c, LB_REASON_UNREADABLE);
 	if (length > c->bio_left)
 		length = c->bio_left;
-	c->source = lb_direct_base + ((v.page - lb_vmemmap_base) / lb_page_struct_bytes << lb_page_shift) + v.offset + c->done;
+	c->source = lb_direct_base + ((v.page - lb_vmemmap_base) / lb_page_struct_bytes << lb_page_shift) + v.offset +
+		    c->done;
 	c->source_left = length < c->left ? length : c->left;
 	c->bio_left -= length;
 	c->index++;

@@ -37,7 +37,8 @@ void lb_capture_limit(const struct lb_capture *c, uint64_t *ret_limit, bool *ret
 
 static int position_fail(uint64_t position, const char *what)
 {
-	return lb_fail(-EUCLEAN, "capture ring: %s at position %" PRIu64 "; detach and resync this machine", what, position);
+	return lb_fail(-EUCLEAN, "capture ring: %s at position %" PRIu64 "; detach and resync this machine", what,
+		       position);
 }
 
 static uint64_t record_next(uint64_t position, uint32_t bytes)
@@ -79,12 +80,14 @@ static int position_check(const struct lb_capture *c, uint64_t position)
 
 	if ((position & 7) != 0 || position > producer || producer - position > c->control->ring_bytes ||
 	    position < lb_capture_consumer(c))
-		return lb_fail(-EINVAL, "capture ring: position %" PRIu64 " is outside of what is kept, %" PRIu64 "..%" PRIu64,
+		return lb_fail(-EINVAL,
+			       "capture ring: position %" PRIu64 " is outside of what is kept, %" PRIu64 "..%" PRIu64,
 			       position, lb_capture_consumer(c), producer);
 	return 0;
 }
 
-int lb_capture_next(const struct lb_capture *c, uint64_t *position, uint64_t limit, struct lb_capture_record *ret_record)
+int lb_capture_next(const struct lb_capture *c, uint64_t *position, uint64_t limit,
+		    struct lb_capture_record *ret_record)
 {
 	uint32_t generation = lb_capture_generation(c);
 	uint64_t producer = lb_capture_producer(c);

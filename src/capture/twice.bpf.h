@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0) */
 #pragma once
 /*
- * The kernel skips a program that is already running on its CPU, so each program is attached twice. The first copy notes
- * what it took on a small per-CPU stack; the second, called right after it for the same event, takes the event when the
- * note isn't there. Events that interrupt others nest, so the notes do; notes that a skipped second copy left
+ * The kernel skips a program that is already running on its CPU, so each program is attached twice. The first copy
+ * notes what it took on a small per-CPU stack; the second, called right after it for the same event, takes the event
+ * when the note isn't there. Events that interrupt others nest, so the notes do; notes that a skipped second copy left
  * behind lie above the second copy that was interrupted, which cuts the stack at its end.
  */
 #include "maps.bpf.h"

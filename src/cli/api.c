@@ -27,9 +27,9 @@ int cli_call(struct cli *c, const char *method, const char *path, const json_t *
 
 	if (c->server_url == NULL)
 		return lb_fail(
-		    -EINVAL,
-		    "which configuration server? Give --server URL or set LIFEBOAT_CONFIG_URL; with every server "
-		    "gone, --vault URL works on the vault alone");
+			-EINVAL,
+			"which configuration server? Give --server URL or set LIFEBOAT_CONFIG_URL; with every server "
+			"gone, --vault URL works on the vault alone");
 	if (c->client == NULL) {
 		r = lb_http_client_new(&options, &c->client);
 		if (r < 0)

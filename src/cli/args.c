@@ -13,14 +13,14 @@ struct global {
 };
 
 static const struct global globals[] = {
-    {"o", "json", "print JSON of a stable shape instead of text"},
-    {"dry-run", NULL, "say what would be done, and do nothing"},
-    {"confirm", "NAME", "the name that a destructive command asks for"},
-    {"server", "URL", "the configuration server (default $LIFEBOAT_CONFIG_URL)"},
-    {"identity", "FOLDER", "your key and certificate (default $LIFEBOAT_IDENTITY)"},
-    {"vault", "URL", "work on the vault alone, without any server (default $LIFEBOAT_VAULT)"},
-    {"passphrase-file", "FILE", "the vault's passphrase (default $LIFEBOAT_PASSPHRASE_FILE, or asked for)"},
-    {"help", NULL, "this text"},
+	{"o", "json", "print JSON of a stable shape instead of text"},
+	{"dry-run", NULL, "say what would be done, and do nothing"},
+	{"confirm", "NAME", "the name that a destructive command asks for"},
+	{"server", "URL", "the configuration server (default $LIFEBOAT_CONFIG_URL)"},
+	{"identity", "FOLDER", "your key and certificate (default $LIFEBOAT_IDENTITY)"},
+	{"vault", "URL", "work on the vault alone, without any server (default $LIFEBOAT_VAULT)"},
+	{"passphrase-file", "FILE", "the vault's passphrase (default $LIFEBOAT_PASSPHRASE_FILE, or asked for)"},
+	{"help", NULL, "this text"},
 };
 
 static void help_option(const char *dashes, const char *name, const char *value, const char *help)
@@ -108,9 +108,9 @@ static const char **option_slot(struct cli *c, const char *name, size_t length, 
 		const char **value;
 		bool *flag;
 	} slots[] = {
-	    {"dry-run", NULL, &c->dry_run},   {"confirm", &c->confirm, NULL},
-	    {"server", &c->server_url, NULL}, {"identity", &c->identity_folder, NULL},
-	    {"vault", &c->vault_url, NULL},   {"passphrase-file", &c->passphrase_file, NULL},
+		{"dry-run", NULL, &c->dry_run},   {"confirm", &c->confirm, NULL},
+		{"server", &c->server_url, NULL}, {"identity", &c->identity_folder, NULL},
+		{"vault", &c->vault_url, NULL},   {"passphrase-file", &c->passphrase_file, NULL},
 	};
 
 	*ret_flag = NULL;

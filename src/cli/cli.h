@@ -92,7 +92,7 @@ int cli_passphrase(const struct cli *c, bool twice, char **ret_passphrase);
 bool cli_has_server(const struct cli *c);
 int cli_call(struct cli *c, const char *method, const char *path, const json_t *body, json_t **ret_reply);
 int cli_callf(struct cli *c, const char *method, const json_t *body, json_t **ret_reply, const char *path_fmt, ...)
-    __attribute__((format(printf, 5, 6)));
+	__attribute__((format(printf, 5, 6)));
 /* Follows a job to its end with progress; 0 when it is done, -ECANCELED, -EIO with the job's own words. */
 int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job);
 

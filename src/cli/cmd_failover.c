@@ -38,9 +38,9 @@ static void print_double(const json_t *d)
 	printf("%-24s %-5s of %-20s %-10s at %s", text_of(d, "name"), text_of(d, "kind"), text_of(d, "machine_name"),
 	       text_of(d, "state"), when);
 	json_array_foreach(json_object_get(d, "forwards"), i, forward)
-	    printf("%s port %" JSON_INTEGER_FORMAT " -> %" JSON_INTEGER_FORMAT, i > 0 ? "," : "  ",
-		   json_integer_value(json_object_get(forward, "host_port")),
-		   json_integer_value(json_object_get(forward, "guest_port")));
+		printf("%s port %" JSON_INTEGER_FORMAT " -> %" JSON_INTEGER_FORMAT, i > 0 ? "," : "  ",
+		       json_integer_value(json_object_get(forward, "host_port")),
+		       json_integer_value(json_object_get(forward, "guest_port")));
 	printf("\n");
 }
 
@@ -113,7 +113,7 @@ static int set_forwards(json_t *body, const char *list)
 static int failover_body(const struct cli *c, const char *kind, json_t **ret_body)
 {
 	_cleanup_json_ json_t *body =
-	    json_pack("{s:s,s:s,s:s}", "machine", c->args[0], "point", point_text(c), "kind", kind);
+		json_pack("{s:s,s:s,s:s}", "machine", c->args[0], "point", point_text(c), "kind", kind);
 	uint64_t value;
 	int r = 0;
 

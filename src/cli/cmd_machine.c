@@ -34,8 +34,8 @@ static int list_one(void *arg, const struct lb_uuid *machine)
 		return r;
 	return json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "id", id, "name", r == 0 ? item.name : "-",
 						     "state", "in the vault")) < 0
-		   ? lb_fail(-ENOMEM, "out of memory for the list of machines")
-		   : 0;
+		       ? lb_fail(-ENOMEM, "out of memory for the list of machines")
+		       : 0;
 }
 
 static int machines(struct cli *c, json_t **ret_reply)
@@ -73,7 +73,7 @@ int cmd_machine_list(struct cli *c)
 		return cli_print_json("machines", json_incref(reply));
 	printf("%-24s %-38s %s\n", "NAME", "ID", "STATE");
 	json_array_foreach(json_object_get(reply, "machines"), i, m)
-	    printf("%-24s %-38s %s\n", text_of(m, "name"), text_of(m, "id"), text_of(m, "state"));
+		printf("%-24s %-38s %s\n", text_of(m, "name"), text_of(m, "id"), text_of(m, "state"));
 	return 0;
 }
 

@@ -208,9 +208,9 @@ static int export_now(struct cli *c, const struct lb_catalog_item *item, const s
 		return r;
 	if (c->json)
 		return cli_print_json(
-		    "export", json_pack("{s:s,s:s,s:s,s:I,s:I,s:I}", "machine", item->name, "disk", disk->name, "file",
-					c->args[2], "epoch", (json_int_t)point->position.epoch, "seq",
-					(json_int_t)point->position.seq, "time_ns", (json_int_t)point->time_ns));
+			"export", json_pack("{s:s,s:s,s:s,s:I,s:I,s:I}", "machine", item->name, "disk", disk->name,
+					    "file", c->args[2], "epoch", (json_int_t)point->position.epoch, "seq",
+					    (json_int_t)point->position.seq, "time_ns", (json_int_t)point->time_ns));
 	printf("Disk %s of %s as it was at %s is in %s (%s).\n", disk->name, item->name, when, c->args[2],
 	       lb_size_format(disk->size_bytes, size));
 	return 0;

@@ -12,13 +12,13 @@ static const struct {
 	const char *option, *member;
 	bool is_size;
 } settings[] = {
-    {"rpo-threshold", "rpo_threshold_s", false},
-    {"consistency-interval", "consistency_interval_s", false},
-    {"upload-interval", "upload_interval_s", false},
-    {"heartbeat-interval", "heartbeat_interval_s", false},
-    {"compression", "zstd_level", false},
-    {"ring", "ring_bytes", true},
-    {"bandwidth", "bandwidth_bytes_per_s", true},
+	{"rpo-threshold", "rpo_threshold_s", false},
+	{"consistency-interval", "consistency_interval_s", false},
+	{"upload-interval", "upload_interval_s", false},
+	{"heartbeat-interval", "heartbeat_interval_s", false},
+	{"compression", "zstd_level", false},
+	{"ring", "ring_bytes", true},
+	{"bandwidth", "bandwidth_bytes_per_s", true},
 };
 
 int cmd_policy_list(struct cli *c)

@@ -28,8 +28,9 @@ int cmd_server_list(struct cli *c)
 		return r;
 	if (c->json)
 		return cli_print_json("servers", json_incref(reply));
-	json_array_foreach(json_object_get(reply, "servers"), i, s) printf(
-	    "%-24s %-10s %-38s %s\n", text_of(s, "name"), text_of(s, "kind"), text_of(s, "id"), text_of(s, "health"));
+	json_array_foreach(json_object_get(reply, "servers"), i, s)
+		printf("%-24s %-10s %-38s %s\n", text_of(s, "name"), text_of(s, "kind"), text_of(s, "id"),
+		       text_of(s, "health"));
 	return 0;
 }
 
@@ -104,8 +105,8 @@ int cmd_server_add(struct cli *c)
 
 	r = make_token(c, body, NULL);
 	if (r == 0 && !c->json && !c->dry_run)
-		printf(
-		    "On %s: lifeboat-process enrol --config-url URL --ca-fingerprint HEX --token-file FILE --name %s\n",
-		    c->args[0], c->args[0]);
+		printf("On %s: lifeboat-process enrol --config-url URL --ca-fingerprint HEX --token-file FILE --name "
+		       "%s\n",
+		       c->args[0], c->args[0]);
 	return r;
 }

@@ -106,10 +106,9 @@ int cmd_setup(struct cli *c)
 		return lb_fail(-EINVAL,
 			       "where shall the vault be? Give --vault URL, for example --vault dir:/srv/vault");
 	if (c->passphrase_file == NULL)
-		return lb_fail(
-		    -EINVAL,
-		    "the servers read the vault's passphrase from a file at each start: write it to one that only root "
-		    "can read, and give --passphrase-file FILE");
+		return lb_fail(-EINVAL, "the servers read the vault's passphrase from a file at each start: write it "
+					"to one that only root "
+					"can read, and give --passphrase-file FILE");
 	if (snprintf(conf, sizeof(conf), "%s/config.conf", etc) >= (int)sizeof(conf))
 		return lb_fail(-ENAMETOOLONG, "--etc-folder is too long");
 	argv[7] = c->vault_url;

@@ -80,16 +80,16 @@ static int print_verified(const struct cli *c, const struct lb_verify_report *re
 		lb_time_format(report->newest_ns, when);
 	if (c->json)
 		return cli_print_json(
-		    "verify", json_pack("{s:I,s:I,s:I,s:I,s:I,s:s}", "objects", (json_int_t)report->done.objects,
-					"segments", (json_int_t)report->done.segments, "frames",
-					(json_int_t)report->done.frames, "bytes", (json_int_t)report->done.bytes,
-					"findings", (json_int_t)report->findings, "newest", when));
+			"verify", json_pack("{s:I,s:I,s:I,s:I,s:I,s:s}", "objects", (json_int_t)report->done.objects,
+					    "segments", (json_int_t)report->done.segments, "frames",
+					    (json_int_t)report->done.frames, "bytes", (json_int_t)report->done.bytes,
+					    "findings", (json_int_t)report->findings, "newest", when));
 	printf("%s: %" PRIu64 " objects, %" PRIu64 " segments, %" PRIu64 " frames, %s read; %" PRIu64 " findings.\n",
 	       report->findings == 0 ? "Proven" : "NOT WHOLE", report->done.objects, report->done.segments,
 	       report->done.frames, lb_size_format(report->done.bytes, size), report->findings);
-	printf(
-	    "Newest point %s. A whole older copy of the vault would look the same: freshness beyond it is unproven.\n",
-	    when);
+	printf("Newest point %s. A whole older copy of the vault would look the same: freshness beyond it is "
+	       "unproven.\n",
+	       when);
 	return 0;
 }
 

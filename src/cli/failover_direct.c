@@ -36,7 +36,7 @@ static int parse_forwards(const struct cli *c, struct lb_vm_forward *forwards, u
 		if (lb_u64_parse(one, 65535, &host) < 0 || lb_u64_parse(colon + 1, 65535, &guest) < 0)
 			return lb_wrap(-EINVAL, "--forward");
 		*f = (struct lb_vm_forward){
-		    .address = "127.0.0.1", .host_port = (uint16_t)host, .guest_port = (uint16_t)guest};
+			.address = "127.0.0.1", .host_port = (uint16_t)host, .guest_port = (uint16_t)guest};
 		n++;
 	}
 	*ret_n = n;
@@ -105,16 +105,16 @@ int cli_failover_direct(struct cli *c, enum lb_failover_kind kind)
 {
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX];
 	struct lb_failover_request request = {
-	    .vault_url = c->vault_url,
-	    .secret = {.passphrase_file = c->passphrase_file},
-	    .machine = c->args[0],
-	    .point = cli_value(c, "point"),
-	    .kind = kind,
-	    .vm_name = cli_value(c, "name"),
-	    .vm_folder = vm_folder(c),
-	    .fabric = cli_value(c, "fabric"),
-	    .isolated = kind == LB_FAILOVER_TEST,
-	    .forwards = forwards,
+		.vault_url = c->vault_url,
+		.secret = {.passphrase_file = c->passphrase_file},
+		.machine = c->args[0],
+		.point = cli_value(c, "point"),
+		.kind = kind,
+		.vm_name = cli_value(c, "name"),
+		.vm_folder = vm_folder(c),
+		.fabric = cli_value(c, "fabric"),
+		.isolated = kind == LB_FAILOVER_TEST,
+		.forwards = forwards,
 	};
 	uint64_t cpus = 0;
 	int r;

@@ -155,7 +155,8 @@ static bool host_of_call(const struct lb_site *site, const struct lb_http_call *
 		length = strcspn(header, ":");
 	}
 	for (unsigned int i = 0; i < site->settings.n_hosts; i++) {
-		if (strlen(site->settings.hosts[i]) != length || strncasecmp(site->settings.hosts[i], header, length) != 0)
+		if (strlen(site->settings.hosts[i]) != length ||
+		    strncasecmp(site->settings.hosts[i], header, length) != 0)
 			continue;
 		*ret_host = site->settings.hosts[i];
 		return true;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * The REST API, by noun: handlers of one noun in one api_<noun>.c, all of them in the table of api.c. The argument is the
- * struct lb_site. docs/openapi.yaml describes each path; a test holds it against the table.
+ * The REST API, by noun: handlers of one noun in one api_<noun>.c, all of them in the table of api.c. The argument is
+ * the struct lb_site. docs/openapi.yaml describes each path; a test holds it against the table.
  */
 #include "config/registry.h"
 #include "config/site.h"

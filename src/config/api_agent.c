@@ -17,7 +17,8 @@ static int disks_for_agent(const struct lb_reg_machine *m, json_t *list)
 	const json_t *disk;
 	size_t i;
 
-	json_array_foreach(m->disks, i, disk) {
+	json_array_foreach(m->disks, i, disk)
+	{
 		json_t *one;
 
 		if (json_is_true(json_object_get(disk, "retired")))
@@ -44,7 +45,9 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 	if (r < 0)
 		return r;
 	if (m.fenced)
-		return lb_fail(-EACCES, "%s is failed over: its double has taken its place; `lifeboat failover list` shows it", m.name);
+		return lb_fail(-EACCES,
+			       "%s is failed over: its double has taken its place; `lifeboat failover list` shows it",
+			       m.name);
 	if (lb_reg_policy_get(site->db, m.policy, &policy) < 0)
 		policy = lb_policy_default;
 	r = lb_policy_print(&policy, &policy_json);
@@ -55,9 +58,9 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I}", "machine", m.id, "name", m.name, "vault_id", vault_id, "enabled",
-				m.enabled, "process_url", url, "disks", disks, "policy", policy_json, "resync_generation",
-				(json_int_t)m.resync_generation);
+	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I}", "machine", m.id, "name", m.name, "vault_id",
+				vault_id, "enabled", m.enabled, "process_url", url, "disks", disks, "policy",
+				policy_json, "resync_generation", (json_int_t)m.resync_generation);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
@@ -124,8 +127,11 @@ int lb_api_agent_report(void *arg, const struct lb_http_call *call, struct lb_ht
 	if (r < 0)
 		return r;
 	if (m.hardware[0] != '\0' && strcasecmp(hardware, m.hardware) != 0)
-		return lb_fail(-EACCES, "the identity of %s is bound to other hardware than this: a copy of it, or a disk was added or taken "
-					"away; enrol this machine again", m.name);
+		return lb_fail(-EACCES,
+			       "the identity of %s is bound to other hardware than this: a copy of it, or a disk was "
+			       "added or taken "
+			       "away; enrol this machine again",
+			       m.name);
 	/* the registry first: who waits for a report then looks there */
 	r = note_report(site, &m, report, now_ns);
 	if (r == 0)

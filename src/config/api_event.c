@@ -9,8 +9,8 @@
 #define ROWS_DEFAULT 200
 #define ROWS_MAX 2000
 
-static int list(struct lb_site *site, const struct lb_http_call *call, const char *sql, const char *name, const char *const *columns,
-		struct lb_http_reply *reply)
+static int list(struct lb_site *site, const struct lb_http_call *call, const char *sql, const char *name,
+		const char *const *columns, struct lb_http_reply *reply)
 {
 	_cleanup_json_ json_t *found = json_array();
 	_cleanup_rows_ lb_db_rows *rows = NULL;
@@ -25,7 +25,8 @@ static int list(struct lb_site *site, const struct lb_http_call *call, const cha
 	LB_DB_SCOPE(site->db);
 	r = lb_db_query(site->db, &rows, sql, "ii", before, LB_MIN(LB_MAX(limit, 1), (int64_t)ROWS_MAX));
 	while (r == 0 && (r = lb_db_next(site->db, rows)) == 1) {
-		json_t *one = json_pack("{s:I,s:I}", "id", (json_int_t)lb_db_int(rows, 0), "time_ns", (json_int_t)lb_db_int(rows, 1));
+		json_t *one = json_pack("{s:I,s:I}", "id", (json_int_t)lb_db_int(rows, 0), "time_ns",
+					(json_int_t)lb_db_int(rows, 1));
 
 		r = 0;
 		for (int i = 0; r == 0 && columns[i] != NULL; i++)
@@ -40,14 +41,17 @@ int lb_api_event_list(void *arg, const struct lb_http_call *call, struct lb_http
 {
 	static const char *const columns[] = {"level", "subject", "text", NULL};
 
-	return list(arg, call, "SELECT id, time_ns, level, subject, text FROM event WHERE id < ? ORDER BY id DESC LIMIT ?", "events",
-		    columns, reply);
+	return list(arg, call,
+		    "SELECT id, time_ns, level, subject, text FROM event WHERE id < ? ORDER BY id DESC LIMIT ?",
+		    "events", columns, reply);
 }
 
 int lb_api_audit_list(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	static const char *const columns[] = {"who", "role", "address", "method", "path", "result", NULL};
 
-	return list(arg, call, "SELECT id, time_ns, who, role, address, method, path, result FROM audit WHERE id < ?"
-			       " ORDER BY id DESC LIMIT ?", "audits", columns, reply);
+	return list(arg, call,
+		    "SELECT id, time_ns, who, role, address, method, path, result FROM audit WHERE id < ?"
+		    " ORDER BY id DESC LIMIT ?",
+		    "audits", columns, reply);
 }

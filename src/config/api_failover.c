@@ -35,8 +35,10 @@ static int check_free(struct lb_site *site, const char *vm_name)
 	int64_t busy;
 	int r;
 
-	r = lb_db_get_int(site->db, &busy, "SELECT count(*) FROM job WHERE target = ? AND kind = 'failover' AND"
-					   " state IN ('queued', 'running')", "s", vm_name);
+	r = lb_db_get_int(site->db, &busy,
+			  "SELECT count(*) FROM job WHERE target = ? AND kind = 'failover' AND"
+			  " state IN ('queued', 'running')",
+			  "s", vm_name);
 	if (r == 0 && busy > 0)
 		return lb_fail(-EEXIST, "a failover to %s is under way; `lifeboat job list` shows it", vm_name);
 	if (r == 0)
@@ -44,7 +46,9 @@ static int check_free(struct lb_site *site, const char *vm_name)
 	if (r == -ENOENT)
 		return 0;
 	if (r == 0 || r == -EBUSY)
-		return lb_fail(-EEXIST, "there is a double %s already; `lifeboat failover cleanup %s` removes it, or choose another name",
+		return lb_fail(-EEXIST,
+			       "there is a double %s already; `lifeboat failover cleanup %s` removes it, or choose "
+			       "another name",
 			       vm_name, vm_name);
 	return r;
 }
@@ -66,7 +70,9 @@ int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_
 	if (r < 0)
 		return r;
 	snprintf(vm_name, sizeof(vm_name), "%s%s", request.vm_name != NULL ? request.vm_name : machine,
-		 request.vm_name != NULL ? "" : request.kind == LB_FAILOVER_LIVE ? "-double" : "-test");
+		 request.vm_name != NULL            ? ""
+		 : request.kind == LB_FAILOVER_LIVE ? "-double"
+						    : "-test");
 	r = lb_name_check("double", vm_name);
 	if (r == 0)
 		r = check_free(site, vm_name);
@@ -74,14 +80,17 @@ int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_job_submit(site, "failover", vm_name, body, call->peer.name, id);
 	if (r < 0)
 		return r;
-	lb_event(site, request.kind == LB_FAILOVER_LIVE ? "warning" : "info", machine, "%s failover to %s ordered by %s",
-		 request.kind == LB_FAILOVER_LIVE ? "live" : "test", vm_name, call->peer.name);
+	lb_event(site, request.kind == LB_FAILOVER_LIVE ? "warning" : "info", machine,
+		 "%s failover to %s ordered by %s", request.kind == LB_FAILOVER_LIVE ? "live" : "test", vm_name,
+		 call->peer.name);
 	return reply_job(reply, id, vm_name);
 }
 
 static int append(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
 {
-	return json_array_append_new(arg, lb_failover_json(report, state)) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
+	return json_array_append_new(arg, lb_failover_json(report, state)) < 0
+		       ? lb_fail(-ENOMEM, "out of memory for an answer")
+		       : 0;
 }
 
 int lb_api_failover_list(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)

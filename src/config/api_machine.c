@@ -50,8 +50,10 @@ int lb_api_machine_get(void *arg, const struct lb_http_call *call, struct lb_htt
 	if (r < 0)
 		return r;
 	r = json_object_set_new(reply->json, "hardware", json_string(m.hardware)) |
-	    json_object_set_new(reply->json, "inventory", m.inventory != NULL ? json_incref(m.inventory) : json_null()) |
-	    json_object_set_new(reply->json, "replication", live.process != NULL ? json_incref(live.process) : json_null());
+	    json_object_set_new(reply->json, "inventory",
+				m.inventory != NULL ? json_incref(m.inventory) : json_null()) |
+	    json_object_set_new(reply->json, "replication",
+				live.process != NULL ? json_incref(live.process) : json_null());
 	lb_live_machine_clear(&live);
 	return r < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
 }
@@ -65,7 +67,10 @@ static int find_with_inventory(struct lb_site *site, const char *name, struct lb
 		return r;
 	r = lb_live_agent_wait(site->live, m->id, 0, REPORT_WAIT_MS);
 	if (r < 0)
-		return lb_fail(-EAGAIN, "the agent of %s has not told its disks yet: start lifeboat-mobility there, then try again", m->name);
+		return lb_fail(
+			-EAGAIN,
+			"the agent of %s has not told its disks yet: start lifeboat-mobility there, then try again",
+			m->name);
 	lb_reg_machine_clear(m);
 	return lb_reg_machine_find(site->db, name, m);
 }
@@ -96,9 +101,13 @@ static int check_fence(struct lb_site *site, struct lb_reg_machine *m)
 	if (r < 0)
 		return r;
 	if (there)
-		return lb_fail(-EBUSY, "%s is failed over and its double exists; end it with `lifeboat failover cleanup` first", m->name);
+		return lb_fail(-EBUSY,
+			       "%s is failed over and its double exists; end it with `lifeboat failover cleanup` first",
+			       m->name);
 	if (lb_reg_cert_current(site->db, m->id, fingerprint) < 0)
-		return lb_fail(-EACCES, "%s was failed over and its certificate revoked: enrol it again first (`lifeboat token create`)",
+		return lb_fail(-EACCES,
+			       "%s was failed over and its certificate revoked: enrol it again first (`lifeboat token "
+			       "create`)",
 			       m->name);
 	m->fenced = false;
 	m->resync_generation++;
@@ -174,7 +183,8 @@ int lb_api_machine_enable(void *arg, const struct lb_http_call *call, struct lb_
 }
 
 /* Changes one machine in one transaction. */
-static int change(struct lb_site *site, const char *name, void (*fn)(struct lb_reg_machine *m), struct lb_reg_machine *ret_machine)
+static int change(struct lb_site *site, const char *name, void (*fn)(struct lb_reg_machine *m),
+		  struct lb_reg_machine *ret_machine)
 {
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
@@ -231,7 +241,8 @@ int lb_api_machine_resync(void *arg, const struct lb_http_call *call, struct lb_
 	if (r < 0)
 		return r;
 	if (!m.enabled)
-		return lb_fail(-EINVAL, "%s is not protected; `lifeboat machine protect %s` does that, comparing first", m.name, m.name);
+		return lb_fail(-EINVAL, "%s is not protected; `lifeboat machine protect %s` does that, comparing first",
+			       m.name, m.name);
 	lb_reg_machine_clear(&m);
 	r = change(site, call->params[0], next_generation, &m);
 	if (r < 0)

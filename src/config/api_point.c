@@ -34,8 +34,9 @@ static json_t *point_json(const struct lb_point *p)
 		kind = "multi-vm";
 	else if (p->flags & LB_HRL_MARK_APP)
 		kind = "app";
-	return json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s}", "epoch", (json_int_t)p->position.epoch, "seq", (json_int_t)p->position.seq,
-			 "time_ns", (json_int_t)p->time_ns, "until_ns", (json_int_t)p->until_ns, "kinds", kind, "name", p->name);
+	return json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s}", "epoch", (json_int_t)p->position.epoch, "seq",
+			 (json_int_t)p->position.seq, "time_ns", (json_int_t)p->time_ns, "until_ns",
+			 (json_int_t)p->until_ns, "kinds", kind, "name", p->name);
 }
 
 static int find_machine(struct lb_site *site, const char *name_or_id, struct lb_uuid *ret_id)
@@ -104,7 +105,8 @@ int lb_api_point_list(void *arg, const struct lb_http_call *call, struct lb_http
 	free(newest.points);
 	if (r < 0)
 		return r;
-	reply->json = json_pack("{s:o,s:I,s:b}", "points", list, "total", (json_int_t)newest.n, "truncated", newest.n > newest.room);
+	reply->json = json_pack("{s:o,s:I,s:b}", "points", list, "total", (json_int_t)newest.n, "truncated",
+				newest.n > newest.room);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 

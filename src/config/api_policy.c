@@ -101,7 +101,8 @@ static int republish(struct lb_site *site, const char *policy)
 	int r;
 
 	r = lb_reg_machines(site->db, collect_id, args);
-	json_array_foreach(ids, i, id) {
+	json_array_foreach(ids, i, id)
+	{
 		_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
 
 		if (r < 0)

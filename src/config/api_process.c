@@ -66,16 +66,17 @@ static int assign(void *arg, const struct lb_reg_machine *m)
 		r = lb_policy_print(&policy, &policy_json);
 	if (r < 0)
 		return lb_wrap(r, "machine %s", m->name);
-	one = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:O,s:O,s:I}", "id", m->id, "name", m->name, "key", key, "hardware", m->hardware,
-			"cert_fingerprint", fingerprint, "enabled", m->enabled && !m->fenced, "fenced", m->fenced, "disks", m->disks,
-			"policy", policy_json, "resync_generation", (json_int_t)m->resync_generation);
+	one = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:O,s:O,s:I}", "id", m->id, "name", m->name, "key", key,
+			"hardware", m->hardware, "cert_fingerprint", fingerprint, "enabled", m->enabled && !m->fenced,
+			"fenced", m->fenced, "disks", m->disks, "policy", policy_json, "resync_generation",
+			(json_int_t)m->resync_generation);
 	return json_array_append_new(a->list, one) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
 }
 
 static int note_seen(struct lb_site *site, const char *process, int64_t now_ns)
 {
-	return lb_db_run(site->db, "UPDATE process SET seen_ns = ? WHERE id = ? AND seen_ns < ?", "isi", now_ns, process,
-			 now_ns - SEEN_INTERVAL_S * LB_NS_PER_S);
+	return lb_db_run(site->db, "UPDATE process SET seen_ns = ? WHERE id = ? AND seen_ns < ?", "isi", now_ns,
+			 process, now_ns - SEEN_INTERVAL_S * LB_NS_PER_S);
 }
 
 int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
@@ -95,8 +96,8 @@ int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:O}", "vault_id", vault_id, "vault_url", site->settings.vault, "process_id", p.id,
-				"machines", list);
+	reply->json = json_pack("{s:s,s:s,s:s,s:O}", "vault_id", vault_id, "vault_url", site->settings.vault,
+				"process_id", p.id, "machines", list);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
@@ -115,7 +116,8 @@ static int keep_own(void *arg, const struct lb_reg_machine *m)
 
 	if (strcmp(m->process, o->process) != 0)
 		return 0;
-	json_array_foreach((json_t *)machines, i, one) {
+	json_array_foreach((json_t *)machines, i, one)
+	{
 		const char *id = json_string_value(json_object_get(one, "id"));
 
 		if (id != NULL && strcmp(id, m->id) == 0 && json_array_append(o->list, one) < 0)
@@ -179,8 +181,9 @@ int lb_api_server_list(void *arg, const struct lb_http_call *call, struct lb_htt
 	int r;
 
 	(void)call;
-	self = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}", "id", "config", "name", site->settings.hosts[0], "kind", "config", "health",
-			 "ok", "text", "answers", "cure", "", "hosts", site->settings.public_host, "port", (int)site->settings.port);
+	self = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}", "id", "config", "name", site->settings.hosts[0], "kind",
+			 "config", "health", "ok", "text", "answers", "cure", "", "hosts", site->settings.public_host,
+			 "port", (int)site->settings.port);
 	if (json_array_append_new(list, self) < 0)
 		return lb_fail(-ENOMEM, "out of memory for an answer");
 	r = lb_reg_processes(site->db, server_one, &s);

@@ -29,7 +29,8 @@ static int read_kind(const json_t *body, struct lb_reg_token *t)
 		t->role = role != NULL ? lb_role_parse(role) : LB_ROLE_READER;
 	else
 		return lb_fail(-EINVAL, "a token is for a machine, a process or a user, not for a \"%.40s\"", kind);
-	if (strcmp(kind, "user") == 0 && t->role != LB_ROLE_READER && t->role != LB_ROLE_OPERATOR && t->role != LB_ROLE_ADMIN)
+	if (strcmp(kind, "user") == 0 && t->role != LB_ROLE_READER && t->role != LB_ROLE_OPERATOR &&
+	    t->role != LB_ROLE_ADMIN)
 		return lb_fail(-EINVAL, "a user's role is reader, operator or administrator");
 	snprintf(t->kind, sizeof(t->kind), "%s", kind);
 	if (name == NULL || *name == '\0')
@@ -62,7 +63,8 @@ static void config_url(const struct lb_site *site, char url[400])
 {
 	const char *host = site->settings.hosts[0];
 
-	snprintf(url, 400, strchr(host, ':') != NULL ? "https://[%s]:%u" : "https://%s:%u", host, (unsigned int)site->settings.port);
+	snprintf(url, 400, strchr(host, ':') != NULL ? "https://[%s]:%u" : "https://%s:%u", host,
+		 (unsigned int)site->settings.port);
 }
 
 int lb_api_token_create(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
@@ -81,8 +83,8 @@ int lb_api_token_create(void *arg, const struct lb_http_call *call, struct lb_ht
 	if (r < 0)
 		return r;
 	config_url(site, url);
-	reply->json = json_pack("{s:s,s:I,s:s,s:s}", "token", text, "expires_ns", (json_int_t)token.expires_ns, "ca_fingerprint",
-				site->ca_fingerprint, "config_url", url);
+	reply->json = json_pack("{s:s,s:I,s:s,s:s}", "token", text, "expires_ns", (json_int_t)token.expires_ns,
+				"ca_fingerprint", site->ca_fingerprint, "config_url", url);
 	lb_wipe(text, sizeof(text));
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
@@ -96,14 +98,17 @@ int lb_api_cert_list(void *arg, const struct lb_http_call *call, struct lb_http_
 
 	(void)call;
 	LB_DB_SCOPE(site->db);
-	r = lb_db_query(site->db, &rows, "SELECT fingerprint, holder, role, not_after_ns, issued_ns, revoked_ns, reason FROM certificate"
-					 " ORDER BY issued_ns DESC LIMIT 2000", "");
+	r = lb_db_query(site->db, &rows,
+			"SELECT fingerprint, holder, role, not_after_ns, issued_ns, revoked_ns, reason FROM certificate"
+			" ORDER BY issued_ns DESC LIMIT 2000",
+			"");
 	while (r == 0 && (r = lb_db_next(site->db, rows)) == 1) {
-		json_t *one = json_pack("{s:s,s:s,s:s,s:I,s:I,s:o,s:s?}", "fingerprint", lb_db_text(rows, 0), "holder",
-					lb_db_text(rows, 1), "role", lb_db_text(rows, 2), "not_after_ns",
-					(json_int_t)lb_db_int(rows, 3), "issued_ns", (json_int_t)lb_db_int(rows, 4), "revoked_ns",
-					lb_db_null(rows, 5) ? json_null() : json_integer(lb_db_int(rows, 5)), "reason",
-					lb_db_text(rows, 6));
+		json_t *one =
+			json_pack("{s:s,s:s,s:s,s:I,s:I,s:o,s:s?}", "fingerprint", lb_db_text(rows, 0), "holder",
+				  lb_db_text(rows, 1), "role", lb_db_text(rows, 2), "not_after_ns",
+				  (json_int_t)lb_db_int(rows, 3), "issued_ns", (json_int_t)lb_db_int(rows, 4),
+				  "revoked_ns", lb_db_null(rows, 5) ? json_null() : json_integer(lb_db_int(rows, 5)),
+				  "reason", lb_db_text(rows, 6));
 
 		r = json_array_append_new(list, one) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
 	}
@@ -121,8 +126,10 @@ int lb_api_cert_revoke(void *arg, const struct lb_http_call *call, struct lb_htt
 	if (strcmp(own, call->params[0]) == 0)
 		return lb_fail(-EINVAL, "that is your own certificate: let another administrator revoke it");
 	LB_DB_SCOPE(site->db);
-	r = lb_db_run_changes(site->db, &changes, "UPDATE certificate SET revoked_ns = ?, reason = ? WHERE fingerprint = ? AND"
-						  " revoked_ns IS NULL", "iss", lb_now_ns(site->env), "by order", call->params[0]);
+	r = lb_db_run_changes(site->db, &changes,
+			      "UPDATE certificate SET revoked_ns = ?, reason = ? WHERE fingerprint = ? AND"
+			      " revoked_ns IS NULL",
+			      "iss", lb_now_ns(site->env), "by order", call->params[0]);
 	if (r < 0)
 		return r;
 	if (changes == 0)
@@ -146,7 +153,9 @@ static int check_renewal(struct lb_site *site, const struct lb_http_call *call, 
 	if (r < 0)
 		return r;
 	if (m.hardware[0] != '\0' && strcasecmp(hardware, m.hardware) != 0)
-		return lb_fail(-EACCES, "the identity of %s is bound to other hardware than this; enrol this machine under its own name",
+		return lb_fail(-EACCES,
+			       "the identity of %s is bound to other hardware than this; enrol this machine under its "
+			       "own name",
 			       m.name);
 	return 0;
 }
@@ -155,7 +164,9 @@ static int renew_cert(struct lb_site *site, const struct lb_http_call *call, con
 {
 	char san[LB_PUBLIC_HOSTS_MAX][300];
 	const char *names[LB_PUBLIC_HOSTS_MAX + 1] = {0};
-	struct lb_issue issue = {.common_name = call->peer.name, .role = call->peer.role, .now_ns = lb_now_ns(site->env),
+	struct lb_issue issue = {.common_name = call->peer.name,
+				 .role = call->peer.role,
+				 .now_ns = lb_now_ns(site->env),
 				 .valid_days = LB_CERT_VALID_DAYS_DEFAULT};
 	char *hosts[LB_PUBLIC_HOSTS_MAX] = {0};
 	struct lb_reg_process p;
@@ -167,7 +178,8 @@ static int renew_cert(struct lb_site *site, const struct lb_http_call *call, con
 		if (r == 0)
 			r = lb_hosts_split(p.hosts, hosts, &n);
 		for (unsigned int i = 0; i < n; i++) {
-			snprintf(san[i], sizeof(san[i]), "%s:%s", lb_host_is_address(hosts[i]) ? "IP" : "DNS", hosts[i]);
+			snprintf(san[i], sizeof(san[i]), "%s:%s", lb_host_is_address(hosts[i]) ? "IP" : "DNS",
+				 hosts[i]);
 			names[i] = san[i];
 			free(hosts[i]);
 		}
@@ -194,7 +206,8 @@ int lb_api_renew(void *arg, const struct lb_http_call *call, struct lb_http_repl
 		r = renew_cert(site, call, csr_pem, &cert_pem);
 	if (r == 0)
 		r = lb_cert_read(site->env, cert_pem, &info);
-	/* the one before stays good to its end: the answer may be lost, and process servers learn of this one with a delay */
+	/* the one before stays good to its end: the answer may be lost, and process servers learn of this one with a
+	 * delay */
 	if (r == 0)
 		r = lb_reg_cert_put(site->db, &info, call->peer.name, lb_now_ns(site->env));
 	if (r < 0)

@@ -34,10 +34,12 @@ static void raise_file_limit(void)
 		return;
 	limit.rlim_cur = LB_MIN((rlim_t)FILES_MAX, limit.rlim_max);
 	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		lb_info("the limit of open files stays at %llu: %s", (unsigned long long)limit.rlim_cur, strerror(errno));
+		lb_info("the limit of open files stays at %llu: %s", (unsigned long long)limit.rlim_cur,
+			strerror(errno));
 }
 
-/* Jobs are one server's: a second one on the same database would do them twice. The lock lives as long as the process. */
+/* Jobs are one server's: a second one on the same database would do them twice. The lock lives as long as the process.
+ */
 static int lock_state(struct lb_site *site, int *ret_fd)
 {
 	_cleanup_close_ int fd = -1;
@@ -51,7 +53,8 @@ static int lock_state(struct lb_site *site, int *ret_fd)
 	if (fd < 0)
 		return lb_fail(-errno, "can't open %s: %s", path, strerror(errno));
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return lb_fail(-EBUSY, "another lifeboat-config works in %s; stop it first", site->settings.state_folder);
+		return lb_fail(-EBUSY, "another lifeboat-config works in %s; stop it first",
+			       site->settings.state_folder);
 	*ret_fd = lb_steal_fd(fd);
 	return 0;
 }
@@ -63,7 +66,8 @@ static int restore(struct lb_site *site)
 
 	r = lb_vault_copy_restore(site, &n);
 	if (r == 0 && n > 0)
-		lb_event(site, "warning", "registry", "%u machines were taken from the vault's copy: they must enrol again to go on", n);
+		lb_event(site, "warning", "registry",
+			 "%u machines were taken from the vault's copy: they must enrol again to go on", n);
 	return r < 0 ? r : lb_reg_policy_init(site->db, lb_now_ns(site->env));
 }
 
@@ -143,8 +147,8 @@ static void serve(struct lb_site *site, const sigset_t *signals)
 	const struct timespec interval = {.tv_sec = WATCH_INTERVAL_S};
 	int64_t renew_due_ns = lb_mono_ns(site->env) + RENEW_INTERVAL_S * LB_NS_PER_S;
 
-	lb_notice("ready: https://%s:%u, vault %s, authority %s", site->settings.address, lb_http_server_port(site->server),
-		  site->settings.vault, site->ca_fingerprint);
+	lb_notice("ready: https://%s:%u, vault %s, authority %s", site->settings.address,
+		  lb_http_server_port(site->server), site->settings.vault, site->ca_fingerprint);
 	if (lb_notify("READY=1") < 0)
 		lb_warning("%s", lb_err_text());
 	for (;;) {

@@ -25,11 +25,14 @@ static int db_fail(struct lb_db *db, const char *what)
 		return lb_fail(-ENOMEM, "%s: out of memory", what);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
-		return lb_fail(-EBUSY, "%s: another program holds the database; only one lifeboat-config may use it", what);
+		return lb_fail(-EBUSY, "%s: another program holds the database; only one lifeboat-config may use it",
+			       what);
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
-		return lb_fail(-EBADMSG, "%s: the database is damaged (%s); move it away and start again: machines, policies and "
-					 "points come back from the vault", what, text);
+		return lb_fail(-EBADMSG,
+			       "%s: the database is damaged (%s); move it away and start again: machines, policies and "
+			       "points come back from the vault",
+			       what, text);
 	default:
 		return lb_fail(-EIO, "%s: %s", what, text);
 	}
@@ -264,8 +267,10 @@ int lb_db_open(const char *path, struct lb_db **ret_db)
 		r = db_fail(db, path);
 	if (r == 0) {
 		sqlite3_busy_timeout(db->sqlite, LB_DB_BUSY_MS);
-		if (sqlite3_exec(db->sqlite, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
-					     "PRAGMA trusted_schema=OFF", NULL, NULL, NULL) != SQLITE_OK)
+		if (sqlite3_exec(db->sqlite,
+				 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
+				 "PRAGMA trusted_schema=OFF",
+				 NULL, NULL, NULL) != SQLITE_OK)
 			r = db_fail(db, path);
 	}
 	if (r == 0)

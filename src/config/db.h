@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * The configuration server's database: SQLite in WAL mode, synchronous=FULL, so that what a call has answered survives a
- * power loss. One connection, used by one thread at a time: whoever works with it holds LB_DB_SCOPE(db), which may nest.
- * Parameters and columns are bound, never pasted. Errors: -EEXIST for a uniqueness that is broken, -ENOSPC, -EIO.
+ * The configuration server's database: SQLite in WAL mode, synchronous=FULL, so that what a call has answered survives
+ * a power loss. One connection, used by one thread at a time: whoever works with it holds LB_DB_SCOPE(db), which may
+ * nest. Parameters and columns are bound, never pasted. Errors: -EEXIST for a uniqueness that is broken, -ENOSPC, -EIO.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -23,7 +23,8 @@ struct lb_db {
 	unsigned int depth;   /* of nested transactions */
 };
 
-/* Opens or makes the file (0600) and brings its schema up to date; -EPROTONOSUPPORT when it is newer than this program. */
+/* Opens or makes the file (0600) and brings its schema up to date; -EPROTONOSUPPORT when it is newer than this program.
+ */
 int lb_db_open(const char *path, struct lb_db **ret_db);
 void lb_db_free(struct lb_db *db);
 LB_DEFINE_CLEANUP(struct lb_db *, lb_db_free);

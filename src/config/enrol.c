@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Enrolment: a one-time token and a certificate request become an identity. All of it is one transaction: a token is used
- * exactly when a certificate was issued for it. If the answer is lost, the same key may ask again.
+ * Enrolment: a one-time token and a certificate request become an identity. All of it is one transaction: a token is
+ * used exactly when a certificate was issued for it. If the answer is lost, the same key may ask again.
  */
 #include <errno.h>
 #include <string.h>
@@ -101,8 +101,11 @@ static int find_machine(struct enrolment *e, struct lb_reg_machine *m)
 		return r;
 	by_name = r == 0;
 	if (by_hardware && by_name && strcmp(named.id, m->id) != 0)
-		return lb_fail(-EEXIST, "this hardware is machine \"%s\", and \"%s\" is another machine; enrol it as \"%s\", or remove "
-					"one of both first", m->name, e->name, m->name);
+		return lb_fail(
+			-EEXIST,
+			"this hardware is machine \"%s\", and \"%s\" is another machine; enrol it as \"%s\", or remove "
+			"one of both first",
+			m->name, e->name, m->name);
 	if (by_hardware)
 		return 0;
 	if (!by_name) {
@@ -113,8 +116,11 @@ static int find_machine(struct enrolment *e, struct lb_reg_machine *m)
 		return lb_site_uuid(e->site, m->id);
 	}
 	if (named.hardware[0] != '\0' && !e->token.replaces)
-		return lb_fail(-EEXIST, "machine \"%s\" is enrolled with other hardware: choose another name, remove that machine, or make "
-					"a token that may replace it (\"replace\": true)", e->name);
+		return lb_fail(-EEXIST,
+			       "machine \"%s\" is enrolled with other hardware: choose another name, remove that "
+			       "machine, or make "
+			       "a token that may replace it (\"replace\": true)",
+			       e->name);
 	*m = named;
 	memset(&named, 0, sizeof(named));
 	if (m->hardware[0] != '\0')
@@ -156,10 +162,9 @@ static int take_hosts(struct enrolment *e)
 
 	if (hosts != NULL && !json_is_array(hosts))
 		return lb_fail(-EINVAL, "\"hosts\" is not a list of names and addresses");
-	json_array_foreach(hosts, i, one)
-		if (r == 0)
-			r = json_is_string(one) ? lb_buf_printf(&list, "%s%s", i > 0 ? "," : "", json_string_value(one))
-						: lb_fail(-EINVAL, "\"hosts\" is not a list of names and addresses");
+	json_array_foreach(hosts, i, one) if (r == 0) r =
+		json_is_string(one) ? lb_buf_printf(&list, "%s%s", i > 0 ? "," : "", json_string_value(one))
+				    : lb_fail(-EINVAL, "\"hosts\" is not a list of names and addresses");
 	if (r == 0 && list.size_bytes == 0)
 		r = lb_buf_printf(&list, "%s,%s", e->name, e->call->peer.address);
 	if (r == 0)
@@ -169,8 +174,11 @@ static int take_hosts(struct enrolment *e)
 	for (unsigned int n = 0; n < e->n_hosts; n++)
 		for (unsigned int k = 0; k < e->site->settings.n_hosts; k++)
 			if (strcasecmp(e->hosts[n], e->site->settings.hosts[k]) == 0)
-				return lb_fail(-EACCES, "\"%s\" is this configuration server's own name: a process server elsewhere can't "
-							"have it", e->hosts[n]);
+				return lb_fail(-EACCES,
+					       "\"%s\" is this configuration server's own name: a process server "
+					       "elsewhere can't "
+					       "have it",
+					       e->hosts[n]);
 	return 0;
 }
 
@@ -223,8 +231,12 @@ static int issue(struct enrolment *e, const char *csr_pem, char **ret_cert_pem)
 	_cleanup_free_ char *cert_pem = NULL;
 	char san[LB_PUBLIC_HOSTS_MAX][300], fingerprint[LB_REG_HEX_BYTES];
 	const char *names[LB_PUBLIC_HOSTS_MAX + 1] = {0};
-	struct lb_issue issue = {.common_name = e->holder, .role = e->role, .hardware = e->hardware, .now_ns = e->now_ns,
-				 .valid_days = LB_CERT_VALID_DAYS_DEFAULT, .san = e->n_hosts > 0 ? names : NULL};
+	struct lb_issue issue = {.common_name = e->holder,
+				 .role = e->role,
+				 .hardware = e->hardware,
+				 .now_ns = e->now_ns,
+				 .valid_days = LB_CERT_VALID_DAYS_DEFAULT,
+				 .san = e->n_hosts > 0 ? names : NULL};
 	struct lb_cert_info info;
 	int r;
 
@@ -309,11 +321,12 @@ int lb_api_enrol(void *arg, const struct lb_http_call *call, struct lb_http_repl
 		return r;
 	lb_event(site, "info", e.name, "enrolled as a %s from %s", kind, call->peer.address);
 	if (lb_vault_copy_write(site) < 0)
-		lb_event(site, "warning", e.name, "the vault's copy of the registry is not up to date: %s", lb_err_text());
+		lb_event(site, "warning", e.name, "the vault's copy of the registry is not up to date: %s",
+			 lb_err_text());
 	if (e.role == LB_ROLE_MACHINE && lb_reg_process_choose(site->db, 0, &p) == 0)
 		lb_api_process_url(site, p.id, call, url);
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "id", e.holder, "name", e.name, "cert_pem", cert_pem, "ca_pem", site->ca_pem,
-				"vault_id", vault_id, "process_url", url);
+	reply->json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "id", e.holder, "name", e.name, "cert_pem", cert_pem,
+				"ca_pem", site->ca_pem, "vault_id", vault_id, "process_url", url);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }

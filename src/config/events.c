@@ -25,7 +25,8 @@ void lb_event(struct lb_site *site, const char *level, const char *subject, cons
 	r = lb_db_run(site->db, "INSERT INTO event (time_ns, level, subject, text) VALUES (?,?,?,?)", "isss",
 		      lb_now_ns(site->env), level, subject, text);
 	if (r == 0)
-		r = lb_db_run(site->db, "DELETE FROM event WHERE id <= last_insert_rowid() - ?", "i", (int64_t)LB_EVENTS_MAX);
+		r = lb_db_run(site->db, "DELETE FROM event WHERE id <= last_insert_rowid() - ?", "i",
+			      (int64_t)LB_EVENTS_MAX);
 	if (r < 0)
 		lb_error("an event can't be kept: %s", lb_err_text());
 }
@@ -38,11 +39,13 @@ void lb_audit(struct lb_site *site, const struct lb_http_call *call, int result)
 	/* the answer still needs this thread's text */
 	snprintf(kept, sizeof(kept), "%s", lb_err_text());
 	LB_DB_SCOPE(site->db);
-	r = lb_db_run(site->db, "INSERT INTO audit (time_ns, who, role, address, method, path, result) VALUES (?,?,?,?,?,?,?)",
-		      "issssss", lb_now_ns(site->env), call->peer.name, lb_role_name(call->peer.role), call->peer.address,
-		      call->method, call->path, result < 0 ? kept : "done");
+	r = lb_db_run(site->db,
+		      "INSERT INTO audit (time_ns, who, role, address, method, path, result) VALUES (?,?,?,?,?,?,?)",
+		      "issssss", lb_now_ns(site->env), call->peer.name, lb_role_name(call->peer.role),
+		      call->peer.address, call->method, call->path, result < 0 ? kept : "done");
 	if (r == 0)
-		r = lb_db_run(site->db, "DELETE FROM audit WHERE id <= last_insert_rowid() - ?", "i", (int64_t)AUDITS_MAX);
+		r = lb_db_run(site->db, "DELETE FROM audit WHERE id <= last_insert_rowid() - ?", "i",
+			      (int64_t)AUDITS_MAX);
 	if (r < 0)
 		lb_error("the audit trail can't be written: %s", lb_err_text());
 	if (result < 0)

@@ -18,19 +18,19 @@ json_t *lb_failover_json(const struct lb_failover_report *report, enum lb_vm_sta
 	for (uint32_t i = 0; i < report->n_forwards; i++) {
 		const struct lb_vm_forward *f = &report->forwards[i];
 
-		json_array_append_new(forwards, json_pack("{s:s,s:i,s:i}", "address", f->address, "host_port", (int)f->host_port,
-							  "guest_port", (int)f->guest_port));
+		json_array_append_new(forwards, json_pack("{s:s,s:i,s:i}", "address", f->address, "host_port",
+							  (int)f->host_port, "guest_port", (int)f->guest_port));
 	}
 	object = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:b,s:I,s:s,s:o}", "name", report->vm_name, "machine", id,
-			   "machine_name", report->machine_name, "kind", report->kind == LB_FAILOVER_LIVE ? "live" : "test", "state",
-			   lb_vm_state_name(state), "point_ns", (json_int_t)report->point_time_ns, "epoch",
-			   (json_int_t)report->position.epoch, "seq", (json_int_t)report->position.seq, "committed",
-			   (int)report->committed, "rto_ms", (json_int_t)report->rto_ms, "console", report->console_path, "forwards",
-			   forwards);
+			   "machine_name", report->machine_name, "kind",
+			   report->kind == LB_FAILOVER_LIVE ? "live" : "test", "state", lb_vm_state_name(state),
+			   "point_ns", (json_int_t)report->point_time_ns, "epoch", (json_int_t)report->position.epoch,
+			   "seq", (json_int_t)report->position.seq, "committed", (int)report->committed, "rto_ms",
+			   (json_int_t)report->rto_ms, "console", report->console_path, "forwards", forwards);
 	more = json_pack("{s:s,s:s,s:s,s:I,s:I,s:b}", "step", lb_failover_step_name(report->next), "fabric",
-			 report->fabric != NULL ? report->fabric : "", "warning", report->warning != NULL ? report->warning : "",
-			 "started_ns", (json_int_t)report->started_ns, "running_ns", (json_int_t)report->running_ns, "cleaning",
-			 (int)report->cleaning);
+			 report->fabric != NULL ? report->fabric : "", "warning",
+			 report->warning != NULL ? report->warning : "", "started_ns", (json_int_t)report->started_ns,
+			 "running_ns", (json_int_t)report->running_ns, "cleaning", (int)report->cleaning);
 	if (object == NULL || more == NULL || json_object_update(object, more) < 0) {
 		json_decref(object);
 		object = NULL;
@@ -107,7 +107,8 @@ static int read_forwards(const json_t *body, struct lb_vm_forward *forwards, uin
 		return lb_fail(-EINVAL, "\"forwards\" is not a list");
 	if (json_array_size(list) > LB_VM_FORWARDS_MAX)
 		return lb_fail(-EINVAL, "at most %d ports can be forwarded", LB_VM_FORWARDS_MAX);
-	json_array_foreach(list, i, one) {
+	json_array_foreach(list, i, one)
+	{
 		r = read_forward(json_string_value(one), &forwards[i]);
 		if (r < 0)
 			return r;

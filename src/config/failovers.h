@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Failover as jobs: the orchestration of fabric/failover.h, with what the site adds to it (fence, certificates, proof). */
+/* Failover as jobs: the orchestration of fabric/failover.h, with what the site adds to it (fence, certificates, proof).
+ */
 #include "config/jobs.h"
 #include "fabric/failover.h"
 

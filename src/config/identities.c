@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The identities that this host needs of its own authority: the configuration server's, and the process server's here. */
+/* The identities that this host needs of its own authority: the configuration server's, and the process server's here.
+ */
 #include <errno.h>
 #include <string.h>
 
@@ -64,8 +65,9 @@ static bool still_good(struct lb_site *site, const char *folder, const char *hol
 	char path[PATH_MAX];
 	size_t size_bytes;
 
-	if (lb_site_path(path, folder, "names") < 0 || lb_file_read(site->env, path, 64u << 10, &kept, &size_bytes) < 0 ||
-	    size_bytes != names->size_bytes || memcmp(kept, names->data, size_bytes) != 0)
+	if (lb_site_path(path, folder, "names") < 0 ||
+	    lb_file_read(site->env, path, 64u << 10, &kept, &size_bytes) < 0 || size_bytes != names->size_bytes ||
+	    memcmp(kept, names->data, size_bytes) != 0)
 		return false;
 	if (lb_site_path(path, folder, "cert.pem") < 0 || lb_cert_read(site->env, path, &info) < 0)
 		return false;
@@ -77,7 +79,10 @@ static int renew(struct lb_site *site, const char *folder, const char *holder, e
 {
 	_cleanup_buf_ struct lb_buf text = LB_BUF(64u << 10);
 	struct names names;
-	struct lb_issue issue = {.common_name = holder, .role = role, .san = names.list, .now_ns = lb_now_ns(site->env),
+	struct lb_issue issue = {.common_name = holder,
+				 .role = role,
+				 .san = names.list,
+				 .now_ns = lb_now_ns(site->env),
 				 .valid_days = LB_CERT_VALID_DAYS_DEFAULT};
 	struct lb_cert_info info;
 	char path[PATH_MAX];
@@ -133,7 +138,8 @@ static int register_local(struct lb_site *site)
 		return r;
 	p.port = (uint16_t)site->settings.process_port;
 	for (unsigned int i = 0; i < site->settings.n_hosts && used < sizeof(p.hosts); i++)
-		used += (size_t)snprintf(p.hosts + used, sizeof(p.hosts) - used, "%s%s", i > 0 ? "," : "", site->settings.hosts[i]);
+		used += (size_t)snprintf(p.hosts + used, sizeof(p.hosts) - used, "%s%s", i > 0 ? "," : "",
+					 site->settings.hosts[i]);
 	if (used >= sizeof(p.hosts))
 		return lb_fail(-EINVAL, "public_host is longer than %zu characters", sizeof(p.hosts) - 1);
 	memcpy(site->local_process, p.id, sizeof(p.id));

@@ -18,8 +18,8 @@
 #define CONF_BYTES_MAX (32u << 10)
 
 struct init {
-	const char *config, *state_folder, *vault, *passphrase_file, *admin_identity, *admin_name, *public_host, *address, *port,
-		*process_port, *fabric;
+	const char *config, *state_folder, *vault, *passphrase_file, *admin_identity, *admin_name, *public_host,
+		*address, *port, *process_port, *fabric;
 };
 
 static const struct {
@@ -38,17 +38,17 @@ static const struct {
 static int parse(int argc, char **argv, struct init *in)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'},	   {"state-folder", required_argument, NULL, 's'},
-		{"vault", required_argument, NULL, 'v'},	   {"passphrase-file", required_argument, NULL, 'p'},
+		{"config", required_argument, NULL, 'c'},         {"state-folder", required_argument, NULL, 's'},
+		{"vault", required_argument, NULL, 'v'},          {"passphrase-file", required_argument, NULL, 'p'},
 		{"admin-identity", required_argument, NULL, 'a'}, {"admin-name", required_argument, NULL, 'n'},
-		{"public-host", required_argument, NULL, 'h'},	   {"address", required_argument, NULL, 'l'},
-		{"port", required_argument, NULL, 'P'},	   {"process-port", required_argument, NULL, 'Q'},
-		{"fabric", required_argument, NULL, 'f'},	   {NULL, 0, NULL, 0},
+		{"public-host", required_argument, NULL, 'h'},    {"address", required_argument, NULL, 'l'},
+		{"port", required_argument, NULL, 'P'},           {"process-port", required_argument, NULL, 'Q'},
+		{"fabric", required_argument, NULL, 'f'},         {NULL, 0, NULL, 0},
 	};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		const char **value = c == 'c'	? &in->config
+		const char **value = c == 'c'   ? &in->config
 				     : c == 's' ? &in->state_folder
 				     : c == 'v' ? &in->vault
 				     : c == 'p' ? &in->passphrase_file
@@ -91,7 +91,8 @@ static int write_conf(struct lb_env *env, const struct init *in)
 			r = lb_buf_printf(&text, "%s = %s\n", written[i].setting, value);
 	}
 	if (r == 0)
-		r = lb_buf_printf(&text, "state_folder = %s/config\nprocess_cache_folder = %s/process\nvm_folder = %s/vm\n",
+		r = lb_buf_printf(&text,
+				  "state_folder = %s/config\nprocess_cache_folder = %s/process\nvm_folder = %s/vm\n",
 				  in->state_folder, in->state_folder, in->state_folder);
 	return r < 0 ? r : lb_file_write(env, in->config, text.data, text.size_bytes, 0644);
 }
@@ -116,7 +117,9 @@ static int make_vault(struct lb_env *env, struct lb_settings *settings)
 /* The first administrator's identity, in a folder of theirs; one that is there and still counts stays. */
 static int make_admin(struct lb_site *site, const struct init *in)
 {
-	struct lb_issue issue = {.common_name = in->admin_name, .role = LB_ROLE_ADMIN, .now_ns = lb_now_ns(site->env),
+	struct lb_issue issue = {.common_name = in->admin_name,
+				 .role = LB_ROLE_ADMIN,
+				 .now_ns = lb_now_ns(site->env),
 				 .valid_days = LB_CERT_VALID_DAYS_DEFAULT};
 	struct lb_cert_info info;
 	char path[PATH_MAX];
@@ -160,8 +163,8 @@ static int make_site(struct lb_env *env, const struct init *in)
 		r = make_admin(site, in);
 	if (r < 0)
 		return r;
-	printf("configuration: %s\nauthority fingerprint: %s\nadministrator: %s in %s\n", in->config, site->ca_fingerprint, in->admin_name,
-	       in->admin_identity);
+	printf("configuration: %s\nauthority fingerprint: %s\nadministrator: %s in %s\n", in->config,
+	       site->ca_fingerprint, in->admin_name, in->admin_identity);
 	if (n > 0)
 		printf("%u machines were found in the vault: they enrol again to go on\n", n);
 	return 0;
@@ -169,7 +172,8 @@ static int make_site(struct lb_env *env, const struct init *in)
 
 int lb_init_command(struct lb_env *env, int argc, char **argv)
 {
-	struct init in = {.config = LB_SETTINGS_PATH, .state_folder = "/var/lib/lifeboat", .admin_name = "administrator"};
+	struct init in = {
+		.config = LB_SETTINGS_PATH, .state_folder = "/var/lib/lifeboat", .admin_name = "administrator"};
 	int r;
 
 	lb_secrets_harden();

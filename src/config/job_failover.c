@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The job kinds of failover. Each can begin again at any point: what was done is in the failover's own record, in the registry and in
- * the vault, and is found there.
+ * The job kinds of failover. Each can begin again at any point: what was done is in the failover's own record, in the
+ * registry and in the vault, and is found there.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -55,7 +55,8 @@ static bool drained(struct lb_site *site, const char *id, int64_t since_ns, bool
 	return done;
 }
 
-/* What the process server has acknowledged goes to the vault first, if it is alive: then nothing acknowledged is lost. */
+/* What the process server has acknowledged goes to the vault first, if it is alive: then nothing acknowledged is lost.
+ */
 static int drain(struct lb_job *job, const char *id, int64_t since_ns)
 {
 	struct lb_env *env = job->site->env;
@@ -67,7 +68,9 @@ static int drain(struct lb_job *job, const char *id, int64_t since_ns)
 		if (silent)
 			return lb_job_say(job, "no process server speaks for it: the vault has what it has");
 		if (lb_mono_ns(env) > until_ns)
-			return lb_job_say(job, "the process server did not send everything within %d s; the rest stays out", LB_DRAIN_S);
+			return lb_job_say(job,
+					  "the process server did not send everything within %d s; the rest stays out",
+					  LB_DRAIN_S);
 		r = lb_job_progress(job, 0);
 		if (r < 0)
 			return r;
@@ -138,7 +141,8 @@ static int note_proof(struct lb_job *job, const struct lb_failover_report *repor
 
 	lb_uuid_format(&report->machine, id);
 	return lb_db_run(job->site->db, "UPDATE machine SET proven_ns = ?, proven_point_ns = ? WHERE id = ?", "iis",
-			 report->running_ns > 0 ? report->running_ns : lb_now_ns(job->site->env), report->point_time_ns, id);
+			 report->running_ns > 0 ? report->running_ns : lb_now_ns(job->site->env), report->point_time_ns,
+			 id);
 }
 
 static int run_to_end(struct lb_job *job, struct lb_failover *f)
@@ -171,8 +175,10 @@ static int undo(struct lb_job *job, struct lb_failover **f, int error)
 		return error;
 	snprintf(text, sizeof(text), "%s", lb_err_text());
 	if (lb_failover_cleanup(*f, true) < 0)
-		return lb_wrap(error, "cancelled, but its double %s could not be removed; `lifeboat failover cleanup %s` does it",
-			       job->target, job->target);
+		return lb_wrap(
+			error,
+			"cancelled, but its double %s could not be removed; `lifeboat failover cleanup %s` does it",
+			job->target, job->target);
 	*f = NULL; /* freed with it */
 	return lb_fail(error, "%s", text);
 }
@@ -214,7 +220,9 @@ static int run_cleanup(struct lb_job *job)
 		r = lb_failover_cleanup(f, live_too);
 	if (r == 0)
 		f = NULL; /* freed with it */
-	return r == -EPERM ? lb_fail(r, "%s; to lose that: `lifeboat failover cleanup %s --live`", lb_err_text(), job->target) : r;
+	return r == -EPERM ? lb_fail(r, "%s; to lose that: `lifeboat failover cleanup %s --live`", lb_err_text(),
+				     job->target)
+			   : r;
 }
 
 static int pulled(void *arg, const struct lb_vm_pull *pull)
@@ -250,5 +258,9 @@ static int run_repoint(struct lb_job *job)
 }
 
 const struct lb_job_kind lb_failover_jobs[] = {
-	{"failover", run_failover}, {"cleanup", run_cleanup}, {"commit", run_commit}, {"repoint", run_repoint}, {NULL, NULL},
+	{"failover", run_failover},
+	{"cleanup", run_cleanup},
+	{"commit", run_commit},
+	{"repoint", run_repoint},
+	{NULL, NULL},
 };

@@ -55,8 +55,8 @@ static int end_step(struct lb_job *job, const char *state)
 	if (job->n_step < 0)
 		return 0;
 	return lb_db_run(job->site->db,
-			 "UPDATE job_step SET state = ?, ended_ns = ? WHERE job = ? AND n = ? AND state = 'running'", "sisi", state,
-			 lb_now_ns(job->site->env), job->id, (int64_t)job->n_step);
+			 "UPDATE job_step SET state = ?, ended_ns = ? WHERE job = ? AND n = ? AND state = 'running'",
+			 "sisi", state, lb_now_ns(job->site->env), job->id, (int64_t)job->n_step);
 }
 
 int lb_job_step(struct lb_job *job, const char *name)
@@ -74,7 +74,8 @@ int lb_job_step(struct lb_job *job, const char *name)
 	job->n_step++;
 	r = lb_db_run(job->site->db,
 		      "INSERT INTO job_step (job, n, name, state, started_ns) VALUES (?,?,?,'running',?)"
-		      " ON CONFLICT(job, n) DO UPDATE SET name = excluded.name, state = 'running', text = '', ended_ns = NULL",
+		      " ON CONFLICT(job, n) DO UPDATE SET name = excluded.name, state = 'running', text = '', ended_ns "
+		      "= NULL",
 		      "sisi", job->id, (int64_t)job->n_step, name, lb_now_ns(job->site->env));
 	return r < 0 ? r : lb_db_commit(&txn);
 }
@@ -120,7 +121,8 @@ static int continue_steps(struct lb_db *db, struct lb_job *job)
 	int64_t n;
 	int r;
 
-	r = lb_db_run(db, "UPDATE job_step SET state = 'interrupted' WHERE job = ? AND state = 'running'", "s", job->id);
+	r = lb_db_run(db, "UPDATE job_step SET state = 'interrupted' WHERE job = ? AND state = 'running'", "s",
+		      job->id);
 	if (r == 0)
 		r = lb_db_get_int(db, &n, "SELECT ifnull(max(n), -1) FROM job_step WHERE job = ?", "s", job->id);
 	if (r == 0)
@@ -138,10 +140,12 @@ static int take_next(struct lb_jobs *jobs, struct lb_job *job)
 
 	r = lb_db_begin(db, &txn);
 	if (r == 0)
-		r = lb_db_query(db, &rows,
-				"SELECT id, kind, target, request, result FROM job WHERE state = 'queued' AND NOT EXISTS"
-				" (SELECT 1 FROM job AS other WHERE other.state = 'running' AND other.target = job.target)"
-				" ORDER BY created_ns, rowid LIMIT 1", "");
+		r = lb_db_query(
+			db, &rows,
+			"SELECT id, kind, target, request, result FROM job WHERE state = 'queued' AND NOT EXISTS"
+			" (SELECT 1 FROM job AS other WHERE other.state = 'running' AND other.target = job.target)"
+			" ORDER BY created_ns, rowid LIMIT 1",
+			"");
 	if (r == 0)
 		r = lb_db_next(db, rows);
 	if (r <= 0)
@@ -155,8 +159,8 @@ static int take_next(struct lb_jobs *jobs, struct lb_job *job)
 	job->result = lb_db_null(rows, 4) ? json_object() : lb_db_json(rows, 4);
 	r = continue_steps(db, job);
 	if (r == 0)
-		r = lb_db_run(db, "UPDATE job SET state = 'running', started_ns = ifnull(started_ns, ?) WHERE id = ?", "is",
-			      lb_now_ns(jobs->site->env), job->id);
+		r = lb_db_run(db, "UPDATE job SET state = 'running', started_ns = ifnull(started_ns, ?) WHERE id = ?",
+			      "is", lb_now_ns(jobs->site->env), job->id);
 	/* the statement must end before the transaction can */
 	sqlite3_finalize(lb_steal_ptr(rows));
 	if (r == 0)
@@ -178,12 +182,17 @@ static int write_end(struct lb_job *job, const char *state, const char *error)
 	if (r == 0)
 		r = end_step(job, state);
 	if (r == 0)
-		r = lb_db_run(db, "UPDATE job SET state = ?, error = ?, result = ?, ended_ns = ?, progress = CASE ? WHEN 'done' THEN"
-				  " 1000000 ELSE progress END WHERE id = ?", "ssjiss", state, error, job->result,
-			      lb_now_ns(job->site->env), state, job->id);
+		r = lb_db_run(db,
+			      "UPDATE job SET state = ?, error = ?, result = ?, ended_ns = ?, progress = CASE ? WHEN "
+			      "'done' THEN"
+			      " 1000000 ELSE progress END WHERE id = ?",
+			      "ssjiss", state, error, job->result, lb_now_ns(job->site->env), state, job->id);
 	if (r == 0)
-		r = lb_db_run(db, "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_ns IS NOT NULL ORDER BY ended_ns DESC"
-				  " LIMIT -1 OFFSET ?)", "i", (int64_t)LB_JOBS_KEPT_MAX);
+		r = lb_db_run(db,
+			      "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_ns IS NOT NULL ORDER BY "
+			      "ended_ns DESC"
+			      " LIMIT -1 OFFSET ?)",
+			      "i", (int64_t)LB_JOBS_KEPT_MAX);
 	return r < 0 ? r : lb_db_commit(&txn);
 }
 
@@ -206,12 +215,14 @@ static void run_one(struct lb_jobs *jobs, struct lb_job *job)
 	if (r < 0) {
 		snprintf(error, sizeof(error), "%s", lb_err_text());
 		state = r == -ECANCELED ? "cancelled" : "failed";
-		lb_event(jobs->site, r == -ECANCELED ? "info" : "warning", job->target, "%s %s: %s", job->kind, state, error);
+		lb_event(jobs->site, r == -ECANCELED ? "info" : "warning", job->target, "%s %s: %s", job->kind, state,
+			 error);
 	} else {
 		lb_event(jobs->site, "info", job->target, "%s done", job->kind);
 	}
 	if (write_end(job, state, r < 0 ? error : NULL) < 0)
-		lb_error("job %s (%s of %s) ended, but that can't be written: %s", job->id, job->kind, job->target, lb_err_text());
+		lb_error("job %s (%s of %s) ended, but that can't be written: %s", job->id, job->kind, job->target,
+			 lb_err_text());
 }
 
 static void *work(void *arg)
@@ -285,16 +296,18 @@ void lb_jobs_stop(struct lb_jobs *jobs)
 	free(jobs);
 }
 
-int lb_job_submit(struct lb_site *site, const char *kind, const char *target, const json_t *request, const char *made_by,
-		  char ret_id[LB_UUID_TEXT_BYTES])
+int lb_job_submit(struct lb_site *site, const char *kind, const char *target, const json_t *request,
+		  const char *made_by, char ret_id[LB_UUID_TEXT_BYTES])
 {
 	char id[LB_UUID_TEXT_BYTES];
 	int r;
 
 	r = lb_site_uuid(site, id);
 	if (r == 0)
-		r = lb_db_run(site->db, "INSERT INTO job (id, kind, target, state, request, made_by, created_ns) VALUES"
-					" (?,?,?,'queued',?,?,?)", "sssjsi", id, kind, target, request, made_by, lb_now_ns(site->env));
+		r = lb_db_run(site->db,
+			      "INSERT INTO job (id, kind, target, state, request, made_by, created_ns) VALUES"
+			      " (?,?,?,'queued',?,?,?)",
+			      "sssjsi", id, kind, target, request, made_by, lb_now_ns(site->env));
 	if (r < 0)
 		return r;
 	memcpy(ret_id, id, sizeof(id));
@@ -309,11 +322,14 @@ int lb_job_cancel(struct lb_site *site, const char *id)
 	int r;
 
 	LB_DB_SCOPE(site->db);
-	r = lb_db_run_changes(site->db, &changes, "UPDATE job SET state = 'cancelled', error = 'cancelled before it began', ended_ns = ?,"
-						  " cancel = 1 WHERE id = ? AND state = 'queued'", "is", lb_now_ns(site->env), id);
+	r = lb_db_run_changes(site->db, &changes,
+			      "UPDATE job SET state = 'cancelled', error = 'cancelled before it began', ended_ns = ?,"
+			      " cancel = 1 WHERE id = ? AND state = 'queued'",
+			      "is", lb_now_ns(site->env), id);
 	if (r < 0 || changes > 0)
 		return r;
-	r = lb_db_run_changes(site->db, &changes, "UPDATE job SET cancel = 1 WHERE id = ? AND state = 'running'", "s", id);
+	r = lb_db_run_changes(site->db, &changes, "UPDATE job SET cancel = 1 WHERE id = ? AND state = 'running'", "s",
+			      id);
 	if (r < 0 || changes > 0)
 		return r;
 	r = lb_db_get_int(site->db, &changes, "SELECT 1 FROM job WHERE id = ?", "s", id);

@@ -152,7 +152,8 @@ int lb_live_process_put(struct lb_live *live, const char *process, const json_t 
 		return lb_fail(-ENOSPC, "too many process servers report");
 	r = replace(&p->report, own);
 	p->ns = now_ns;
-	json_array_foreach(machines, i, one) {
+	json_array_foreach(machines, i, one)
+	{
 		const char *id = json_string_value(json_object_get(one, "id"));
 		struct entry *e = id != NULL && strlen(id) < LB_UUID_TEXT_BYTES ? find_or_add(live, id) : NULL;
 

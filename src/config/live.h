@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * What agents and process servers last said, and what the vault last showed: figures that are out of date within seconds, kept in
- * memory only. Reports are bounded by the API's body limits, machines by the registry. Any thread.
+ * What agents and process servers last said, and what the vault last showed: figures that are out of date within
+ * seconds, kept in memory only. Reports are bounded by the API's body limits, machines by the registry. Any thread.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,16 +25,16 @@ int lb_live_process_put(struct lb_live *live, const char *process, const json_t 
 void lb_live_forget(struct lb_live *live, const char *machine);
 
 struct lb_live_point {
-	bool known;    /* the vault was asked */
-	bool there;    /* it holds a recovery point */
+	bool known;      /* the vault was asked */
+	bool there;      /* it holds a recovery point */
 	char error[256]; /* why it could not be asked; else empty */
 	struct lb_point point;
 	int64_t asked_ns;
 };
 
 struct lb_live_machine {
-	json_t *agent;	 /* last report of its agent, or NULL; the caller's own */
-	json_t *process; /* last report of its process server on it, or NULL */
+	json_t *agent;                /* last report of its agent, or NULL; the caller's own */
+	json_t *process;              /* last report of its process server on it, or NULL */
 	int64_t agent_ns, process_ns; /* when they came; 0: never since this server started */
 	struct lb_live_point point;
 };

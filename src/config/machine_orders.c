@@ -28,8 +28,8 @@ static bool is_fit(const json_t *disk)
 {
 	const json_t *fixed = json_object_get(disk, "fixed"), *fit = json_object_get(disk, "fit");
 
-	return (fixed == NULL || json_is_true(fixed)) && (fit == NULL || json_is_true(fit)) && text_of(disk, "refused")[0] == '\0' &&
-	       json_integer_value(json_object_get(disk, "size_bytes")) > 0;
+	return (fixed == NULL || json_is_true(fixed)) && (fit == NULL || json_is_true(fit)) &&
+	       text_of(disk, "refused")[0] == '\0' && json_integer_value(json_object_get(disk, "size_bytes")) > 0;
 }
 
 static bool is_named(const json_t *disk, const json_t *names)
@@ -37,10 +37,12 @@ static bool is_named(const json_t *disk, const json_t *names)
 	const json_t *name;
 	size_t i;
 
-	json_array_foreach(names, i, name) {
+	json_array_foreach(names, i, name)
+	{
 		const char *text = json_string_value(name);
 
-		if (text != NULL && (strcmp(text, text_of(disk, "name")) == 0 || strcmp(text, text_of(disk, "path")) == 0))
+		if (text != NULL &&
+		    (strcmp(text, text_of(disk, "name")) == 0 || strcmp(text, text_of(disk, "path")) == 0))
 			return true;
 	}
 	return false;
@@ -51,17 +53,18 @@ static int check_names(const struct lb_reg_machine *m, const json_t *inventory, 
 	const json_t *name, *disk;
 	size_t i, k;
 
-	json_array_foreach(names, i, name) {
+	json_array_foreach(names, i, name)
+	{
 		const char *text = json_string_value(name);
 		bool there = false;
 
 		if (text == NULL)
 			return lb_fail(-EINVAL, "\"disks\" is not a list of names");
-		json_array_foreach(inventory, k, disk)
-			there = there || strcmp(text, text_of(disk, "name")) == 0 || strcmp(text, text_of(disk, "path")) == 0;
+		json_array_foreach(inventory, k, disk) there =
+			there || strcmp(text, text_of(disk, "name")) == 0 || strcmp(text, text_of(disk, "path")) == 0;
 		if (!there)
-			return lb_fail(-ENOENT, "machine %s has no disk \"%.60s\"; its agent reports %zu disks", m->name, text,
-				       json_array_size(inventory));
+			return lb_fail(-ENOENT, "machine %s has no disk \"%.60s\"; its agent reports %zu disks",
+				       m->name, text, json_array_size(inventory));
 	}
 	return 0;
 }
@@ -72,14 +75,16 @@ static int lasting_id(const struct lb_reg_machine *m, const json_t *disk, json_i
 	const json_t *known;
 	size_t i;
 
-	json_array_foreach(m->disks, i, known) {
+	json_array_foreach(m->disks, i, known)
+	{
 		if (!same_disk(known, disk))
 			continue;
 		*ret_id = json_integer_value(json_object_get(known, "id"));
 		return 0;
 	}
 	if (*next >= LB_HRL_DISKS_MAX)
-		return lb_fail(-ENOSPC, "machine %s has had %d disks; remove it and enrol it again to protect others", m->name, LB_HRL_DISKS_MAX);
+		return lb_fail(-ENOSPC, "machine %s has had %d disks; remove it and enrol it again to protect others",
+			       m->name, LB_HRL_DISKS_MAX);
 	*ret_id = (*next)++;
 	return 0;
 }
@@ -90,8 +95,7 @@ static json_int_t next_id(const struct lb_reg_machine *m)
 	json_int_t next = 0;
 	size_t i;
 
-	json_array_foreach(m->disks, i, disk)
-		next = LB_MAX(next, json_integer_value(json_object_get(disk, "id")) + 1);
+	json_array_foreach(m->disks, i, disk) next = LB_MAX(next, json_integer_value(json_object_get(disk, "id")) + 1);
 	return next;
 }
 
@@ -113,12 +117,13 @@ static int keep_retired(const struct lb_reg_machine *m, json_t *list)
 	size_t i, k;
 	int r = 0;
 
-	json_array_foreach(m->disks, i, known) {
+	json_array_foreach(m->disks, i, known)
+	{
 		bool active = false;
 
-		json_array_foreach(list, k, one)
-			active = active || json_integer_value(json_object_get(one, "id")) ==
-						   json_integer_value(json_object_get(known, "id"));
+		json_array_foreach(list, k, one) active =
+			active || json_integer_value(json_object_get(one, "id")) ==
+					  json_integer_value(json_object_get(known, "id"));
 		if (!active && r == 0)
 			r = add_disk(list, known, json_integer_value(json_object_get(known, "id")), true);
 	}
@@ -134,7 +139,8 @@ int lb_disks_choose(struct lb_reg_machine *m, const json_t *names)
 	int r;
 
 	r = check_names(m, inventory, names);
-	json_array_foreach(inventory, i, disk) {
+	json_array_foreach(inventory, i, disk)
+	{
 		if (r < 0 || (names != NULL ? !is_named(disk, names) : !is_fit(disk)))
 			continue;
 		r = lasting_id(m, disk, &next, &id);
@@ -142,7 +148,8 @@ int lb_disks_choose(struct lb_reg_machine *m, const json_t *names)
 			r = add_disk(list, disk, id, false);
 	}
 	if (r == 0 && json_array_size(list) == 0)
-		r = lb_fail(-EINVAL, "machine %s reports no disk that can be protected; name one with --disks", m->name);
+		r = lb_fail(-EINVAL, "machine %s reports no disk that can be protected; name one with --disks",
+			    m->name);
 	if (r == 0)
 		r = keep_retired(m, list);
 	if (r < 0)
@@ -181,14 +188,16 @@ static int fill_item(struct lb_site *site, const struct lb_reg_machine *m, struc
 		policy = lb_policy_default;
 	cpus = json_integer_value(json_object_get(m->inventory, "cpus"));
 	snprintf(item->name, sizeof(item->name), "%s", m->name);
-	snprintf(item->firmware, sizeof(item->firmware), "%s", strcmp(text_of(m->inventory, "firmware"), "uefi") == 0 ? "uefi" : "bios");
+	snprintf(item->firmware, sizeof(item->firmware), "%s",
+		 strcmp(text_of(m->inventory, "firmware"), "uefi") == 0 ? "uefi" : "bios");
 	snprintf(item->architecture, sizeof(item->architecture), "%s", text_of(m->inventory, "architecture"));
 	snprintf(item->hardware, sizeof(item->hardware), "%s", m->hardware);
 	snprintf(item->policy, sizeof(item->policy), "%s", m->policy);
 	item->consistency_interval_s = policy.consistency_interval_s;
 	item->cpus = cpus > 0 ? (uint32_t)LB_MIN(cpus, 4096) : 1;
 	item->memory_bytes = (uint64_t)LB_MAX(json_integer_value(json_object_get(m->inventory, "memory_bytes")), 0);
-	json_array_foreach(m->disks, i, disk) {
+	json_array_foreach(m->disks, i, disk)
+	{
 		if (!json_is_true(json_object_get(disk, "retired")) && item->n_disks < LB_HRL_DISKS_MAX)
 			fill_disk(disk, &item->disks[item->n_disks++]);
 	}

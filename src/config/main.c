@@ -13,11 +13,12 @@
 
 #define EXIT_USAGE 2
 
-static const char usage[] =
-	"lifeboat-config [--config FILE] [--check] [--debug] | --version | --help\n"
-	"lifeboat-config init --vault URL --admin-identity FOLDER [--config FILE] [--state-folder FOLDER] [--passphrase-file FILE]\n"
-	"                     [--admin-name NAME] [--public-host NAME[,NAME]] [--address ADDRESS] [--port PORT] [--process-port PORT]\n"
-	"                     [--fabric auto|qemu|libvirt]\n";
+static const char usage[] = "lifeboat-config [--config FILE] [--check] [--debug] | --version | --help\n"
+			    "lifeboat-config init --vault URL --admin-identity FOLDER [--config FILE] [--state-folder "
+			    "FOLDER] [--passphrase-file FILE]\n"
+			    "                     [--admin-name NAME] [--public-host NAME[,NAME]] [--address ADDRESS] "
+			    "[--port PORT] [--process-port PORT]\n"
+			    "                     [--fabric auto|qemu|libvirt]\n";
 
 static int run(struct lb_env *env, const char *path, bool check)
 {
@@ -33,8 +34,9 @@ static int run(struct lb_env *env, const char *path, bool check)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'}, {"debug", no_argument, NULL, 'd'},
-		{"version", no_argument, NULL, 'v'},	    {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
+		{"debug", no_argument, NULL, 'd'},        {"version", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
 	};
 	const char *path = LB_SETTINGS_PATH;
 	enum lb_log_level level = LB_LOG_INFO;

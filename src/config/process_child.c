@@ -43,9 +43,11 @@ static void find_program(struct lb_process_child *child)
 	if (n > 0) {
 		self[n] = '\0';
 		folder = dirname(self);
-		if (snprintf(child->program, PATH_MAX, "%s/" PROGRAM, folder) < PATH_MAX && access(child->program, X_OK) == 0)
+		if (snprintf(child->program, PATH_MAX, "%s/" PROGRAM, folder) < PATH_MAX &&
+		    access(child->program, X_OK) == 0)
 			return;
-		if (snprintf(child->program, PATH_MAX, "%s/../process/" PROGRAM, folder) < PATH_MAX && access(child->program, X_OK) == 0)
+		if (snprintf(child->program, PATH_MAX, "%s/../process/" PROGRAM, folder) < PATH_MAX &&
+		    access(child->program, X_OK) == 0)
 			return;
 	}
 	strcpy(child->program, PROGRAM);
@@ -59,14 +61,19 @@ static int write_conf(struct lb_process_child *child)
 	const char *host = any ? "127.0.0.1" : s->address;
 	int r;
 
-	r = lb_buf_printf(&text, "# written by lifeboat-config at each start: change its own configuration instead\n"
-				 "address = %s\nport = %u\n", s->address, (unsigned int)s->process_port);
+	r = lb_buf_printf(&text,
+			  "# written by lifeboat-config at each start: change its own configuration instead\n"
+			  "address = %s\nport = %u\n",
+			  s->address, (unsigned int)s->process_port);
 	if (r == 0)
-		r = lb_buf_printf(&text, strchr(host, ':') != NULL ? "config_url = https://[%s]:%u\n" : "config_url = https://%s:%u\n", host,
-				  (unsigned int)s->port);
+		r = lb_buf_printf(&text,
+				  strchr(host, ':') != NULL ? "config_url = https://[%s]:%u\n"
+							    : "config_url = https://%s:%u\n",
+				  host, (unsigned int)s->port);
 	if (r == 0)
 		r = lb_buf_printf(&text, "identity_folder = %s/identity\ncache_folder = %s\ncache_bytes_max = %llu\n",
-				  child->site->process_folder, s->process_cache_folder, (unsigned long long)s->process_cache_bytes_max);
+				  child->site->process_folder, s->process_cache_folder,
+				  (unsigned long long)s->process_cache_bytes_max);
 	return r < 0 ? r : lb_file_write(child->site->env, child->conf, text.data, text.size_bytes, 0644);
 }
 
@@ -136,12 +143,14 @@ static void end(struct lb_process_child *child, pid_t pid, int pid_fd, int *ret_
 static void tell_end(struct lb_process_child *child, int status)
 {
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-		lb_event(child->site, "critical", "process server", PROGRAM " is not at %s; install it or set process_program",
-			 child->program);
+		lb_event(child->site, "critical", "process server",
+			 PROGRAM " is not at %s; install it or set process_program", child->program);
 	else if (WIFSIGNALED(status))
-		lb_event(child->site, "warning", "process server", "ended by signal %d; it is started again", WTERMSIG(status));
+		lb_event(child->site, "warning", "process server", "ended by signal %d; it is started again",
+			 WTERMSIG(status));
 	else
-		lb_event(child->site, "warning", "process server", "ended with status %d; it is started again", WEXITSTATUS(status));
+		lb_event(child->site, "warning", "process server", "ended with status %d; it is started again",
+			 WEXITSTATUS(status));
 }
 
 /* One life of the child. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * The process server of an all-in-one host: lifeboat-process as a child of ours, with an identity of its own, started again when it
- * ends (after 1 s, then 2, 4 ... LB_CHILD_BACKOFF_S_MAX; anew from 1 s once it has run for LB_CHILD_STABLE_S). It dies with us.
+ * The process server of an all-in-one host: lifeboat-process as a child of ours, with an identity of its own, started
+ * again when it ends (after 1 s, then 2, 4 ... LB_CHILD_BACKOFF_S_MAX; anew from 1 s once it has run for
+ * LB_CHILD_STABLE_S). It dies with us.
  */
 #include "config/site.h"
 

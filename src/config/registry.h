@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * Who belongs to the site: machines, process servers, certificates, tokens, policies. Each function is a short transaction of its
- * own unless the caller holds one. Times are wall-clock ns. Errors: -ENOENT absent, -EEXIST taken.
+ * Who belongs to the site: machines, process servers, certificates, tokens, policies. Each function is a short
+ * transaction of its own unless the caller holds one. Times are wall-clock ns. Errors: -ENOENT absent, -EEXIST taken.
  */
 #include "base/text.h"
 #include "config/db.h"
@@ -23,7 +23,7 @@ struct lb_reg_machine {
 	bool enabled;
 	bool fenced; /* failed over: it must not write any more */
 	int64_t resync_generation;
-	json_t *disks;	   /* every disk that was ever protected; "retired": true on those that are no more */
+	json_t *disks;     /* every disk that was ever protected; "retired": true on those that are no more */
 	json_t *inventory; /* last report of its agent, or NULL */
 	int64_t created_ns, enabled_ns, seen_ns, proven_ns, proven_point_ns; /* 0: never */
 };
@@ -50,7 +50,8 @@ struct lb_reg_process {
 int lb_reg_process_find(struct lb_db *db, const char *name_or_id, struct lb_reg_process *ret_process);
 int lb_reg_processes(struct lb_db *db, int (*fn)(void *arg, const struct lb_reg_process *process), void *arg);
 int lb_reg_process_put(struct lb_db *db, const struct lb_reg_process *process);
-/* The one for another machine: seen since `alive_since_ns` before others, then the least loaded. -ENOENT: there is none. */
+/* The one for another machine: seen since `alive_since_ns` before others, then the least loaded. -ENOENT: there is
+ * none. */
 int lb_reg_process_choose(struct lb_db *db, int64_t alive_since_ns, struct lb_reg_process *ret_process);
 
 /* Certificates: what was issued to whom, and whether it still counts. */
@@ -68,22 +69,26 @@ int lb_reg_cert_current(struct lb_db *db, const char *holder, char ret_fingerpri
 #define LB_TOKEN_VALID_S_MAX (30 * 86400)
 
 struct lb_reg_token {
-	char kind[16]; /* "machine", "process", "user" */
+	char kind[16];                /* "machine", "process", "user" */
 	char name[LB_REG_NAME_BYTES]; /* empty: the enrolling one's choice */
-	enum lb_role role;	      /* of a user */
-	bool replaces; /* other hardware may take over the name */
-	char used_by[LB_UUID_TEXT_BYTES > LB_REG_NAME_BYTES ? LB_UUID_TEXT_BYTES : LB_REG_NAME_BYTES]; /* empty: unused */
+	enum lb_role role;            /* of a user */
+	bool replaces;                /* other hardware may take over the name */
+	char used_by[LB_UUID_TEXT_BYTES > LB_REG_NAME_BYTES ? LB_UUID_TEXT_BYTES
+							    : LB_REG_NAME_BYTES]; /* empty: unused */
 	int64_t expires_ns;
 };
 /* The text is the secret; only its SHA-256 is kept. */
-int lb_reg_token_make(struct lb_site *site, const struct lb_reg_token *token, const char *made_by, char ret_text[LB_TOKEN_TEXT_BYTES]);
+int lb_reg_token_make(struct lb_site *site, const struct lb_reg_token *token, const char *made_by,
+		      char ret_text[LB_TOKEN_TEXT_BYTES]);
 /*
- * Takes a token for the holder of `key` (digest of the public key): -EACCES when it is unknown, expired, for another kind, or was used
- * with another key. With the same key it is good again (the answer may have been lost): then `used_by` says for whom.
+ * Takes a token for the holder of `key` (digest of the public key): -EACCES when it is unknown, expired, for another
+ * kind, or was used with another key. With the same key it is good again (the answer may have been lost): then
+ * `used_by` says for whom.
  */
 int lb_reg_token_take(struct lb_db *db, const char *text, const char *kind, const struct lb_digest *key, int64_t now_ns,
 		      struct lb_reg_token *ret_token);
-int lb_reg_token_used(struct lb_db *db, const char *text, const struct lb_digest *key, const char *used_by, int64_t now_ns);
+int lb_reg_token_used(struct lb_db *db, const char *text, const struct lb_digest *key, const char *used_by,
+		      int64_t now_ns);
 
 int lb_reg_policy_get(struct lb_db *db, const char *name, struct lb_policy *ret_policy);
 int lb_reg_policy_put(struct lb_db *db, const struct lb_policy *policy, int64_t now_ns);
@@ -91,7 +96,8 @@ int lb_reg_policies(struct lb_db *db, int (*fn)(void *arg, const struct lb_polic
 /* Makes the default policy if there is none. */
 int lb_reg_policy_init(struct lb_db *db, int64_t now_ns);
 
-/* What happened, for people; at most LB_EVENTS_MAX are kept. Failures are logged, not returned: telling is never the deed. */
+/* What happened, for people; at most LB_EVENTS_MAX are kept. Failures are logged, not returned: telling is never the
+ * deed. */
 #define LB_EVENTS_MAX 100000
 void lb_event(struct lb_site *site, const char *level, const char *subject, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

@@ -12,8 +12,9 @@ int lb_reg_cert_put(struct lb_db *db, const struct lb_cert_info *info, const cha
 	char fingerprint[LB_REG_HEX_BYTES];
 
 	lb_hex_encode(info->fingerprint.bytes, LB_DIGEST_BYTES, fingerprint);
-	return lb_db_run(db, "INSERT INTO certificate (fingerprint, holder, role, not_after_ns, issued_ns) VALUES (?,?,?,?,?)",
-			 "sssii", fingerprint, holder, lb_role_name(info->role), info->not_after_ns, now_ns);
+	return lb_db_run(
+		db, "INSERT INTO certificate (fingerprint, holder, role, not_after_ns, issued_ns) VALUES (?,?,?,?,?)",
+		"sssii", fingerprint, holder, lb_role_name(info->role), info->not_after_ns, now_ns);
 }
 
 int lb_reg_certs_revoke(struct lb_db *db, const char *holder, const char *keep, const char *reason, int64_t now_ns)
@@ -32,8 +33,9 @@ int lb_reg_cert_check(struct lb_db *db, const struct lb_digest *fingerprint, con
 
 	lb_hex_encode(fingerprint->bytes, LB_DIGEST_BYTES, hex);
 	LB_DB_SCOPE(db);
-	r = lb_db_query(db, &rows, "SELECT revoked_ns, reason, used_ns FROM certificate WHERE fingerprint = ? AND holder = ?", "ss",
-			hex, holder);
+	r = lb_db_query(db, &rows,
+			"SELECT revoked_ns, reason, used_ns FROM certificate WHERE fingerprint = ? AND holder = ?",
+			"ss", hex, holder);
 	if (r == 0)
 		r = lb_db_next(db, rows);
 	if (r < 0)
@@ -53,8 +55,10 @@ int lb_reg_cert_current(struct lb_db *db, const char *holder, char ret_fingerpri
 	int r;
 
 	LB_DB_SCOPE(db);
-	r = lb_db_query(db, &rows, "SELECT fingerprint FROM certificate WHERE holder = ? AND revoked_ns IS NULL"
-				   " ORDER BY used_ns IS NOT NULL DESC, issued_ns DESC, rowid DESC LIMIT 1", "s", holder);
+	r = lb_db_query(db, &rows,
+			"SELECT fingerprint FROM certificate WHERE holder = ? AND revoked_ns IS NULL"
+			" ORDER BY used_ns IS NOT NULL DESC, issued_ns DESC, rowid DESC LIMIT 1",
+			"s", holder);
 	if (r == 0)
 		r = lb_db_next(db, rows);
 	if (r < 0)
@@ -65,7 +69,8 @@ int lb_reg_cert_current(struct lb_db *db, const char *holder, char ret_fingerpri
 	return 0;
 }
 
-int lb_reg_token_make(struct lb_site *site, const struct lb_reg_token *token, const char *made_by, char ret_text[LB_TOKEN_TEXT_BYTES])
+int lb_reg_token_make(struct lb_site *site, const struct lb_reg_token *token, const char *made_by,
+		      char ret_text[LB_TOKEN_TEXT_BYTES])
 {
 	uint8_t bytes[LB_TOKEN_BYTES];
 	char text[LB_TOKEN_TEXT_BYTES];
@@ -82,8 +87,9 @@ int lb_reg_token_make(struct lb_site *site, const struct lb_reg_token *token, co
 		r = lb_db_run(site->db,
 			      "INSERT INTO token (hash, kind, name, role, replaces, made_by, created_ns, expires_ns)"
 			      " VALUES (?,?,?,?,?,?,?,?)",
-			      "bsssisii", hash.bytes, sizeof(hash.bytes), token->kind, token->name[0] != '\0' ? token->name : NULL,
-			      lb_role_name(token->role), (int64_t)token->replaces, made_by, lb_now_ns(site->env), token->expires_ns);
+			      "bsssisii", hash.bytes, sizeof(hash.bytes), token->kind,
+			      token->name[0] != '\0' ? token->name : NULL, lb_role_name(token->role),
+			      (int64_t)token->replaces, made_by, lb_now_ns(site->env), token->expires_ns);
 	if (r == 0)
 		memcpy(ret_text, text, sizeof(text));
 	lb_wipe(text, sizeof(text));
@@ -114,7 +120,8 @@ int lb_reg_token_take(struct lb_db *db, const char *text, const char *kind, cons
 	r = lb_sha256(text, strlen(text), &hash);
 	if (r == 0)
 		r = lb_db_query(db, &rows,
-				"SELECT kind, name, role, replaces, expires_ns, used_ns, used_key, used_by FROM token WHERE hash = ?",
+				"SELECT kind, name, role, replaces, expires_ns, used_ns, used_key, used_by FROM token "
+				"WHERE hash = ?",
 				"b", hash.bytes, sizeof(hash.bytes));
 	if (r == 0)
 		r = lb_db_next(db, rows);
@@ -138,7 +145,8 @@ int lb_reg_token_take(struct lb_db *db, const char *text, const char *kind, cons
 	return 0;
 }
 
-int lb_reg_token_used(struct lb_db *db, const char *text, const struct lb_digest *key, const char *used_by, int64_t now_ns)
+int lb_reg_token_used(struct lb_db *db, const char *text, const struct lb_digest *key, const char *used_by,
+		      int64_t now_ns)
 {
 	struct lb_digest hash;
 	int64_t changes;
@@ -146,7 +154,8 @@ int lb_reg_token_used(struct lb_db *db, const char *text, const struct lb_digest
 
 	r = lb_sha256(text, strlen(text), &hash);
 	if (r == 0)
-		r = lb_db_run_changes(db, &changes, "UPDATE token SET used_ns = ?, used_by = ?, used_key = ? WHERE hash = ?", "isbb",
+		r = lb_db_run_changes(db, &changes,
+				      "UPDATE token SET used_ns = ?, used_by = ?, used_key = ? WHERE hash = ?", "isbb",
 				      now_ns, used_by, key->bytes, sizeof(key->bytes), hash.bytes, sizeof(hash.bytes));
 	if (r < 0)
 		return r;

@@ -6,7 +6,8 @@
 #include "config/registry.h"
 
 #define COLUMNS                                                                                                        \
-	"id, name, hardware, policy, process, enabled, fenced, resync_generation, disks, inventory, created_ns, enabled_ns,"    \
+	"id, name, hardware, policy, process, enabled, fenced, resync_generation, disks, inventory, created_ns, "      \
+	"enabled_ns,"                                                                                                  \
 	" seen_ns, proven_ns, proven_point_ns"
 
 void lb_reg_machine_clear(struct lb_reg_machine *m)
@@ -107,15 +108,18 @@ int lb_reg_machine_put(struct lb_db *db, const struct lb_reg_machine *m)
 {
 	int r;
 
-	r = lb_db_run(db,
-		      "INSERT INTO machine (" COLUMNS ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET"
-		      " name = excluded.name, hardware = excluded.hardware, policy = excluded.policy, process = excluded.process,"
-		      " enabled = excluded.enabled, fenced = excluded.fenced, resync_generation = excluded.resync_generation,"
-		      " disks = excluded.disks, inventory = excluded.inventory, enabled_ns = excluded.enabled_ns,"
-		      " seen_ns = excluded.seen_ns, proven_ns = excluded.proven_ns, proven_point_ns = excluded.proven_point_ns",
-		      "sssssiiijjiiiii", m->id, m->name, m->hardware, m->policy, m->process[0] != '\0' ? m->process : NULL,
-		      (int64_t)m->enabled, (int64_t)m->fenced, m->resync_generation, m->disks, m->inventory, m->created_ns,
-		      m->enabled_ns, m->seen_ns, m->proven_ns, m->proven_point_ns);
+	r = lb_db_run(
+		db,
+		"INSERT INTO machine (" COLUMNS ") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET"
+		" name = excluded.name, hardware = excluded.hardware, policy = excluded.policy, process = "
+		"excluded.process,"
+		" enabled = excluded.enabled, fenced = excluded.fenced, resync_generation = excluded.resync_generation,"
+		" disks = excluded.disks, inventory = excluded.inventory, enabled_ns = excluded.enabled_ns,"
+		" seen_ns = excluded.seen_ns, proven_ns = excluded.proven_ns, proven_point_ns = "
+		"excluded.proven_point_ns",
+		"sssssiiijjiiiii", m->id, m->name, m->hardware, m->policy, m->process[0] != '\0' ? m->process : NULL,
+		(int64_t)m->enabled, (int64_t)m->fenced, m->resync_generation, m->disks, m->inventory, m->created_ns,
+		m->enabled_ns, m->seen_ns, m->proven_ns, m->proven_point_ns);
 	return r == -EEXIST ? lb_fail(r, "there is another machine \"%s\"", m->name) : r;
 }
 

@@ -70,6 +70,6 @@ int lb_reg_policy_init(struct lb_db *db, int64_t now_ns)
 	r = lb_policy_print(&lb_policy_default, &body);
 	if (r < 0)
 		return r;
-	return lb_db_run(db, "INSERT OR IGNORE INTO policy (name, body, updated_ns) VALUES (?,?,?)", "sji", lb_policy_default.name,
-			 body, now_ns);
+	return lb_db_run(db, "INSERT OR IGNORE INTO policy (name, body, updated_ns) VALUES (?,?,?)", "sji",
+			 lb_policy_default.name, body, now_ns);
 }

@@ -7,7 +7,8 @@
 
 #define SELECT                                                                                                         \
 	"SELECT id, name, hosts, port, local, created_ns, seen_ns,"                                                    \
-	" (SELECT count(*) FROM machine WHERE machine.process = process.id AND machine.enabled) AS machines FROM process "
+	" (SELECT count(*) FROM machine WHERE machine.process = process.id AND machine.enabled) AS machines FROM "     \
+	"process "
 
 static void read_row(lb_db_rows *rows, struct lb_reg_process *p)
 {
@@ -34,7 +35,8 @@ int lb_reg_process_find(struct lb_db *db, const char *name_or_id, struct lb_reg_
 	if (r < 0)
 		return r;
 	if (r == 0)
-		return lb_fail(-ENOENT, "there is no process server \"%.80s\"; `lifeboat server list` shows them", name_or_id);
+		return lb_fail(-ENOENT, "there is no process server \"%.80s\"; `lifeboat server list` shows them",
+			       name_or_id);
 	read_row(rows, ret_process);
 	return 0;
 }
@@ -59,11 +61,12 @@ int lb_reg_process_put(struct lb_db *db, const struct lb_reg_process *p)
 {
 	int r;
 
-	r = lb_db_run(db,
-		      "INSERT INTO process (id, name, hosts, port, local, created_ns, seen_ns) VALUES (?,?,?,?,?,?,?)"
-		      " ON CONFLICT(id) DO UPDATE SET name = excluded.name, hosts = excluded.hosts, port = excluded.port,"
-		      " local = excluded.local, seen_ns = excluded.seen_ns",
-		      "sssiiii", p->id, p->name, p->hosts, (int64_t)p->port, (int64_t)p->local, p->created_ns, p->seen_ns);
+	r = lb_db_run(
+		db,
+		"INSERT INTO process (id, name, hosts, port, local, created_ns, seen_ns) VALUES (?,?,?,?,?,?,?)"
+		" ON CONFLICT(id) DO UPDATE SET name = excluded.name, hosts = excluded.hosts, port = excluded.port,"
+		" local = excluded.local, seen_ns = excluded.seen_ns",
+		"sssiiii", p->id, p->name, p->hosts, (int64_t)p->port, (int64_t)p->local, p->created_ns, p->seen_ns);
 	return r == -EEXIST ? lb_fail(r, "there is another process server \"%s\"", p->name) : r;
 }
 
@@ -73,14 +76,16 @@ int lb_reg_process_choose(struct lb_db *db, int64_t alive_since_ns, struct lb_re
 	int r;
 
 	LB_DB_SCOPE(db);
-	r = lb_db_query(db, &rows, SELECT "ORDER BY seen_ns >= ? DESC, machines, local DESC, name LIMIT 1", "i", alive_since_ns);
+	r = lb_db_query(db, &rows, SELECT "ORDER BY seen_ns >= ? DESC, machines, local DESC, name LIMIT 1", "i",
+			alive_since_ns);
 	if (r == 0)
 		r = lb_db_next(db, rows);
 	if (r < 0)
 		return r;
 	if (r == 0)
-		return lb_fail(-ENOENT, "there is no process server; `lifeboat server add` makes the token for one, or set "
-					"process_server = yes here");
+		return lb_fail(-ENOENT,
+			       "there is no process server; `lifeboat server add` makes the token for one, or set "
+			       "process_server = yes here");
 	read_row(rows, ret_process);
 	return 0;
 }

@@ -28,14 +28,16 @@ static const char *const steps[] = {
 	"  issued_ns INTEGER NOT NULL, used_ns INTEGER, revoked_ns INTEGER, reason TEXT);"
 	"CREATE INDEX certificate_holder ON certificate(holder);"
 	"CREATE TABLE token ("
-	"  hash BLOB PRIMARY KEY, kind TEXT NOT NULL, name TEXT, role TEXT, replaces INTEGER NOT NULL, made_by TEXT NOT NULL,"
+	"  hash BLOB PRIMARY KEY, kind TEXT NOT NULL, name TEXT, role TEXT, replaces INTEGER NOT NULL, made_by TEXT "
+	"NOT NULL,"
 	"  created_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL, used_ns INTEGER, used_by TEXT, used_key BLOB);"
 	"CREATE TABLE job ("
 	"  id TEXT PRIMARY KEY, kind TEXT NOT NULL, target TEXT NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL,"
 	"  result TEXT, error TEXT, progress INTEGER NOT NULL DEFAULT 0, cancel INTEGER NOT NULL DEFAULT 0,"
 	"  made_by TEXT NOT NULL, created_ns INTEGER NOT NULL, started_ns INTEGER, ended_ns INTEGER);"
 	"CREATE TABLE job_step ("
-	"  job TEXT NOT NULL REFERENCES job(id) ON DELETE CASCADE, n INTEGER NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,"
+	"  job TEXT NOT NULL REFERENCES job(id) ON DELETE CASCADE, n INTEGER NOT NULL, name TEXT NOT NULL, state TEXT "
+	"NOT NULL,"
 	"  text TEXT NOT NULL DEFAULT '', started_ns INTEGER NOT NULL, ended_ns INTEGER, PRIMARY KEY (job, n));"
 	"CREATE TABLE event ("
 	"  id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, level TEXT NOT NULL, subject TEXT NOT NULL,"
@@ -69,14 +71,17 @@ int lb_schema_update(struct lb_db *db)
 	int r;
 
 	_Static_assert(LB_ARRAY_LEN(steps) == LB_DB_SCHEMA_VERSION, "one step per version");
-	r = lb_db_run(db, "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, done_ns INTEGER NOT NULL)", "");
+	r = lb_db_run(
+		db, "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, done_ns INTEGER NOT NULL)", "");
 	if (r == 0)
 		r = lb_db_get_int(db, &version, "SELECT ifnull(max(version), 0) FROM migration", "");
 	if (r < 0)
 		return r;
 	if (version > LB_DB_SCHEMA_VERSION)
-		return lb_fail(-EPROTONOSUPPORT, "the database is of version %" PRId64 ", this program knows %d: install the newer "
-						 "lifeboat-config again", version, LB_DB_SCHEMA_VERSION);
+		return lb_fail(-EPROTONOSUPPORT,
+			       "the database is of version %" PRId64 ", this program knows %d: install the newer "
+			       "lifeboat-config again",
+			       version, LB_DB_SCHEMA_VERSION);
 	for (; r == 0 && version < LB_DB_SCHEMA_VERSION; version++)
 		r = step_up(db, version);
 	return r;

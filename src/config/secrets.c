@@ -51,8 +51,10 @@ static int find(const char *file, char *path)
 	else if (folder != NULL)
 		n = snprintf(path, PATH_MAX, "%s/" CREDENTIAL, folder);
 	else
-		return lb_fail(-ENOKEY, "the vault's passphrase is not given: set `passphrase_file`, or LoadCredential=" CREDENTIAL
-					" in the service's unit");
+		return lb_fail(
+			-ENOKEY,
+			"the vault's passphrase is not given: set `passphrase_file`, or LoadCredential=" CREDENTIAL
+			" in the service's unit");
 	return n >= PATH_MAX ? lb_fail(-ENAMETOOLONG, "the path of the passphrase file is too long") : 0;
 }
 

@@ -93,8 +93,10 @@ int lb_hosts_split(const char *list, char *hosts[LB_PUBLIC_HOSTS_MAX], unsigned 
 static int check(const struct lb_settings *s, const char *path)
 {
 	if (s->vault == NULL)
-		return lb_fail(-EINVAL, "%s: `vault` is missing: the address of the storage account, for example "
-					"dir:/srv/vault", path);
+		return lb_fail(-EINVAL,
+			       "%s: `vault` is missing: the address of the storage account, for example "
+			       "dir:/srv/vault",
+			       path);
 	if (s->state_folder[0] != '/' || s->vm_folder[0] != '/' || s->process_cache_folder[0] != '/')
 		return lb_fail(-EINVAL, "%s: folders must be absolute paths", path);
 	if (strcmp(s->fabric, "auto") != 0 && strcmp(s->fabric, "qemu") != 0 && strcmp(s->fabric, "libvirt") != 0)

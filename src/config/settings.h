@@ -10,11 +10,11 @@
 #define LB_PUBLIC_HOSTS_MAX 16
 
 struct lb_settings {
-	char *address;	    /* to listen on, of both servers */
+	char *address; /* to listen on, of both servers */
 	uint64_t port;
-	char *state_folder; /* certificates, database */
-	char *public_host;  /* names and addresses by which machines reach this host, by comma */
-	char *vault;	    /* store URL */
+	char *state_folder;    /* certificates, database */
+	char *public_host;     /* names and addresses by which machines reach this host, by comma */
+	char *vault;           /* store URL */
 	char *passphrase_file; /* NULL: $CREDENTIALS_DIRECTORY/vault-passphrase */
 	bool process_server;   /* start one here */
 	uint64_t process_port;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * What the configuration server's parts stand on: settings, database, vault, identities, live figures, jobs. Made by main, handed to
- * every handler; all of it may be used from any thread.
+ * What the configuration server's parts stand on: settings, database, vault, identities, live figures, jobs. Made by
+ * main, handed to every handler; all of it may be used from any thread.
  */
 #include <limits.h>
 #include <pthread.h>

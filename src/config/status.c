@@ -27,7 +27,7 @@ struct view {
 	const char *error; /* the agent's or process server's, or NULL */
 	enum health health;
 	json_t *reasons;
-	int64_t point_ns;  /* 0: none */
+	int64_t point_ns; /* 0: none */
 	uint64_t done_bytes, total_bytes;
 };
 
@@ -37,7 +37,8 @@ static void view_clear(struct view *v)
 	json_decref(v->reasons);
 }
 
-static void reason(struct view *v, enum health health, const char *cure, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static void reason(struct view *v, enum health health, const char *cure, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
 static void reason(struct view *v, enum health health, const char *cure, const char *fmt, ...)
 {
 	char text[512];
@@ -119,7 +120,8 @@ static void find_mode(struct view *v)
 	if (process && (text_of(beat, "mode")[0] != '\0' || text_of(v->live.process, "mode")[0] != '\0'))
 		v->mode = text_of(beat, "mode")[0] != '\0' ? text_of(beat, "mode") : text_of(v->live.process, "mode");
 	/* the agent speaks to us also when it can't reach the process server */
-	if (agent && (v->live.agent_ns >= v->live.process_ns || v->mode[0] == '\0' || strcmp(text_of(v->live.agent, "state"), "refused") == 0))
+	if (agent && (v->live.agent_ns >= v->live.process_ns || v->mode[0] == '\0' ||
+		      strcmp(text_of(v->live.agent, "state"), "refused") == 0))
 		v->mode = text_of(v->live.agent, "state");
 	if (process && text_of(v->live.process, "error")[0] != '\0')
 		v->error = text_of(v->live.process, "error");
@@ -174,7 +176,8 @@ static void judge_silence(struct view *v)
 	char age[32], cure[160];
 	int64_t last_ns = LB_MAX(LB_MAX(v->live.agent_ns, v->live.process_ns), v->m->seen_ns);
 
-	snprintf(cure, sizeof(cure), "on %s: systemctl restart lifeboat-mobility; journalctl -u lifeboat-mobility", v->m->name);
+	snprintf(cure, sizeof(cure), "on %s: systemctl restart lifeboat-mobility; journalctl -u lifeboat-mobility",
+		 v->m->name);
 	if (strcmp(v->state, "silent") == 0)
 		reason(v, HEALTH_WARNING, cure, "its agent has been silent for %s", age_text(v->now_ns - last_ns, age));
 	else if (strcmp(v->state, "waiting") == 0)
@@ -189,11 +192,12 @@ static void judge_rpo(struct view *v)
 	snprintf(cure, sizeof(cure), "lifeboat status %s; lifeboat server list", v->m->name);
 	if (v->point_ns == 0)
 		reason(v, strcmp(v->state, "replicating") == 0 ? HEALTH_WARNING : HEALTH_CRITICAL, "",
-		       strcmp(v->state, "replicating") == 0 ? "initial replication is not complete: there is no recovery point yet"
-							   : "there is no recovery point in the vault");
+		       strcmp(v->state, "replicating") == 0
+			       ? "initial replication is not complete: there is no recovery point yet"
+			       : "there is no recovery point in the vault");
 	else if (rpo_ns > (int64_t)v->policy.rpo_threshold_s * LB_NS_PER_S)
-		reason(v, HEALTH_CRITICAL, cure, "its newest recovery point is %s old, the policy allows %s", age_text(rpo_ns, age),
-		       age_text((int64_t)v->policy.rpo_threshold_s * LB_NS_PER_S, threshold));
+		reason(v, HEALTH_CRITICAL, cure, "its newest recovery point is %s old, the policy allows %s",
+		       age_text(rpo_ns, age), age_text((int64_t)v->policy.rpo_threshold_s * LB_NS_PER_S, threshold));
 }
 
 static void judge_findings(struct view *v)
@@ -201,12 +205,13 @@ static void judge_findings(struct view *v)
 	const json_t *findings = json_object_get(v->live.agent, "findings"), *one;
 	size_t i;
 
-	json_array_foreach(findings, i, one) {
+	json_array_foreach(findings, i, one)
+	{
 		const char *level = text_of(one, "level");
 
 		if (strcmp(level, "warning") == 0 || strcmp(level, "error") == 0)
-			reason(v, strcmp(level, "error") == 0 ? HEALTH_CRITICAL : HEALTH_WARNING, text_of(one, "cure"), "%s",
-			       text_of(one, "text"));
+			reason(v, strcmp(level, "error") == 0 ? HEALTH_CRITICAL : HEALTH_WARNING, text_of(one, "cure"),
+			       "%s", text_of(one, "text"));
 	}
 }
 
@@ -216,7 +221,8 @@ static void judge_process(struct view *v)
 
 	if (v->live.process_ns == 0 || heard(v, v->live.process_ns))
 		return;
-	snprintf(cure, sizeof(cure), "on the process server: systemctl restart lifeboat-process; journalctl -u lifeboat-process");
+	snprintf(cure, sizeof(cure),
+		 "on the process server: systemctl restart lifeboat-process; journalctl -u lifeboat-process");
 	reason(v, HEALTH_WARNING, cure, "its process server has been silent: nothing new reaches the vault");
 }
 
@@ -282,7 +288,8 @@ static json_t *active_disks(const struct lb_reg_machine *m)
 	json_t *disks = json_array(), *one;
 	size_t i;
 
-	json_array_foreach(m->disks, i, one) {
+	json_array_foreach(m->disks, i, one)
+	{
 		if (!json_is_true(json_object_get(one, "retired")))
 			json_array_append(disks, one);
 	}
@@ -293,24 +300,26 @@ static json_t *progress_of(const struct view *v)
 {
 	if (v->total_bytes == 0 || (strcmp(v->state, "replicating") != 0 && strcmp(v->state, "resyncing") != 0))
 		return json_null();
-	return json_pack("{s:I,s:I}", "done_bytes", (json_int_t)v->done_bytes, "total_bytes", (json_int_t)v->total_bytes);
+	return json_pack("{s:I,s:I}", "done_bytes", (json_int_t)v->done_bytes, "total_bytes",
+			 (json_int_t)v->total_bytes);
 }
 
 static json_t *view_json(const struct view *v)
 {
 	const struct lb_reg_machine *m = v->m;
 	int64_t seen_ns = LB_MAX(LB_MAX(v->live.agent_ns, v->live.process_ns), m->seen_ns);
-	json_t *j = json_pack("{s:s,s:s,s:s,s:b,s:o,s:o,s:s,s:o,s:o,s:O}", "id", m->id, "name", m->name, "health",
-			      health_names[v->health], "recoverable", v->point_ns > 0, "point_ns", time_or_null(v->point_ns),
-			      "rpo_s", v->point_ns > 0 ? json_integer((v->now_ns - v->point_ns) / LB_NS_PER_S) : json_null(),
-			      "state", v->state, "progress", progress_of(v), "proven_ns", time_or_null(m->proven_ns), "reasons",
-			      v->reasons);
-	json_t *more = json_pack("{s:s?,s:s,s:b,s:b,s:s,s:o,s:o,s:o,s:I,s:I,s:I}", "error", v->error, "policy", m->policy, "enabled",
-				 m->enabled, "fenced", m->fenced, "process", m->process, "disks", active_disks(m), "seen_ns",
-				 time_or_null(seen_ns), "proven_point_ns", time_or_null(m->proven_point_ns), "resync_generation",
-				 (json_int_t)m->resync_generation, "backlog_bytes",
-				 (json_int_t)number_of(v->live.process, "backlog_bytes"), "churn_bytes_per_s",
-				 (json_int_t)number_of(v->live.process, "churn_bytes_per_s"));
+	json_t *j = json_pack(
+		"{s:s,s:s,s:s,s:b,s:o,s:o,s:s,s:o,s:o,s:O}", "id", m->id, "name", m->name, "health",
+		health_names[v->health], "recoverable", v->point_ns > 0, "point_ns", time_or_null(v->point_ns), "rpo_s",
+		v->point_ns > 0 ? json_integer((v->now_ns - v->point_ns) / LB_NS_PER_S) : json_null(), "state",
+		v->state, "progress", progress_of(v), "proven_ns", time_or_null(m->proven_ns), "reasons", v->reasons);
+	json_t *more =
+		json_pack("{s:s?,s:s,s:b,s:b,s:s,s:o,s:o,s:o,s:I,s:I,s:I}", "error", v->error, "policy", m->policy,
+			  "enabled", m->enabled, "fenced", m->fenced, "process", m->process, "disks", active_disks(m),
+			  "seen_ns", time_or_null(seen_ns), "proven_point_ns", time_or_null(m->proven_point_ns),
+			  "resync_generation", (json_int_t)m->resync_generation, "backlog_bytes",
+			  (json_int_t)number_of(v->live.process, "backlog_bytes"), "churn_bytes_per_s",
+			  (json_int_t)number_of(v->live.process, "churn_bytes_per_s"));
 
 	if (j == NULL || more == NULL || json_object_update(j, more) < 0) {
 		json_decref(j);

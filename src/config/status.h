@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * Can a machine be recovered, to which moment, and what is in the way: from the registry, the live reports and the vault
- * itself. The vault is asked at most once per LB_STATUS_VAULT_S per machine.
+ * Can a machine be recovered, to which moment, and what is in the way: from the registry, the live reports and the
+ * vault itself. The vault is asked at most once per LB_STATUS_VAULT_S per machine.
  */
 #include "config/live.h"
 #include "config/registry.h"

@@ -44,15 +44,17 @@ int lb_status_process(struct lb_site *site, const struct lb_reg_process *p, json
 		cure = p->local ? "journalctl -u lifeboat-config" : "on it: systemctl restart lifeboat-process";
 	} else if (room > 0 && used > room / 10 * 8) {
 		health = "warning";
-		snprintf(text, sizeof(text), "its cache is %" PRId64 "%% full: the vault is slower than the machines", used * 100 / room);
+		snprintf(text, sizeof(text), "its cache is %" PRId64 "%% full: the vault is slower than the machines",
+			 used * 100 / room);
 		cure = "look at the link to the storage account, or raise cache_bytes_max";
 	} else {
-		snprintf(text, sizeof(text), "%" PRId64 " machines, cache %" PRId64 " of %" PRId64 " MiB", p->machines, used >> 20,
-			 room >> 20);
+		snprintf(text, sizeof(text), "%" PRId64 " machines, cache %" PRId64 " of %" PRId64 " MiB", p->machines,
+			 used >> 20, room >> 20);
 	}
-	*ret_object = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:b,s:I,s:I}", "id", p->id, "name", p->name, "kind", "process",
-				"health", health, "text", text, "cure", cure, "hosts", p->hosts, "port", (int)p->port, "local", p->local,
-				"machines", (json_int_t)p->machines, "seen_ns", (json_int_t)LB_MAX(told_ns, p->seen_ns));
+	*ret_object = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:b,s:I,s:I}", "id", p->id, "name", p->name, "kind",
+				"process", "health", health, "text", text, "cure", cure, "hosts", p->hosts, "port",
+				(int)p->port, "local", p->local, "machines", (json_int_t)p->machines, "seen_ns",
+				(json_int_t)LB_MAX(told_ns, p->seen_ns));
 	return *ret_object != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for a status");
 }
 
@@ -77,7 +79,8 @@ static int collect_machines(struct lb_site *site, json_t *list)
 	r = lb_reg_machines(site->db, collect_id, ids);
 	if (r < 0)
 		return r;
-	json_array_foreach(ids, i, id) {
+	json_array_foreach(ids, i, id)
+	{
 		_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
 		json_t *one;
 
@@ -114,7 +117,8 @@ static int sort_worst_first(json_t *list)
 	size_t i;
 
 	for (int wanted = 0; wanted <= 2; wanted++)
-		json_array_foreach(list, i, one) {
+		json_array_foreach(list, i, one)
+		{
 			if (rank(one) == wanted && json_array_append(sorted, one) < 0)
 				return lb_fail(-ENOMEM, "out of memory for a status");
 		}
@@ -140,10 +144,9 @@ int lb_status_all(struct lb_site *site, json_t **ret_object)
 		r = sort_worst_first(servers);
 	if (r < 0)
 		return r;
-	json_array_foreach(machines, i, one)
-		recoverable += json_is_true(json_object_get(one, "recoverable"));
-	object = json_pack("{s:{s:I,s:I},s:O,s:O}", "summary", "machines", (json_int_t)json_array_size(machines), "recoverable",
-			   recoverable, "machines", machines, "servers", servers);
+	json_array_foreach(machines, i, one) recoverable += json_is_true(json_object_get(one, "recoverable"));
+	object = json_pack("{s:{s:I,s:I},s:O,s:O}", "summary", "machines", (json_int_t)json_array_size(machines),
+			   "recoverable", recoverable, "machines", machines, "servers", servers);
 	if (object == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a status");
 	*ret_object = object;
@@ -152,13 +155,16 @@ int lb_status_all(struct lb_site *site, json_t **ret_object)
 
 static int tell_change(struct lb_site *site, const json_t *machine)
 {
-	const char *id = json_string_value(json_object_get(machine, "id")), *name = json_string_value(json_object_get(machine, "name"));
-	const char *why = json_string_value(json_object_get(json_array_get(json_object_get(machine, "reasons"), 0), "text"));
+	const char *id = json_string_value(json_object_get(machine, "id")),
+		   *name = json_string_value(json_object_get(machine, "name"));
+	const char *why =
+		json_string_value(json_object_get(json_array_get(json_object_get(machine, "reasons"), 0), "text"));
 	const char *health = health_of(machine);
 	int64_t changes;
 	int r;
 
-	r = lb_db_run_changes(site->db, &changes, "UPDATE machine SET health = ? WHERE id = ? AND health <> ?", "sss", health, id, health);
+	r = lb_db_run_changes(site->db, &changes, "UPDATE machine SET health = ? WHERE id = ? AND health <> ?", "sss",
+			      health, id, health);
 	if (r < 0 || changes == 0)
 		return r;
 	lb_event(site, strcmp(health, "ok") == 0 ? "info" : health, name, "%s%s%s", health, why != NULL ? ": " : "",
@@ -174,8 +180,6 @@ int lb_status_watch(struct lb_site *site)
 	int r;
 
 	r = collect_machines(site, machines);
-	json_array_foreach(machines, i, one)
-		if (r == 0)
-			r = tell_change(site, one);
+	json_array_foreach(machines, i, one) if (r == 0) r = tell_change(site, one);
 	return r;
 }

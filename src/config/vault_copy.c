@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The registry's copy in the vault (object site/registry): policies and machines, so that a configuration server that was lost is
- * rebuilt from storage account and passphrase. Certificates are not in it: machines enrol anew and get their old ids by their hardware.
+ * The registry's copy in the vault (object site/registry): policies and machines, so that a configuration server that
+ * was lost is rebuilt from storage account and passphrase. Certificates are not in it: machines enrol anew and get
+ * their old ids by their hardware.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -30,10 +31,10 @@ static int add_policy(void *arg, const struct lb_policy *policy)
 
 static int add_machine(void *arg, const struct lb_reg_machine *m)
 {
-	json_t *one = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:O,s:O?,s:I}", "id", m->id, "name", m->name, "hardware", m->hardware,
-				"policy", m->policy, "enabled", m->enabled, "fenced", m->fenced, "resync_generation",
-				(json_int_t)m->resync_generation, "disks", m->disks, "inventory", m->inventory, "created_ns",
-				(json_int_t)m->created_ns);
+	json_t *one = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:O,s:O?,s:I}", "id", m->id, "name", m->name, "hardware",
+				m->hardware, "policy", m->policy, "enabled", m->enabled, "fenced", m->fenced,
+				"resync_generation", (json_int_t)m->resync_generation, "disks", m->disks, "inventory",
+				m->inventory, "created_ns", (json_int_t)m->created_ns);
 
 	return json_array_append_new(arg, one) < 0 ? lb_fail(-ENOMEM, "out of memory for the registry's copy") : 0;
 }
@@ -117,7 +118,8 @@ static int restore(struct lb_site *site, const json_t *copy, unsigned int *ret_m
 	int r;
 
 	r = lb_db_begin(site->db, &txn);
-	json_array_foreach(json_object_get(copy, "policies"), i, one) {
+	json_array_foreach(json_object_get(copy, "policies"), i, one)
+	{
 		struct lb_policy policy;
 
 		if (r == 0)
@@ -125,7 +127,8 @@ static int restore(struct lb_site *site, const json_t *copy, unsigned int *ret_m
 		if (r == 0)
 			r = lb_reg_policy_put(site->db, &policy, lb_now_ns(site->env));
 	}
-	json_array_foreach(json_object_get(copy, "machines"), i, one) {
+	json_array_foreach(json_object_get(copy, "machines"), i, one)
+	{
 		if (r == 0)
 			r = restore_machine(site, one);
 		n++;
@@ -160,7 +163,9 @@ int lb_vault_copy_restore(struct lb_site *site, unsigned int *ret_machines)
 	if (r < 0)
 		return lb_wrap(r, "the registry's copy in the vault");
 	if (version != COPY_VERSION)
-		return lb_fail(-EPROTONOSUPPORT, "the registry's copy in the vault is of version %" PRIu64 ": a newer lifeboat-config wrote it",
+		return lb_fail(-EPROTONOSUPPORT,
+			       "the registry's copy in the vault is of version %" PRIu64
+			       ": a newer lifeboat-config wrote it",
 			       version);
 	return restore(site, copy, ret_machines);
 }

@@ -24,12 +24,12 @@
 enum verdict { VERDICT_NONE, VERDICT_NO_DEVICE, VERDICT_NO_HARDWARE, VERDICT_FAILED, VERDICT_HANGS, VERDICT_WORKS };
 
 static const char *const verdict_text[] = {
-    [VERDICT_NO_DEVICE] = "/dev/kvm is not there or not ours to use",
-    [VERDICT_NO_HARDWARE] =
-	"/dev/kvm is there, but the processor's virtualisation is not, and stock kernels hang on what stands in",
-    [VERDICT_FAILED] = "/dev/kvm is there, but does not run a trial guest",
-    [VERDICT_HANGS] = "/dev/kvm is there, but a trial guest hangs in it",
-    [VERDICT_WORKS] = "KVM runs a trial guest",
+	[VERDICT_NO_DEVICE] = "/dev/kvm is not there or not ours to use",
+	[VERDICT_NO_HARDWARE] = "/dev/kvm is there, but the processor's virtualisation is not, and stock kernels hang "
+				"on what stands in",
+	[VERDICT_FAILED] = "/dev/kvm is there, but does not run a trial guest",
+	[VERDICT_HANGS] = "/dev/kvm is there, but a trial guest hangs in it",
+	[VERDICT_WORKS] = "KVM runs a trial guest",
 };
 
 #ifdef __x86_64__
@@ -41,23 +41,23 @@ static const char *const verdict_text[] = {
 /* Long mode, as a kernel is soon after its entry: loads its page table, drops a translation, counts, and answers by a
  * port. */
 static const uint8_t guest_code[] = {
-    0x0f, 0x20,         0xd8,             /* mov %cr3, %rax */
-    0x0f, 0x22,         0xd8,             /* mov %rax, %cr3 */
-    0x0f, 0x01,         0x38,             /* invlpg (%rax) */
-    0xb9, 0x40,         0x42, 0x0f, 0x00, /* mov $1000000, %ecx */
-    0xff, 0xc9,                           /* dec %ecx */
-    0x75, 0xfc,                           /* jnz -4 */
-    0xb0, GUEST_ANSWER,                   /* mov $42, %al */
-    0xe6, GUEST_PORT,                     /* out %al, $port */
-    0xf4,                                 /* hlt */
+	0x0f, 0x20,         0xd8,             /* mov %cr3, %rax */
+	0x0f, 0x22,         0xd8,             /* mov %rax, %cr3 */
+	0x0f, 0x01,         0x38,             /* invlpg (%rax) */
+	0xb9, 0x40,         0x42, 0x0f, 0x00, /* mov $1000000, %ecx */
+	0xff, 0xc9,                           /* dec %ecx */
+	0x75, 0xfc,                           /* jnz -4 */
+	0xb0, GUEST_ANSWER,                   /* mov $42, %al */
+	0xe6, GUEST_PORT,                     /* out %al, $port */
+	0xf4,                                 /* hlt */
 };
 
 static int guest_registers(int cpu)
 {
 	struct kvm_segment code = {
-	    .limit = UINT32_MAX, .selector = 8, .present = 1, .type = 11, .s = 1, .l = 1, .g = 1};
+		.limit = UINT32_MAX, .selector = 8, .present = 1, .type = 11, .s = 1, .l = 1, .g = 1};
 	struct kvm_segment data = {
-	    .limit = UINT32_MAX, .selector = 16, .present = 1, .type = 3, .s = 1, .db = 1, .g = 1};
+		.limit = UINT32_MAX, .selector = 16, .present = 1, .type = 3, .s = 1, .db = 1, .g = 1};
 	struct kvm_regs regs = {.rip = GUEST_CODE, .rsp = GUEST_CODE - 16, .rflags = 2};
 	struct kvm_sregs sregs;
 
@@ -99,9 +99,9 @@ static int guest_run(int kvm)
 		if (errno != EINTR && errno != EAGAIN)
 			return 1;
 	return run->exit_reason == KVM_EXIT_IO && run->io.port == GUEST_PORT &&
-		       ((uint8_t *)run)[run->io.data_offset] == GUEST_ANSWER
-		   ? 0
-		   : 1;
+			       ((uint8_t *)run)[run->io.data_offset] == GUEST_ANSWER
+		       ? 0
+		       : 1;
 }
 
 static bool has_hardware(struct lb_env *env)

@@ -32,8 +32,8 @@ void lb_vm_spec_clear(struct lb_vm_spec *vm)
 const char *lb_vm_state_name(enum lb_vm_state state)
 {
 	static const char *const names[] = {
-	    [LB_VM_ABSENT] = "absent",   [LB_VM_STOPPED] = "stopped", [LB_VM_STARTING] = "starting",
-	    [LB_VM_RUNNING] = "running", [LB_VM_PAUSED] = "paused",
+		[LB_VM_ABSENT] = "absent",   [LB_VM_STOPPED] = "stopped", [LB_VM_STARTING] = "starting",
+		[LB_VM_RUNNING] = "running", [LB_VM_PAUSED] = "paused",
 	};
 
 	return names[state];
@@ -104,9 +104,9 @@ void lb_vm_mac(const struct lb_vm_spec *vm, char text[LB_MAC_TEXT_BYTES])
 int lb_firmware_find(struct lb_firmware *ret_firmware)
 {
 	static const struct lb_firmware known[] = {
-	    {"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
-	    {"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
-	    {"/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"},
+		{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+		{"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
+		{"/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"},
 	};
 
 	for (size_t i = 0; i < LB_ARRAY_LEN(known); i++) {

@@ -16,15 +16,15 @@
 const char *lb_failover_step_name(enum lb_failover_step step)
 {
 	static const char *const names[] = {
-	    [LB_STEP_POINT] = "look up the recovery point",
-	    [LB_STEP_FENCE] = "fence the journal",
-	    [LB_STEP_PIN] = "pin the recovery point",
-	    [LB_STEP_SERVE] = "serve the disks from the vault",
-	    [LB_STEP_OVERLAYS] = "make the overlays",
-	    [LB_STEP_START] = "start the VM",
-	    [LB_STEP_WAIT] = "wait until it runs",
-	    [LB_STEP_PULL] = "pull its blocks in behind it",
-	    [LB_STEP_DONE] = "done",
+		[LB_STEP_POINT] = "look up the recovery point",
+		[LB_STEP_FENCE] = "fence the journal",
+		[LB_STEP_PIN] = "pin the recovery point",
+		[LB_STEP_SERVE] = "serve the disks from the vault",
+		[LB_STEP_OVERLAYS] = "make the overlays",
+		[LB_STEP_START] = "start the VM",
+		[LB_STEP_WAIT] = "wait until it runs",
+		[LB_STEP_PULL] = "pull its blocks in behind it",
+		[LB_STEP_DONE] = "done",
 	};
 
 	return names[step];
@@ -223,7 +223,7 @@ static int take_disks(struct lb_failover *f, const struct lb_catalog_item *item)
 		struct lb_vm_disk *disk = &f->vm.disks[i];
 
 		f->disks[i] =
-		    (struct lb_failover_disk){.id = item->disks[i].id, .size_bytes = item->disks[i].size_bytes};
+			(struct lb_failover_disk){.id = item->disks[i].id, .size_bytes = item->disks[i].size_bytes};
 		disk->boot = item->disks[i].boot && !boots;
 		boots |= disk->boot;
 		/* a serial goes onto a command line: what can't stand there is left out */
@@ -420,22 +420,22 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 	struct lb_failover_report *p = ret_report;
 
 	*p = (struct lb_failover_report){
-	    .vm_name = f->vm.name,
-	    .machine_name = f->machine_name,
-	    .fabric = f->fabric_name,
-	    .network = f->vm.network,
-	    .machine = f->machine,
-	    .kind = f->kind,
-	    .position = f->point.position,
-	    .point_time_ns = f->point.time_ns,
-	    .next = f->next,
-	    .committed = f->committed,
-	    .cleaning = f->cleaning,
-	    .warning = f->warning != NULL ? f->warning : "",
-	    .started_ns = f->started_ns,
-	    .running_ns = f->running_ns,
-	    .n_disks = f->vm.n_disks,
-	    .n_forwards = f->vm.n_forwards,
+		.vm_name = f->vm.name,
+		.machine_name = f->machine_name,
+		.fabric = f->fabric_name,
+		.network = f->vm.network,
+		.machine = f->machine,
+		.kind = f->kind,
+		.position = f->point.position,
+		.point_time_ns = f->point.time_ns,
+		.next = f->next,
+		.committed = f->committed,
+		.cleaning = f->cleaning,
+		.warning = f->warning != NULL ? f->warning : "",
+		.started_ns = f->started_ns,
+		.running_ns = f->running_ns,
+		.n_disks = f->vm.n_disks,
+		.n_forwards = f->vm.n_forwards,
 	};
 	if (f->running_ns > f->started_ns)
 		p->rto_ms = (uint64_t)((f->running_ns - f->started_ns) / LB_NS_PER_MS);

@@ -33,8 +33,8 @@ struct lb_failover_request {
 	bool isolated;                        /* a test is isolated unless it asks for a network */
 	const struct lb_vm_forward *forwards; /* host_port 0: a free one is chosen */
 	uint32_t n_forwards;
-	uint16_t
-	    probe_port; /* a guest port among the forwards that must answer before the VM counts as running; 0: none */
+	uint16_t probe_port;    /* a guest port among the forwards that must answer before the VM counts as running; 0:
+				   none */
 	const char *probe_send; /* sent to it first, for services that don't speak first; NULL: nothing */
 	uint32_t wait_s;        /* for the VM to run (and answer); 0: LB_FAILOVER_WAIT_S */
 	bool no_pull;           /* keep reading from the vault; a test never pulls */

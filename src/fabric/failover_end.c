@@ -156,7 +156,7 @@ static int look_all(struct lb_failover *f, struct lb_vm_pull *ret_pull,
 		sum.complete &= pull.complete;
 		sum.total_bytes += f->disks[i].size_bytes;
 		sum.done_bytes +=
-		    pull.complete ? f->disks[i].size_bytes : LB_MIN(pull.done_bytes, f->disks[i].size_bytes);
+			pull.complete ? f->disks[i].size_bytes : LB_MIN(pull.done_bytes, f->disks[i].size_bytes);
 		if (one != NULL)
 			r = one(f, i, &pull);
 	}
@@ -178,8 +178,8 @@ static int tend_pull(struct lb_failover *f, uint32_t n, const struct lb_vm_pull 
 
 	if (!pull->complete)
 		return pull->running || f->no_pull
-			   ? 0
-			   : f->fabric->ops->pull(f->fabric, &f->vm, n, LB_PULL_FIRST_BYTES_PER_S);
+			       ? 0
+			       : f->fabric->ops->pull(f->fabric, &f->vm, n, LB_PULL_FIRST_BYTES_PER_S);
 	if (!f->disks[n].whole) {
 		r = f->fabric->ops->flush(f->fabric, &f->vm, n);
 		if (r < 0)

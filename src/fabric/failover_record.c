@@ -12,9 +12,9 @@
 
 static const char *const kind_names[] = {[LB_FAILOVER_TEST] = "test", [LB_FAILOVER_LIVE] = "live"};
 static const char *const step_names[] = {
-    [LB_STEP_POINT] = "point", [LB_STEP_FENCE] = "fence",       [LB_STEP_PIN] = "pin",
-    [LB_STEP_SERVE] = "serve", [LB_STEP_OVERLAYS] = "overlays", [LB_STEP_START] = "start",
-    [LB_STEP_WAIT] = "wait",   [LB_STEP_PULL] = "pull",         [LB_STEP_DONE] = "done",
+	[LB_STEP_POINT] = "point", [LB_STEP_FENCE] = "fence",       [LB_STEP_PIN] = "pin",
+	[LB_STEP_SERVE] = "serve", [LB_STEP_OVERLAYS] = "overlays", [LB_STEP_START] = "start",
+	[LB_STEP_WAIT] = "wait",   [LB_STEP_PULL] = "pull",         [LB_STEP_DONE] = "done",
 };
 
 static int name_index(const char *const *names, size_t n, const char *text, const char *what, int *ret_index)

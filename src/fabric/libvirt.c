@@ -300,19 +300,19 @@ static void libvirt_free(struct lb_fabric *f)
 }
 
 static const struct lb_fabric_ops libvirt_ops = {
-    .name = "libvirt",
-    .create = libvirt_create,
-    .start = libvirt_start,
-    .stop = libvirt_stop,
-    .resume = libvirt_resume,
-    .destroy = libvirt_destroy,
-    .state = libvirt_state,
-    .list = libvirt_list,
-    .console = libvirt_console,
-    .pull = libvirt_pull,
-    .flush = libvirt_flush,
-    .pull_look = libvirt_pull_look,
-    .free = libvirt_free,
+	.name = "libvirt",
+	.create = libvirt_create,
+	.start = libvirt_start,
+	.stop = libvirt_stop,
+	.resume = libvirt_resume,
+	.destroy = libvirt_destroy,
+	.state = libvirt_state,
+	.list = libvirt_list,
+	.console = libvirt_console,
+	.pull = libvirt_pull,
+	.flush = libvirt_flush,
+	.pull_look = libvirt_pull_look,
+	.free = libvirt_free,
 };
 
 static void initialize(void)

@@ -337,19 +337,19 @@ static void qemu_free(struct lb_fabric *f)
 }
 
 static const struct lb_fabric_ops qemu_ops = {
-    .name = "qemu",
-    .create = qemu_create,
-    .start = qemu_start,
-    .stop = qemu_stop,
-    .resume = qemu_resume,
-    .destroy = qemu_destroy,
-    .state = qemu_state,
-    .list = qemu_list,
-    .console = qemu_console,
-    .pull = qemu_pull,
-    .flush = qemu_flush,
-    .pull_look = qemu_pull_look,
-    .free = qemu_free,
+	.name = "qemu",
+	.create = qemu_create,
+	.start = qemu_start,
+	.stop = qemu_stop,
+	.resume = qemu_resume,
+	.destroy = qemu_destroy,
+	.state = qemu_state,
+	.list = qemu_list,
+	.console = qemu_console,
+	.pull = qemu_pull,
+	.flush = qemu_flush,
+	.pull_look = qemu_pull_look,
+	.free = qemu_free,
 };
 
 int lb_fabric_qemu(struct lb_env *env, struct lb_fabric **ret_fabric)

@@ -94,8 +94,9 @@ static int open_with_key(struct lb_env *env, struct lb_store *store, const char 
 
 	if (machine_text == NULL || lb_uuid_parse(machine_text, &machine) < 0)
 		return lb_fail(
-		    -EINVAL, "with a key file the machine must be given by its UUID: a name can't be looked up without "
-			     "the passphrase");
+			-EINVAL,
+			"with a key file the machine must be given by its UUID: a name can't be looked up without "
+			"the passphrase");
 	r = lb_key_read(env, path, &key);
 	if (r == 0)
 		r = lb_vault_open_keyless(store, &vault);

@@ -156,8 +156,9 @@ static int spawn_nbdkit(struct lb_env *env, const struct lb_serve *s, const stru
 	if (a.error != 0)
 		return lb_fail(a.error, "nbdkit's command line can't be made");
 	return lb_proc_spawn(
-	    env, &(struct lb_proc_spawn){.argv = (const char *const *)a.argv, .log_path = p->log, .keep_fd = key_fd},
-	    &pid);
+		env,
+		&(struct lb_proc_spawn){.argv = (const char *const *)a.argv, .log_path = p->log, .keep_fd = key_fd},
+		&pid);
 }
 
 int lb_serve_begin(struct lb_env *env, const struct lb_serve *s)
@@ -230,9 +231,10 @@ int lb_serve_run(struct lb_env *env, const struct lb_serve *s, const char *shell
 	if (a.error != 0)
 		return lb_fail(a.error, "nbdkit's command line can't be made");
 	return lb_proc_run(
-	    env,
-	    &(struct lb_proc_run){.argv = (const char *const *)a.argv, .keep_fd = key_fd, .output = output, .arg = arg},
-	    out);
+		env,
+		&(struct lb_proc_run){
+			.argv = (const char *const *)a.argv, .keep_fd = key_fd, .output = output, .arg = arg},
+		out);
 }
 
 /* More than "nbd+unix:///?socket=" can say: a VM outlives a restart of its server. */
@@ -269,10 +271,10 @@ int lb_overlay_make(struct lb_env *env, const char *path, const char *socket_pat
 	if (asprintf(&made, "%s.new", path) < 0)
 		return lb_fail(-ENOMEM, "out of memory");
 	snprintf(size, sizeof(size), "%" PRIu64, size_bytes);
-	r = run_qemu_img(
-	    env,
-	    (const char *[]){"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, made, size, NULL},
-	    path);
+	r = run_qemu_img(env,
+			 (const char *[]){"qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, made,
+					  size, NULL},
+			 path);
 	if (r < 0)
 		return r;
 	r = env->ops->rename(env, made, path);

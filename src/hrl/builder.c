@@ -99,7 +99,7 @@ int lb_hrl_builder_add(struct lb_hrl_builder *b, uint16_t disk, enum lb_hrl_kind
 		return r;
 	if (data_bytes > b->data_bytes_max - b->data_bytes ||
 	    extents_worst(b->n_ops + 1, b->data_bytes + data_bytes, b->zero_splits + zero_splits) >
-		LB_HRL_EXTENTS_MAX ||
+		    LB_HRL_EXTENTS_MAX ||
 	    (!known && b->n_disks == LB_HRL_DISKS_MAX))
 		return lb_fail(-EMSGSIZE, "%" PRIu64 " bytes more don't fit this segment; they belong to the next",
 			       length_bytes);

@@ -146,8 +146,8 @@ int lb_hrl_frame_open(const struct lb_hrl_segment *s, uint32_t frame, const void
 	f = &s->frames[frame];
 	lb_hrl_frame_aad(&s->head, frame, f->raw_bytes, f->codec, aad);
 	r = stored_bytes != f->stored_bytes
-		? lb_fail(-EBADMSG, "it has %u bytes and %zu are there", f->stored_bytes, stored_bytes)
-		: open_stored(s->gcm, frame, aad, sizeof(aad), f->codec, stored, stored_bytes, out, f->raw_bytes);
+		    ? lb_fail(-EBADMSG, "it has %u bytes and %zu are there", f->stored_bytes, stored_bytes)
+		    : open_stored(s->gcm, frame, aad, sizeof(aad), f->codec, stored, stored_bytes, out, f->raw_bytes);
 	if (r == 0) {
 		lb_hrl_frame_hash(out, f->raw_bytes, hash);
 		if (memcmp(hash, f->hash, sizeof(hash)) != 0)

@@ -130,8 +130,8 @@ static int seal_all(const struct seal *s, const struct lb_hrl_segment *plain, st
 		return lb_fail(-ENOMEM, "out of memory for an index of %zu bytes", index_bytes);
 	memcpy(index, plain->plain + LB_HRL_HEADER_BYTES, canonical_bytes);
 	for (uint32_t i = 0; i < head->n_frames; i++) {
-		int n =
-		    seal_frame(s, plain, i, frames + frames_bytes, index + canonical_bytes + i * LB_HRL_PLACE_BYTES);
+		int n = seal_frame(s, plain, i, frames + frames_bytes,
+				   index + canonical_bytes + i * LB_HRL_PLACE_BYTES);
 
 		if (n < 0)
 			return n;

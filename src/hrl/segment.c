@@ -46,6 +46,6 @@ int lb_hrl_frame_place(const struct lb_hrl_segment *s, uint32_t frame, struct lb
 		return lb_fail(-EINVAL, "the segment has %u frames and no frame %u", s->head.n_frames, frame);
 	f = &s->frames[frame];
 	*ret_place = (struct lb_hrl_frame_place){
-	    .offset_bytes = f->offset_bytes, .stored_bytes = f->stored_bytes, .raw_bytes = f->raw_bytes};
+		.offset_bytes = f->offset_bytes, .stored_bytes = f->stored_bytes, .raw_bytes = f->raw_bytes};
 	return 0;
 }

@@ -192,9 +192,12 @@ int lb_agent_settings_read(struct lb_env *env, const char *path, struct lb_agent
 {
 	_cleanup_(lb_agent_settings_free) struct lb_agent_settings s = {0};
 	const struct lb_conf_key keys[] = {
-	    {"config_url", LB_CONF_STR, &s.config_url},         {"identity_folder", LB_CONF_STR, &s.identity_folder},
-	    {"capture_socket", LB_CONF_STR, &s.capture_socket}, {"state_folder", LB_CONF_STR, &s.state_folder},
-	    {"run_folder", LB_CONF_STR, &s.run_folder},         {"name", LB_CONF_STR, &s.name},
+		{"config_url", LB_CONF_STR, &s.config_url},
+		{"identity_folder", LB_CONF_STR, &s.identity_folder},
+		{"capture_socket", LB_CONF_STR, &s.capture_socket},
+		{"state_folder", LB_CONF_STR, &s.state_folder},
+		{"run_folder", LB_CONF_STR, &s.run_folder},
+		{"name", LB_CONF_STR, &s.name},
 	};
 	int r;
 

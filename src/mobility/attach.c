@@ -130,9 +130,9 @@ static bool fits(struct lb_session *s, const struct wanted_disks *w, const char 
 static int open_capture(struct lb_session *s, const struct wanted_disks *w)
 {
 	const struct lb_capture_params params = {
-	    .disks = w->list,
-	    .disk_count = w->n,
-	    .ring_bytes = s->config.policy.ring_bytes,
+		.disks = w->list,
+		.disk_count = w->n,
+		.ring_bytes = s->config.policy.ring_bytes,
 	};
 	const char *why = NULL;
 	int r;

@@ -89,7 +89,7 @@ int lb_confirm_open(const char *path, const struct lb_uuid *instance, const stru
 		    unsigned int n_disks, struct lb_confirm **ret_confirm)
 {
 	struct confirm_head want = {
-	    .magic = CONFIRM_MAGIC, .version = CONFIRM_VERSION, .instance = *instance, .n_disks = n_disks};
+		.magic = CONFIRM_MAGIC, .version = CONFIRM_VERSION, .instance = *instance, .n_disks = n_disks};
 	_cleanup_(lb_confirm_freep) struct lb_confirm *c = calloc(1, sizeof(*c));
 	uint64_t bits = 0;
 	void *map = NULL;

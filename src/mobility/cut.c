@@ -187,17 +187,17 @@ int lb_cut_close(struct lb_session *s, uint32_t flags)
 {
 	int64_t now_ns = lb_now_ns(s->env);
 	struct lb_hrl_header header = {
-	    .vault = s->config.vault,
-	    .machine = s->config.machine,
-	    .instance = s->info.instance,
-	    .epoch = s->epoch,
-	    .seq = s->next_seq,
-	    .ring_cut = s->position,
-	    .scan_cursor = s->cursor,
-	    /* a wall clock may be set back in between */
-	    .time_first_ns = LB_MIN(s->began_ns, now_ns),
-	    .time_last_ns = now_ns,
-	    .prev_digest = s->prev,
+		.vault = s->config.vault,
+		.machine = s->config.machine,
+		.instance = s->info.instance,
+		.epoch = s->epoch,
+		.seq = s->next_seq,
+		.ring_cut = s->position,
+		.scan_cursor = s->cursor,
+		/* a wall clock may be set back in between */
+		.time_first_ns = LB_MIN(s->began_ns, now_ns),
+		.time_last_ns = now_ns,
+		.prev_digest = s->prev,
 	};
 	struct lb_pending pending = {.set = true,
 				     .seq = s->next_seq,

@@ -103,12 +103,12 @@ static int make_session(struct daemon *d)
 {
 	const struct lb_http_client_options client = {.identity_folder = d->settings->identity_folder};
 	struct lb_session_options options = {
-	    .env = d->env,
-	    .capture_socket = d->settings->capture_socket,
-	    .confirm_path = d->confirm_path,
-	    .hardware = d->hardware,
-	    .find_disk = find_disk,
-	    .arg = d,
+		.env = d->env,
+		.capture_socket = d->settings->capture_socket,
+		.confirm_path = d->confirm_path,
+		.hardware = d->hardware,
+		.find_disk = find_disk,
+		.arg = d,
 	};
 	struct lb_agent_config config;
 	int r;
@@ -136,7 +136,7 @@ static int start(struct daemon *d)
 {
 	struct sigaction action = {.sa_handler = on_signal};
 	struct lb_manager_options manager = {
-	    .env = d->env, .settings = d->settings, .hardware = d->hardware, .name = d->name};
+		.env = d->env, .settings = d->settings, .hardware = d->hardware, .name = d->name};
 	int r;
 
 	wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

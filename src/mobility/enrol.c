@@ -48,8 +48,9 @@ static int token_read(const char *path, struct token *ret_token)
 		n--;
 	ret_token->text[n] = '\0';
 	if (n == 0)
-		return lb_fail(
-		    -EINVAL, "token file %s is empty; make a token with `lifeboat server add` or in the portal", path);
+		return lb_fail(-EINVAL,
+			       "token file %s is empty; make a token with `lifeboat server add` or in the portal",
+			       path);
 	return 0;
 }
 

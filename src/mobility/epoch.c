@@ -57,10 +57,10 @@ static int went_back(struct lb_session *s)
 
 	if (!lb_confirm_covers(s->confirm, d->epoch, d->has_segment, d->seq))
 		return lb_epoch_want(s, true, true, "the process server lost acknowledged data");
-	lb_warning(
-	    "the process server's journal ends at epoch %lu, segment %ld, before what it acknowledged: what it lost is "
-	    "scanned again",
-	    (unsigned long)d->epoch, d->has_segment ? (long)d->seq : -1L);
+	lb_warning("the process server's journal ends at epoch %lu, segment %ld, before what it acknowledged: what it "
+		   "lost is "
+		   "scanned again",
+		   (unsigned long)d->epoch, d->has_segment ? (long)d->seq : -1L);
 	/* these marks may come twice, after a kill in between: they only ask for too much */
 	while (lb_confirm_next(s->confirm, &cursor, &range.disk, &range.offset_bytes, &range.length_bytes) == 1)
 		lb_capture_scan_mark(s->capture, &range);

@@ -265,14 +265,14 @@ static int machine_secret(struct lb_env *env, const char *root, const char *uuid
 	}
 	if (source == LB_HARDWARE_FIRMWARE)
 		return lb_fail(
-		    -EACCES,
-		    "this machine was enrolled by its firmware's UUID, which can't be read now: "
-		    "/sys/class/dmi/id/product_uuid is root's; start the agent by its systemd unit, which hands a "
-		    "copy over");
+			-EACCES,
+			"this machine was enrolled by its firmware's UUID, which can't be read now: "
+			"/sys/class/dmi/id/product_uuid is root's; start the agent by its systemd unit, which hands a "
+			"copy over");
 	if (sys_text(env, root, "/etc/machine-id", text, 128) < 0 || text[0] == '\0')
 		return lb_fail(
-		    -ENOENT,
-		    "this machine has neither a firmware UUID nor /etc/machine-id; run systemd-machine-id-setup");
+			-ENOENT,
+			"this machine has neither a firmware UUID nor /etc/machine-id; run systemd-machine-id-setup");
 	*ret_source = LB_HARDWARE_MACHINE_ID;
 	return 0;
 }

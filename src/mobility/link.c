@@ -150,10 +150,10 @@ static int call_json(struct lb_link *link, const char *method, const char *path,
 	_cleanup_free_ char *text = NULL;
 	char url[URL_BYTES];
 	struct lb_http_request request = {
-	    .method = method,
-	    .url = url,
-	    .response_bytes_max = LB_LINK_REPLY_BYTES_MAX,
-	    .timeout_s = LB_LINK_TIMEOUT_S,
+		.method = method,
+		.url = url,
+		.response_bytes_max = LB_LINK_REPLY_BYTES_MAX,
+		.timeout_s = LB_LINK_TIMEOUT_S,
 	};
 	int r;
 
@@ -195,13 +195,13 @@ int lb_link_put(struct lb_link *link, uint64_t epoch, uint64_t seq, int64_t cut_
 	_cleanup_json_ json_t *reply = NULL;
 	char url[URL_BYTES];
 	const struct lb_http_request request = {
-	    .method = "PUT",
-	    .url = url,
-	    .body = segment,
-	    .body_bytes = size_bytes,
-	    .content_type = "application/octet-stream",
-	    .response_bytes_max = LB_LINK_REPLY_BYTES_MAX,
-	    .timeout_s = LB_LINK_TIMEOUT_S,
+		.method = "PUT",
+		.url = url,
+		.body = segment,
+		.body_bytes = size_bytes,
+		.content_type = "application/octet-stream",
+		.response_bytes_max = LB_LINK_REPLY_BYTES_MAX,
+		.timeout_s = LB_LINK_TIMEOUT_S,
 	};
 	uint64_t got_epoch, got_seq;
 	int r;

@@ -31,20 +31,21 @@ struct arguments {
 };
 
 static const char usage_text[] =
-    "usage: lifeboat-mobility [run] [--config FILE] [--check]\n"
-    "       lifeboat-mobility enrol --config-url URL --ca-fingerprint HEX --token-file FILE [--name NAME] [--config "
-    "FILE]\n"
-    "       lifeboat-mobility status [--config FILE] [--json]\n"
-    "       lifeboat-mobility assess [--seconds N] [--socket PATH] [--json]\n"
-    "       lifeboat-mobility --version | --help\n"
-    "\n"
-    "run      protect this machine, as the configuration server asks (the default)\n"
-    "enrol    get this machine's certificate against a one-time token (FILE - reads standard input)\n"
-    "status   what the running agent is doing\n"
-    "assess   churn, fitness, and the ring and link that protection would need; needs nothing installed\n"
-    "\n"
-    "--config FILE   " LB_AGENT_SETTINGS_PATH " unless given\n"
-    "--check         read the configuration and exit\n";
+	"usage: lifeboat-mobility [run] [--config FILE] [--check]\n"
+	"       lifeboat-mobility enrol --config-url URL --ca-fingerprint HEX --token-file FILE [--name NAME] "
+	"[--config "
+	"FILE]\n"
+	"       lifeboat-mobility status [--config FILE] [--json]\n"
+	"       lifeboat-mobility assess [--seconds N] [--socket PATH] [--json]\n"
+	"       lifeboat-mobility --version | --help\n"
+	"\n"
+	"run      protect this machine, as the configuration server asks (the default)\n"
+	"enrol    get this machine's certificate against a one-time token (FILE - reads standard input)\n"
+	"status   what the running agent is doing\n"
+	"assess   churn, fitness, and the ring and link that protection would need; needs nothing installed\n"
+	"\n"
+	"--config FILE   " LB_AGENT_SETTINGS_PATH " unless given\n"
+	"--check         read the configuration and exit\n";
 
 enum {
 	OPT_CONFIG = 256,
@@ -60,18 +61,18 @@ enum {
 };
 
 static const struct option options[] = {
-    {"config", required_argument, NULL, OPT_CONFIG},
-    {"check", no_argument, NULL, OPT_CHECK},
-    {"version", no_argument, NULL, OPT_VERSION},
-    {"help", no_argument, NULL, 'h'},
-    {"config-url", required_argument, NULL, OPT_URL},
-    {"ca-fingerprint", required_argument, NULL, OPT_CA},
-    {"token-file", required_argument, NULL, OPT_TOKEN},
-    {"name", required_argument, NULL, OPT_NAME},
-    {"seconds", required_argument, NULL, OPT_SECONDS},
-    {"socket", required_argument, NULL, OPT_SOCKET},
-    {"json", no_argument, NULL, OPT_JSON},
-    {NULL, 0, NULL, 0},
+	{"config", required_argument, NULL, OPT_CONFIG},
+	{"check", no_argument, NULL, OPT_CHECK},
+	{"version", no_argument, NULL, OPT_VERSION},
+	{"help", no_argument, NULL, 'h'},
+	{"config-url", required_argument, NULL, OPT_URL},
+	{"ca-fingerprint", required_argument, NULL, OPT_CA},
+	{"token-file", required_argument, NULL, OPT_TOKEN},
+	{"name", required_argument, NULL, OPT_NAME},
+	{"seconds", required_argument, NULL, OPT_SECONDS},
+	{"socket", required_argument, NULL, OPT_SOCKET},
+	{"json", no_argument, NULL, OPT_JSON},
+	{NULL, 0, NULL, 0},
 };
 
 static void parse(int argc, char **argv, struct arguments *a)
@@ -218,8 +219,8 @@ static int do_status(struct lb_env *env, const struct arguments *a)
 int main(int argc, char **argv)
 {
 	struct arguments a = {
-	    .config_path = LB_AGENT_SETTINGS_PATH,
-	    .assess = {.seconds = LB_ASSESS_SECONDS_DEFAULT},
+		.config_path = LB_AGENT_SETTINGS_PATH,
+		.assess = {.seconds = LB_ASSESS_SECONDS_DEFAULT},
 	};
 	struct lb_env *env = lb_env_real();
 	const char *verb;

@@ -21,13 +21,13 @@ int lb_resync_compare(struct lb_session *s, const struct lb_capture_range *range
 {
 	struct lb_digest hashes[LB_LINK_HASHES_MAX];
 	struct lb_link_compare compare = {
-	    .epoch = s->epoch,
-	    .disk = s->disk_ids[range->disk],
-	    .offset_bytes = range->offset_bytes,
-	    .block_bytes = LB_COMPARE_BLOCK_BYTES,
-	    .key = s->compare_key,
-	    .hashes = hashes,
-	    .length_bytes = range->length_bytes,
+		.epoch = s->epoch,
+		.disk = s->disk_ids[range->disk],
+		.offset_bytes = range->offset_bytes,
+		.block_bytes = LB_COMPARE_BLOCK_BYTES,
+		.key = s->compare_key,
+		.hashes = hashes,
+		.length_bytes = range->length_bytes,
 	};
 	int r;
 

@@ -115,8 +115,8 @@ static int read_range(struct lb_session *s, const struct lb_capture_range *range
 	memset(wanted, true, sizeof(wanted));
 	if (lb_note(s, LB_NOTE_BLANK) != 0) {
 		for (uint64_t at = 0; at < range->length_bytes; at += LB_COMPARE_BLOCK_BYTES)
-			wanted[at / LB_COMPARE_BLOCK_BYTES] =
-			    !all_zero(data + at, LB_MIN((uint64_t)LB_COMPARE_BLOCK_BYTES, range->length_bytes - at));
+			wanted[at / LB_COMPARE_BLOCK_BYTES] = !all_zero(
+				data + at, LB_MIN((uint64_t)LB_COMPARE_BLOCK_BYTES, range->length_bytes - at));
 	} else if (lb_note(s, LB_NOTE_COMPARE) != 0) {
 		r = lb_resync_compare(s, range, data, wanted);
 		if (r < 0)

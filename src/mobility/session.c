@@ -15,14 +15,14 @@
 const char *lb_session_state_name(enum lb_session_state state)
 {
 	static const char *const names[LB_SESSION_STATES] = {
-	    [LB_SESSION_DISABLED] = "disabled",
-	    [LB_SESSION_ATTACHING] = "attaching",
-	    [LB_SESSION_CONNECTING] = "connecting",
-	    [LB_SESSION_NEW_EPOCH] = "new-epoch",
-	    [LB_SESSION_SCANNING] = "scanning",
-	    [LB_SESSION_PROTECTED] = "protected",
-	    [LB_SESSION_DEBT] = "debt",
-	    [LB_SESSION_REFUSED] = "refused",
+		[LB_SESSION_DISABLED] = "disabled",
+		[LB_SESSION_ATTACHING] = "attaching",
+		[LB_SESSION_CONNECTING] = "connecting",
+		[LB_SESSION_NEW_EPOCH] = "new-epoch",
+		[LB_SESSION_SCANNING] = "scanning",
+		[LB_SESSION_PROTECTED] = "protected",
+		[LB_SESSION_DEBT] = "debt",
+		[LB_SESSION_REFUSED] = "refused",
 	};
 
 	return names[state];
@@ -96,7 +96,7 @@ void lb_session_back_off(struct lb_session *s, uint32_t at_least_s)
 	int64_t wait_ms;
 
 	s->backoff_ms =
-	    s->backoff_ms == 0 ? LB_SESSION_BACKOFF_MS_MIN : LB_MIN(s->backoff_ms * 2, LB_SESSION_BACKOFF_MS_MAX);
+		s->backoff_ms == 0 ? LB_SESSION_BACKOFF_MS_MIN : LB_MIN(s->backoff_ms * 2, LB_SESSION_BACKOFF_MS_MAX);
 	if (s->env->ops->random(s->env, &jitter, sizeof(jitter)) < 0)
 		jitter = 0;
 	wait_ms = LB_MAX((int64_t)s->backoff_ms, (int64_t)at_least_s * 1000);
@@ -109,8 +109,8 @@ int lb_session_refuse(struct lb_session *s)
 	s->pending.set = false;
 	lb_session_turn(s, LB_SESSION_REFUSED, "%s", lb_err_text());
 	/* at first it may only be that one server has not yet heard what another knows */
-	s->refused_s =
-	    LB_MIN(LB_MAX(s->refused_s * 2, (uint32_t)LB_SESSION_REFUSED_S_MIN), (uint32_t)LB_SESSION_REFUSED_S_MAX);
+	s->refused_s = LB_MIN(LB_MAX(s->refused_s * 2, (uint32_t)LB_SESSION_REFUSED_S_MIN),
+			      (uint32_t)LB_SESSION_REFUSED_S_MAX);
 	s->retry_mono_ns = lb_mono_ns(s->env) + s->refused_s * LB_NS_PER_S;
 	return LB_TURNED;
 }
@@ -351,13 +351,13 @@ void lb_session_step(struct lb_session *s, int64_t *ret_wake_mono_ns)
 void lb_session_status(const struct lb_session *s, struct lb_session_status *ret_status)
 {
 	struct lb_session_status st = {
-	    .state = s->state,
-	    .epoch = s->epoch,
-	    .segments = s->next_seq,
-	    .shipped_bytes = s->shipped_bytes,
-	    .point_ns = s->point_ns,
-	    .held_rpo_ns = s->held_rpo_ns,
-	    .cost_ns_per_kib = -1,
+		.state = s->state,
+		.epoch = s->epoch,
+		.segments = s->next_seq,
+		.shipped_bytes = s->shipped_bytes,
+		.point_ns = s->point_ns,
+		.held_rpo_ns = s->held_rpo_ns,
+		.cost_ns_per_kib = -1,
 	};
 	uint64_t captured_bytes = 0;
 	struct lb_capture_stats stats;
@@ -370,7 +370,7 @@ void lb_session_status(const struct lb_session *s, struct lb_session_status *ret
 		st.passes = (uint32_t)lb_note(s, LB_NOTE_PASSES);
 		st.scan_total_bytes = lb_note(s, LB_NOTE_SCAN_TOTAL);
 		st.scan_done_bytes =
-		    st.scan_total_bytes - LB_MIN(st.scan_total_bytes, lb_capture_scan_bytes(s->capture));
+			st.scan_total_bytes - LB_MIN(st.scan_total_bytes, lb_capture_scan_bytes(s->capture));
 		for (unsigned int i = 0; i < s->n_disks; i++) {
 			struct lb_capture_disk_stats d;
 

@@ -136,7 +136,7 @@ int lb_attach_end(struct lb_session *s);
 
 /* session.c */
 void lb_session_turn(struct lb_session *s, enum lb_session_state state, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+	__attribute__((format(printf, 3, 4)));
 /* A person has to do something: this thread's error text says what. */
 int lb_session_refuse(struct lb_session *s);
 /* Waits longer each time, with jitter; at least `at_least_s`. */

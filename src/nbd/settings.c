@@ -67,10 +67,10 @@ int lb_nbd_setting(struct lb_nbd_settings *s, const char *key, const char *value
 	if (strcmp(key, "cache") == 0)
 		return set_cache(s, value);
 	return lb_fail(
-	    -EINVAL,
-	    "unknown parameter \"%.40s\"; there are: vault, passphrase-file, key-file, machine, point, disk, "
-	    "disk-id, cache",
-	    key);
+		-EINVAL,
+		"unknown parameter \"%.40s\"; there are: vault, passphrase-file, key-file, machine, point, disk, "
+		"disk-id, cache",
+		key);
 }
 
 int lb_nbd_settings_complete(const struct lb_nbd_settings *s)

@@ -256,9 +256,9 @@ static int beat_reply(struct lb_machine *m, json_t **ret_reply)
 	r = lb_policy_print(&m->assigned.policy, &policy);
 	if (r < 0)
 		return r;
-	reply =
-	    json_pack("{s:I,s:I,s:I,s:o,s:[]}", "time_ns", (json_int_t)lb_now_ns(m->process->env), "vault_epoch",
-		      (json_int_t)m->vault.epoch, "vault_seq", (json_int_t)m->vault.seq, "policy", policy, "commands");
+	reply = json_pack("{s:I,s:I,s:I,s:o,s:[]}", "time_ns", (json_int_t)lb_now_ns(m->process->env), "vault_epoch",
+			  (json_int_t)m->vault.epoch, "vault_seq", (json_int_t)m->vault.seq, "policy", policy,
+			  "commands");
 	if (reply == NULL)
 		return lb_fail(-ENOMEM, "out of memory for an answer");
 	*ret_reply = reply;
@@ -290,10 +290,10 @@ static int post_heartbeat(void *arg, const struct lb_http_call *call, struct lb_
 #define MACHINE LB_ROLE_BIT(LB_ROLE_MACHINE)
 
 const struct lb_http_route lb_process_routes[] = {
-    {"GET", "/v1/journal", MACHINE, 0, get_journal},
-    {"POST", "/v1/epoch", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_epoch},
-    {"PUT", "/v1/journal/{}/{}", MACHINE, LB_HRL_SEGMENT_BYTES_MAX, put_segment},
-    {"POST", "/v1/compare", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_compare},
-    {"POST", "/v1/heartbeat", MACHINE, LB_HEARTBEAT_BYTES_MAX, post_heartbeat},
+	{"GET", "/v1/journal", MACHINE, 0, get_journal},
+	{"POST", "/v1/epoch", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_epoch},
+	{"PUT", "/v1/journal/{}/{}", MACHINE, LB_HRL_SEGMENT_BYTES_MAX, put_segment},
+	{"POST", "/v1/compare", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_compare},
+	{"POST", "/v1/heartbeat", MACHINE, LB_HEARTBEAT_BYTES_MAX, post_heartbeat},
 };
 const size_t lb_process_routes_n = LB_ARRAY_LEN(lb_process_routes);

@@ -45,10 +45,10 @@ int lb_process_cache_admit(struct lb_process_cache *c, uint64_t machine_bytes, s
 	share = (c->bytes_max - soft) / LB_MAX(c->machines, 1u);
 	if (c->bytes + need > c->bytes_max || (c->bytes + need > soft && machine_bytes + need > share))
 		return lb_fail(
-		    -EAGAIN,
-		    "the cache in %s holds %s of at most %s: the vault is behind; replication continues by itself "
-		    "when it has caught up, or raise cache_bytes_max",
-		    c->folder, lb_size_format(c->bytes, used), lb_size_format(c->bytes_max, max));
+			-EAGAIN,
+			"the cache in %s holds %s of at most %s: the vault is behind; replication continues by itself "
+			"when it has caught up, or raise cache_bytes_max",
+			c->folder, lb_size_format(c->bytes, used), lb_size_format(c->bytes_max, max));
 	c->bytes += need;
 	return 0;
 }
@@ -241,11 +241,11 @@ static int put(struct lb_process_cache *c, const struct lb_machine *m, const str
 	if (r == 0)
 		r = lb_file_write(c->env, path, data, size_bytes, 0600);
 	if (r == -ENOSPC || r == -EDQUOT)
-		return lb_fail(
-		    -ENOSPC,
-		    "the disk that holds the cache folder %s is full: nothing more is taken; free space there or lower "
-		    "cache_bytes_max below what the disk has",
-		    c->folder);
+		return lb_fail(-ENOSPC,
+			       "the disk that holds the cache folder %s is full: nothing more is taken; free space "
+			       "there or lower "
+			       "cache_bytes_max below what the disk has",
+			       c->folder);
 	return r;
 }
 

@@ -37,10 +37,10 @@ static int allowed(const struct lb_machine *m)
 {
 	if (m->assigned.fenced)
 		return lb_fail(
-		    -EACCES,
-		    "machine %s was failed over: its double has taken its place and nothing more is taken from it; "
-		    "reprotect it, or run `lifeboat machine resync %s`",
-		    m->assigned.name, m->assigned.name);
+			-EACCES,
+			"machine %s was failed over: its double has taken its place and nothing more is taken from it; "
+			"reprotect it, or run `lifeboat machine resync %s`",
+			m->assigned.name, m->assigned.name);
 	if (!m->assigned.enabled)
 		return lb_fail(-EACCES, "replication of machine %s is disabled; run `lifeboat machine protect %s`",
 			       m->assigned.name, m->assigned.name);
@@ -99,10 +99,10 @@ static int check_next(const struct lb_machine *m, const struct lb_hrl_header *h)
 			       name, d->epoch, h->seq);
 	if (m->newest->next_seq - m->newest->first_seq >= LB_SEGMENTS_CACHED_MAX)
 		return lb_fail(
-		    -EAGAIN,
-		    "%d segments of machine %s wait for the vault already; replication continues by itself when "
-		    "it has caught up",
-		    LB_SEGMENTS_CACHED_MAX, name);
+			-EAGAIN,
+			"%d segments of machine %s wait for the vault already; replication continues by itself when "
+			"it has caught up",
+			LB_SEGMENTS_CACHED_MAX, name);
 	return 0;
 }
 
@@ -129,10 +129,10 @@ static int check_disks(const struct lb_machine *m, const struct lb_hrl_segment *
 				       m->assigned.name, x->disk, m->newest->record.epoch);
 		if (x->offset_bytes > disk->size_bytes || x->length_bytes > disk->size_bytes - x->offset_bytes)
 			return lb_fail(
-			    -EBADMSG,
-			    "machine %s, disk %s: a write at byte %" PRIu64 " lies past its known size of %" PRIu64
-			    " bytes; if the disk has grown, run `lifeboat machine resync %s`",
-			    m->assigned.name, disk->name, x->offset_bytes, disk->size_bytes, m->assigned.name);
+				-EBADMSG,
+				"machine %s, disk %s: a write at byte %" PRIu64 " lies past its known size of %" PRIu64
+				" bytes; if the disk has grown, run `lifeboat machine resync %s`",
+				m->assigned.name, disk->name, x->offset_bytes, disk->size_bytes, m->assigned.name);
 	}
 	return 0;
 }
@@ -169,11 +169,11 @@ static int judge(struct ingest *in)
 	if (is_last(&m->durable, in->header)) {
 		in->again = lb_equal_ct(lb_hrl_digest(in->segment), &m->durable.digest, sizeof(m->durable.digest));
 		return in->again
-			   ? 0
-			   : lb_fail(-EEXIST,
-				     "machine %s, epoch %" PRIu64 ": another segment %" PRIu64 " was acknowledged "
-				     "before",
-				     m->assigned.name, in->header->epoch, in->header->seq);
+			       ? 0
+			       : lb_fail(-EEXIST,
+					 "machine %s, epoch %" PRIu64 ": another segment %" PRIu64 " was acknowledged "
+					 "before",
+					 m->assigned.name, in->header->epoch, in->header->seq);
 	}
 	if (in->header->epoch <= m->durable.epoch) {
 		r = check_instance(m, in->header);

@@ -85,13 +85,13 @@ static void start_at_tail(struct join *j)
 	struct lb_durable *d = &j->durable;
 
 	*d = (struct lb_durable){
-	    .epoch = newest_in_vault(t),
-	    .last = t->position,
-	    .digest = t->digest,
-	    .instance = t->instance,
-	    .ring_cut = t->ring_cut,
-	    .scan_cursor = t->scan_cursor,
-	    .receipt_ns = t->receipt_ns,
+		.epoch = newest_in_vault(t),
+		.last = t->position,
+		.digest = t->digest,
+		.instance = t->instance,
+		.ring_cut = t->ring_cut,
+		.scan_cursor = t->scan_cursor,
+		.receipt_ns = t->receipt_ns,
 	};
 	if (d->epoch != 0 && d->epoch == t->position.epoch)
 		d->next_seq = t->position.seq + 1;
@@ -144,7 +144,7 @@ static int open_head(struct join *j, const struct lb_position *at, struct lb_hrl
 		     struct lb_buf *head, uint64_t *ret_size_bytes)
 {
 	struct lb_hrl_header expect = {
-	    .vault = *lb_vault_id(j->vault), .machine = j->m->id, .epoch = at->epoch, .seq = at->seq};
+		.vault = *lb_vault_id(j->vault), .machine = j->m->id, .epoch = at->epoch, .seq = at->seq};
 	int r;
 
 	r = lb_process_cache_segment_head(j->cache, j->m, at, head, ret_size_bytes);
@@ -328,7 +328,7 @@ static int taken_over(const struct join *j)
 int lb_join(struct lb_machine *m)
 {
 	_cleanup_(join_release) struct join j = {
-	    .m = m, .cache = &m->process->cache, .vault = lb_process_vault(m->process)};
+		.m = m, .cache = &m->process->cache, .vault = lb_process_vault(m->process)};
 	int64_t beat_ns = 0;
 	int r;
 	LB_LOCK_SCOPE(&m->order);
@@ -384,7 +384,7 @@ void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, int64
 static int same_at(struct lb_machine *m, const struct lb_journal_tail *t)
 {
 	_cleanup_(join_release) struct join j = {
-	    .m = m, .cache = &m->process->cache, .vault = lb_process_vault(m->process)};
+		.m = m, .cache = &m->process->cache, .vault = lb_process_vault(m->process)};
 	_cleanup_buf_ struct lb_buf head = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
 	uint64_t size_bytes;

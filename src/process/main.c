@@ -56,15 +56,15 @@ static bool peer_allowed(void *arg, const struct lb_http_peer *peer)
 static int start_server(struct daemon *d)
 {
 	const struct lb_http_server_options options = {
-	    .address = d->settings.address,
-	    .port = (uint16_t)d->settings.port,
-	    .identity_folder = d->settings.identity_folder,
-	    .routes = lb_process_routes,
-	    .n_routes = lb_process_routes_n,
-	    .arg = d->process,
-	    .connections_max = LB_PROCESS_MACHINES_MAX,
-	    .body_bytes_total_max = d->settings.memory_bytes_max / 2,
-	    .peer_allowed = peer_allowed,
+		.address = d->settings.address,
+		.port = (uint16_t)d->settings.port,
+		.identity_folder = d->settings.identity_folder,
+		.routes = lb_process_routes,
+		.n_routes = lb_process_routes_n,
+		.arg = d->process,
+		.connections_max = LB_PROCESS_MACHINES_MAX,
+		.body_bytes_total_max = d->settings.memory_bytes_max / 2,
+		.peer_allowed = peer_allowed,
 	};
 
 	return lb_http_server_start(&options, &d->server);
@@ -73,10 +73,10 @@ static int start_server(struct daemon *d)
 static int start(struct daemon *d)
 {
 	const struct lb_process_options options = {
-	    .cache_folder = d->settings.cache_folder,
-	    .cache_bytes_max = d->settings.cache_bytes_max,
-	    .vault_url = d->settings.vault,
-	    .seal_bytes_max = d->settings.memory_bytes_max / 2,
+		.cache_folder = d->settings.cache_folder,
+		.cache_bytes_max = d->settings.cache_bytes_max,
+		.vault_url = d->settings.vault,
+		.seal_bytes_max = d->settings.memory_bytes_max / 2,
 	};
 	int r;
 
@@ -135,9 +135,9 @@ static int serve(struct daemon *d)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
-	    {"verbose", no_argument, NULL, 'v'},      {"version", no_argument, NULL, 'V'},
-	    {"help", no_argument, NULL, 'h'},         {0}};
+		{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
+		{"verbose", no_argument, NULL, 'v'},      {"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'},         {0}};
 	const char *path = LB_SETTINGS_PATH;
 	enum lb_log_level level = LB_LOG_INFO;
 	struct daemon d = {0};

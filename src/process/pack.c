@@ -51,7 +51,7 @@ static int load_all(struct lb_machine *m, const struct lb_position *first, uint6
 static int look_at(struct lb_machine *m, const struct lb_position *first, struct lb_upload_pack *pack)
 {
 	struct lb_hrl_header expect = {
-	    .vault = *lb_vault_id(m->process->vault), .machine = m->id, .epoch = first->epoch, .seq = first->seq};
+		.vault = *lb_vault_id(m->process->vault), .machine = m->id, .epoch = first->epoch, .seq = first->seq};
 	_cleanup_(lb_key_wipe) struct lb_key key;
 	const uint8_t *p = pack->bytes.data;
 	int r;

@@ -177,7 +177,7 @@ static int change_machine(struct lb_process *p, struct lb_machine *m, const stru
 	/* an operator's word, and nothing else, lets a machine that was taken over go on */
 	stopped = m->state == LB_MACHINE_FENCED || m->state == LB_MACHINE_DIVERGED;
 	unfence =
-	    !a->fenced && (m->assigned.fenced || (stopped && a->resync_generation > m->assigned.resync_generation));
+		!a->fenced && (m->assigned.fenced || (stopped && a->resync_generation > m->assigned.resync_generation));
 	fence = a->fenced && !m->assigned.fenced;
 	m->assigned = *a;
 	m->unfence = m->unfence || unfence;

@@ -73,8 +73,9 @@ static int set_journal(const struct lb_machine *m, json_t *j)
 	if (r == 0)
 		r = lb_json_set_u64(j, "churn_bytes_per_s", (uint64_t)f->churn_bytes_per_s);
 	if (r == 0 &&
-	    json_object_set_new(
-		j, "ratio", json_real(f->sealed_bytes > 0 ? (double)f->plain_bytes / (double)f->sealed_bytes : 1)) < 0)
+	    json_object_set_new(j, "ratio",
+				json_real(f->sealed_bytes > 0 ? (double)f->plain_bytes / (double)f->sealed_bytes : 1)) <
+		    0)
 		r = lb_fail(-ENOMEM, "out of memory for a report");
 	return r == 0 ? lb_json_set_i64(j, "last_seen_ns", f->last_seen_ns) : r;
 }

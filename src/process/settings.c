@@ -37,8 +37,9 @@ static int complete(struct lb_settings *s, const char *path)
 
 	if (s->config_url == NULL || strncmp(s->config_url, "https://", 8) != 0)
 		return lb_fail(
-		    -EINVAL,
-		    "%s: config_url is missing or does not begin with https://; write config_url = https://HOST", path);
+			-EINVAL,
+			"%s: config_url is missing or does not begin with https://; write config_url = https://HOST",
+			path);
 	r = set_default(&s->address, "0.0.0.0");
 	if (r == 0)
 		r = set_default(&s->identity_folder, "/var/lib/lifeboat/process");
@@ -50,17 +51,17 @@ static int complete(struct lb_settings *s, const char *path)
 int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *ret_settings)
 {
 	_cleanup_(lb_settings_free) struct lb_settings s = {
-	    .port = 9443, .cache_bytes_max = LB_GIB(16), .uploads_max = 4, .memory_bytes_max = LB_MIB(256)};
+		.port = 9443, .cache_bytes_max = LB_GIB(16), .uploads_max = 4, .memory_bytes_max = LB_MIB(256)};
 	const struct lb_conf_key keys[] = {
-	    {"address", LB_CONF_STR, &s.address},
-	    {"port", LB_CONF_U64, &s.port, 0, UINT16_MAX},
-	    {"config_url", LB_CONF_STR, &s.config_url},
-	    {"identity_folder", LB_CONF_STR, &s.identity_folder},
-	    {"cache_folder", LB_CONF_STR, &s.cache_folder},
-	    {"cache_bytes_max", LB_CONF_SIZE, &s.cache_bytes_max, CACHE_BYTES_MIN, INT64_MAX},
-	    {"vault", LB_CONF_STR, &s.vault},
-	    {"uploads_max", LB_CONF_U64, &s.uploads_max, 1, LB_UPLOAD_WORKERS_MAX},
-	    {"memory_bytes_max", LB_CONF_SIZE, &s.memory_bytes_max, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX},
+		{"address", LB_CONF_STR, &s.address},
+		{"port", LB_CONF_U64, &s.port, 0, UINT16_MAX},
+		{"config_url", LB_CONF_STR, &s.config_url},
+		{"identity_folder", LB_CONF_STR, &s.identity_folder},
+		{"cache_folder", LB_CONF_STR, &s.cache_folder},
+		{"cache_bytes_max", LB_CONF_SIZE, &s.cache_bytes_max, CACHE_BYTES_MIN, INT64_MAX},
+		{"vault", LB_CONF_STR, &s.vault},
+		{"uploads_max", LB_CONF_U64, &s.uploads_max, 1, LB_UPLOAD_WORKERS_MAX},
+		{"memory_bytes_max", LB_CONF_SIZE, &s.memory_bytes_max, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX},
 	};
 	int r;
 

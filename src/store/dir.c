@@ -198,7 +198,7 @@ static int open_temporary(struct lb_dir_store *d, char path[PATH_MAX])
 	lb_hex_encode(nonce, sizeof(nonce), hex);
 	if (snprintf(folder, sizeof(folder), "%s/.tmp", d->root) >= PATH_MAX ||
 	    snprintf(path, PATH_MAX, "%s/.tmp/%016llx-%s", d->root, (unsigned long long)lb_now_ns(env), hex) >=
-		PATH_MAX)
+		    PATH_MAX)
 		return -ENAMETOOLONG;
 	r = env->ops->open(env, path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE);
 	if (r != -ENOENT)
@@ -451,16 +451,16 @@ static void dir_free(struct lb_store *s)
 }
 
 static const struct lb_store_ops dir_ops = {
-    .scheme = "dir",
-    .put_new = dir_put_new,
-    .replace = dir_replace,
-    .get = dir_get,
-    .stat = dir_stat,
-    .list = lb_dir_list,
-    .list_folders = lb_dir_list_folders,
-    .remove = dir_remove,
-    .now = dir_now,
-    .free = dir_free,
+	.scheme = "dir",
+	.put_new = dir_put_new,
+	.replace = dir_replace,
+	.get = dir_get,
+	.stat = dir_stat,
+	.list = lb_dir_list,
+	.list_folders = lb_dir_list_folders,
+	.remove = dir_remove,
+	.now = dir_now,
+	.free = dir_free,
 };
 
 static int make_root(struct lb_env *env, const char *root, bool create)
@@ -476,9 +476,9 @@ static int make_root(struct lb_env *env, const char *root, bool create)
 	f.fd = env->ops->open(env, root, O_RDONLY | O_DIRECTORY, 0);
 	if (f.fd == -ENOENT)
 		return lb_fail(
-		    -ENOENT,
-		    "dir:%s: there is no such folder; is its file system mounted? `lifeboat vault create` makes it",
-		    root);
+			-ENOENT,
+			"dir:%s: there is no such folder; is its file system mounted? `lifeboat vault create` makes it",
+			root);
 	if (f.fd < 0)
 		return lb_fail(f.fd == -EACCES ? -EACCES : -EIO, "dir:%s can't be opened: %s", root, strerror(-f.fd));
 	return 0;

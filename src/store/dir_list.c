@@ -96,7 +96,7 @@ static int collect(struct lb_dir_store *d, struct entries *e)
 static int walk(struct lb_dir_store *d, const char *folder, const char *prefix, lb_store_list_fn fn, void *arg)
 {
 	_cleanup_(entries_free) struct entries e = {
-	    .folder = folder, .prefix = prefix, .names = LB_BUF(FOLDER_NAMES_BYTES_MAX)};
+		.folder = folder, .prefix = prefix, .names = LB_BUF(FOLDER_NAMES_BYTES_MAX)};
 	char full[LB_STORE_NAME_BYTES_MAX + 1], path[PATH_MAX];
 	uint64_t size_bytes;
 	int r;
@@ -132,7 +132,7 @@ int lb_dir_list(struct lb_store *s, const char *prefix, lb_store_list_fn fn, voi
 int lb_dir_list_folders(struct lb_store *s, const char *prefix, lb_store_folder_fn fn, void *arg)
 {
 	_cleanup_(entries_free) struct entries e = {
-	    .folder = prefix, .prefix = prefix, .folders_only = true, .names = LB_BUF(FOLDER_NAMES_BYTES_MAX)};
+		.folder = prefix, .prefix = prefix, .folders_only = true, .names = LB_BUF(FOLDER_NAMES_BYTES_MAX)};
 	int r;
 
 	r = collect(lb_dir_of(s), &e);

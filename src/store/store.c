@@ -141,10 +141,10 @@ static int prove_second(struct lb_store *s, const char *name)
 
 	r = lb_store_put_new(s, name, "other", 5);
 	if (r != -EEXIST)
-		return lb_fail(
-		    r < 0 ? r : -EOPNOTSUPP,
-		    "%s takes two objects of one name: it can't keep a vault safe from two writers; use another store",
-		    s->url);
+		return lb_fail(r < 0 ? r : -EOPNOTSUPP,
+			       "%s takes two objects of one name: it can't keep a vault safe from two writers; use "
+			       "another store",
+			       s->url);
 	r = lb_store_get(s, name, 0, 5, &out);
 	if (r < 0)
 		return lb_wrap(r, "a probe of the store failed");

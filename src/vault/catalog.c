@@ -297,9 +297,9 @@ int lb_catalog_find(struct lb_vault *v, const char *name_or_id, struct lb_catalo
 		return r;
 	if (f.n == 0 && f.n_unreadable > 0)
 		return lb_fail(
-		    -EBADMSG,
-		    "no readable machine in %s is named %s, and %u can't be read; run `lifeboat vault verify`",
-		    v->store->url, name_or_id, f.n_unreadable);
+			-EBADMSG,
+			"no readable machine in %s is named %s, and %u can't be read; run `lifeboat vault verify`",
+			v->store->url, name_or_id, f.n_unreadable);
 	if (f.n == 0)
 		return lb_fail(-ENOENT, "%s holds no machine named %s; see `lifeboat machine list`", v->store->url,
 			       name_or_id);

@@ -90,10 +90,10 @@ int lb_chain_check(const struct lb_chain *c, const struct lb_pack *p)
 	if (p->prev.epoch != c->last.epoch || p->prev.number != c->last.number ||
 	    !same_digest(&p->prev_digest, &c->last_digest))
 		return lb_fail(
-		    -EBADMSG,
-		    "%s: object %s does not follow the object before it: one of them was replaced by an older or "
-		    "foreign one; run `lifeboat vault verify`",
-		    c->v->store->url, name);
+			-EBADMSG,
+			"%s: object %s does not follow the object before it: one of them was replaced by an older or "
+			"foreign one; run `lifeboat vault verify`",
+			c->v->store->url, name);
 	if (!after_follows(c, p))
 		return lb_fail(-EBADMSG,
 			       "%s: object %s does not go on where the journal was (after segment %llu of epoch %llu)",
@@ -190,16 +190,16 @@ void lb_chain_tail(const struct lb_chain *c, struct lb_journal_tail *ret_tail)
 	bool is_open = c->last.epoch > 0 && !c->last_is_seal;
 
 	*ret_tail = (struct lb_journal_tail){
-	    .position = c->after.position,
-	    .digest = c->after.digest,
-	    .instance = c->after.instance,
-	    .ring_cut = c->after.ring_cut,
-	    .scan_cursor = c->after.scan_cursor,
-	    .receipt_ns = c->after.receipt_ns,
-	    .flags = c->after.flags,
-	    .epoch_newest = c->last.epoch,
-	    .epoch_open = is_open ? c->last.epoch : 0,
-	    .next_object = is_open ? next.number : 0,
+		.position = c->after.position,
+		.digest = c->after.digest,
+		.instance = c->after.instance,
+		.ring_cut = c->after.ring_cut,
+		.scan_cursor = c->after.scan_cursor,
+		.receipt_ns = c->after.receipt_ns,
+		.flags = c->after.flags,
+		.epoch_newest = c->last.epoch,
+		.epoch_open = is_open ? c->last.epoch : 0,
+		.next_object = is_open ? next.number : 0,
 	};
 }
 

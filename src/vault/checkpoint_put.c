@@ -91,7 +91,7 @@ static int frame_end(struct writing *w)
 		return r;
 	out = w->object.data + w->object.size_bytes;
 	stored_bytes =
-	    ZSTD_compress(out, ZSTD_COMPRESSBOUND(LB_CHECKPOINT_FRAME_BYTES), w->raw, w->raw_bytes, ZSTD_LEVEL);
+		ZSTD_compress(out, ZSTD_COMPRESSBOUND(LB_CHECKPOINT_FRAME_BYTES), w->raw, w->raw_bytes, ZSTD_LEVEL);
 	if (ZSTD_isError(stored_bytes))
 		return lb_fail(-EIO, "a checkpoint can't be compressed: %s", ZSTD_getErrorName(stored_bytes));
 	lb_checkpoint_frame_aad(&w->v->id, w->c, w->c->n_frames, (uint32_t)w->raw_bytes, nonce, aad);
@@ -263,7 +263,7 @@ static void remove_parts(struct writing *w)
 int lb_checkpoint_put(struct lb_vault *v, struct lb_checkpoint *c, const struct lb_map *map)
 {
 	_cleanup_(writing_free) struct writing w = {
-	    .v = v, .c = c, .map = map, .object = LB_BUF(LB_STORE_OBJECT_BYTES_MAX)};
+		.v = v, .c = c, .map = map, .object = LB_BUF(LB_STORE_OBJECT_BYTES_MAX)};
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	int r;
 

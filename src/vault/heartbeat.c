@@ -19,8 +19,9 @@
 #define BEATS_MAX 10000
 #define OBJECT_BYTES_MAX (HEAD_BYTES + BEATS_MAX * RECORD_BYTES)
 #define REPLACE_ATTEMPTS_MAX 8
-#define RECORD_NAME "heartbeat" /* what the seal binds: a record may move to another process server with its machine   \
-				 */
+#define RECORD_NAME                                                                                                    \
+	"heartbeat" /* what the seal binds: a record may move to another process server with its machine               \
+		     */
 
 static int object_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *process_server)
 {

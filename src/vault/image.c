@@ -68,7 +68,7 @@ static int load_reader(struct lb_image *image, uint32_t segment, void **ret_data
 	atomic_fetch_add(&image->objects_read, 1);
 	atomic_fetch_add(&image->bytes_read, place->head_bytes);
 	*ret_size_bytes =
-	    sizeof(*reader) + 4096 + n * sizeof(struct lb_hrl_extent) + lb_hrl_frames(reader->segment) * 64;
+		sizeof(*reader) + 4096 + n * sizeof(struct lb_hrl_extent) + lb_hrl_frames(reader->segment) * 64;
 	*ret_data = reader;
 	return 0;
 }
@@ -322,7 +322,7 @@ int lb_image_extents(struct lb_image *image, uint16_t disk, uint64_t offset_byte
 		     int (*fn)(void *arg, const struct lb_image_extent *extent), void *arg)
 {
 	struct telling t = {
-	    .fn = fn, .arg = arg, .start_bytes = offset_bytes, .pending = {.offset_bytes = offset_bytes}};
+		.fn = fn, .arg = arg, .start_bytes = offset_bytes, .pending = {.offset_bytes = offset_bytes}};
 	uint64_t first = offset_bytes / SECTOR;
 	int r;
 
@@ -347,10 +347,10 @@ static int add_data(void *arg, const struct lb_map_extent *x)
 void lb_image_stats(struct lb_image *image, struct lb_image_stats *ret_stats)
 {
 	*ret_stats = (struct lb_image_stats){
-	    .map_extents = lb_map_extents(image->map),
-	    .objects_read = image->opened.objects_read + atomic_load(&image->objects_read),
-	    .bytes_read = image->opened.bytes_read + atomic_load(&image->bytes_read),
-	    .from_checkpoint = image->opened.from_checkpoint,
+		.map_extents = lb_map_extents(image->map),
+		.objects_read = image->opened.objects_read + atomic_load(&image->objects_read),
+		.bytes_read = image->opened.bytes_read + atomic_load(&image->bytes_read),
+		.from_checkpoint = image->opened.from_checkpoint,
 	};
 	for (uint32_t i = 0; i < lb_map_disks(image->map); i++)
 		lb_map_walk(image->map, lb_map_disk_id(image->map, i), 0, OFFSET_BYTES_MAX / SECTOR, add_data,

@@ -35,7 +35,7 @@ LB_DEFINE_CLEANUP(struct lb_gcm *, lb_gcm_free);
 int lb_vault_random(struct lb_vault *v, void *buf, size_t size_bytes);
 /* "m/<uuid>/" and what `fmt` makes of the rest. */
 int lb_vault_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+	__attribute__((format(printf, 3, 4)));
 /* Proves the store once per opened vault, before anything is written to it. */
 int lb_vault_prove(struct lb_vault *v);
 

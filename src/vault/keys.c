@@ -104,11 +104,11 @@ static int wrong_passphrase(struct lb_store *store, const struct lb_slots *slots
 	char id[LB_UUID_TEXT_BYTES];
 
 	lb_uuid_format(&slots->vault, id);
-	return lb_fail(
-	    -EKEYREJECTED,
-	    "the passphrase does not open vault %s at %s; give the passphrase that this vault was made with or last "
-	    "changed to (nothing else opens it)",
-	    id, store->url);
+	return lb_fail(-EKEYREJECTED,
+		       "the passphrase does not open vault %s at %s; give the passphrase that this vault was made with "
+		       "or last "
+		       "changed to (nothing else opens it)",
+		       id, store->url);
 }
 
 int lb_vault_open(struct lb_store *store, const char *passphrase, struct lb_vault **ret_vault)

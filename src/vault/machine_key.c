@@ -107,8 +107,8 @@ static int key_open(struct lb_vault *v, const struct lb_uuid *machine, const cha
 	r = lb_gcm_open(gcm, nonce_zero, aad, sizeof(aad), object.data + KEY_PREFIX_BYTES, LB_KEY_BYTES, key.bytes);
 	if (r == -EBADMSG)
 		return lb_fail(
-		    r, "%s: object %s is not authentic: it was altered, or is the key of another machine or vault",
-		    v->store->url, name);
+			r, "%s: object %s is not authentic: it was altered, or is the key of another machine or vault",
+			v->store->url, name);
 	if (r < 0)
 		return r;
 	*ret_key = key;

@@ -451,13 +451,14 @@ int lb_map_apply(struct lb_map *m, uint32_t segment, const struct lb_hrl_extent 
 	for (uint32_t i = 0; i < n; i++) {
 		const struct lb_hrl_extent *h = &extents[i];
 		struct lb_map_extent x = {
-		    .start = h->offset_bytes / LB_HRL_SECTOR_BYTES,
-		    .sectors = h->length_bytes / LB_HRL_SECTOR_BYTES,
-		    .segment = segment,
-		    .frame = lb_hrl_kind_has_data(h->kind) ? h->frame : 0,
-		    .frame_sector =
-			lb_hrl_kind_has_data(h->kind) ? (uint16_t)(h->frame_offset_bytes / LB_HRL_SECTOR_BYTES) : 0,
-		    .kind = h->kind,
+			.start = h->offset_bytes / LB_HRL_SECTOR_BYTES,
+			.sectors = h->length_bytes / LB_HRL_SECTOR_BYTES,
+			.segment = segment,
+			.frame = lb_hrl_kind_has_data(h->kind) ? h->frame : 0,
+			.frame_sector = lb_hrl_kind_has_data(h->kind)
+						? (uint16_t)(h->frame_offset_bytes / LB_HRL_SECTOR_BYTES)
+						: 0,
+			.kind = h->kind,
 		};
 		int r;
 

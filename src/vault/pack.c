@@ -134,7 +134,7 @@ static struct lb_head_id head_id(const struct lb_uuid *vault, const struct lb_uu
 				 const struct lb_place *place)
 {
 	return (struct lb_head_id){
-	    .magic = MAGIC, .use = USE, .vault = vault, .machine = machine, .key = key, .place = *place};
+		.magic = MAGIC, .use = USE, .vault = vault, .machine = machine, .key = key, .place = *place};
 }
 
 int lb_pack_encode(const struct lb_uuid *vault, const struct lb_uuid *machine, const struct lb_key *key,

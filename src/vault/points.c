@@ -173,7 +173,7 @@ int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t fr
 	_cleanup_(pins_freep) struct lb_pins pins = {0};
 	struct listing l = {.pins = &pins, .from_ns = from_ns, .to_ns = to_ns, .fn = fn, .arg = arg};
 	struct walk w = {
-	    .v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = to_ns, .fn = list_point, .arg = &l};
+		.v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = to_ns, .fn = list_point, .arg = &l};
 	size_t index;
 	int r;
 
@@ -275,10 +275,10 @@ static int no_point(struct lb_vault *v, const struct lb_uuid *machine, const cha
 	if (r < 0 && r != -ENOENT)
 		return r;
 	if (r == -ENOENT || !oldest.found)
-		return lb_fail(
-		    -ENOENT,
-		    "machine %s has no recovery point in %s yet; its first one comes when its initial replication ends",
-		    uuid, v->store->url);
+		return lb_fail(-ENOENT,
+			       "machine %s has no recovery point in %s yet; its first one comes when its initial "
+			       "replication ends",
+			       uuid, v->store->url);
 	return lb_fail(-ENOENT, "machine %s has no point \"%s\"; its points go from %s (%llu:%llu) to %s (%llu:%llu)",
 		       uuid, text, lb_time_format(oldest.point.time_ns, from),
 		       (unsigned long long)oldest.point.position.epoch, (unsigned long long)oldest.point.position.seq,

@@ -131,10 +131,10 @@ static int no_position(const struct lb_chain *c, const struct lb_position *posit
 		return r; /* what is missing, is named */
 	lb_uuid_format(&c->machine, uuid);
 	return lb_fail(
-	    -ENOENT,
-	    "machine %s has no position %llu:%llu in %s; its journal ends at %llu:%llu, see `lifeboat point list`",
-	    uuid, (unsigned long long)position->epoch, (unsigned long long)position->seq, c->v->store->url,
-	    (unsigned long long)c->after.position.epoch, (unsigned long long)c->after.position.seq);
+		-ENOENT,
+		"machine %s has no position %llu:%llu in %s; its journal ends at %llu:%llu, see `lifeboat point list`",
+		uuid, (unsigned long long)position->epoch, (unsigned long long)position->seq, c->v->store->url,
+		(unsigned long long)c->after.position.epoch, (unsigned long long)c->after.position.seq);
 }
 
 static int step(struct lb_chain *c, const struct lb_key *key, const struct lb_position *position, struct lb_map *map,

@@ -163,10 +163,10 @@ static void check_place(struct lb_verify *w, const char *object, const struct lb
 	}
 	if (lb_pack_name(missing, &w->machine, &next) == 0)
 		lb_verify_find(
-		    w, missing,
-		    "it is missing though %s is there: points after segment %llu of epoch %llu can't be recovered",
-		    object, (unsigned long long)w->chain.after.position.seq,
-		    (unsigned long long)w->chain.after.position.epoch);
+			w, missing,
+			"it is missing though %s is there: points after segment %llu of epoch %llu can't be recovered",
+			object, (unsigned long long)w->chain.after.position.seq,
+			(unsigned long long)w->chain.after.position.epoch);
 }
 
 static int journal_object(void *arg, const char *object, uint64_t size_bytes)

@@ -105,9 +105,9 @@ static int check_checkpoint(struct lb_verify *w, const char *object, const struc
 		w->report.done.bytes += c->frames[i].stored_bytes;
 	if (w->prev_is_known && !lb_equal_ct(&c->object_digest, &w->chain.last_digest, sizeof(c->object_digest)))
 		lb_verify_find(
-		    w, object,
-		    "it was made of another journal object than the one of its number: points after it can't be "
-		    "opened through it; remove it");
+			w, object,
+			"it was made of another journal object than the one of its number: points after it can't be "
+			"opened through it; remove it");
 	else if (w->deep && w->map_is_whole && maps_differ(w->map, map))
 		lb_verify_find(w, object, "it does not hold what the journal up to it says; remove it");
 	return 0;

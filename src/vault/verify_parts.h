@@ -26,7 +26,7 @@ struct lb_verify {
 };
 
 void lb_verify_find(struct lb_verify *w, const char *object, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+	__attribute__((format(printf, 3, 4)));
 bool lb_verify_is_damage(int r);
 void lb_verify_parts_free(struct lb_verify *w);
 

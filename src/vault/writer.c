@@ -205,7 +205,7 @@ static int admit(struct lb_journal_writer *w, const struct lb_sealed_segment *in
 {
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
 	struct lb_hrl_header expect = {
-	    .vault = w->chain.v->id, .machine = w->chain.machine, .epoch = w->tail.epoch_open};
+		.vault = w->chain.v->id, .machine = w->chain.machine, .epoch = w->tail.epoch_open};
 	const struct lb_hrl_header *h;
 	uint64_t head_bytes, total_bytes;
 	int r;

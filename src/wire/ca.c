@@ -132,7 +132,8 @@ static int ca_load(struct lb_env *env, const char *folder, X509 **ret_cert, EVP_
 	if (r < 0)
 		return r;
 	if (X509_check_private_key(cert, key) != 1)
-		return lb_x509_fail(-EBADMSG, "%s/ca.pem and ca-key.pem don't belong together; restore both from one backup",
+		return lb_x509_fail(-EBADMSG,
+				    "%s/ca.pem and ca-key.pem don't belong together; restore both from one backup",
 				    folder);
 	*ret_cert = lb_steal_ptr(cert);
 	*ret_key = lb_steal_ptr(key);
@@ -160,8 +161,10 @@ int lb_ca_open(struct lb_env *env, const char *folder, int64_t now_ns)
 		size_t size_bytes;
 
 		if (lb_file_read(env, cert_path, LB_PEM_BYTES_MAX, &there, &size_bytes) == 0)
-			return lb_fail(-ENOKEY, "%s has a certificate authority but its key ca-key.pem is gone; restore it "
-						"from a backup, or move ca.pem away and enrol every machine again", folder);
+			return lb_fail(-ENOKEY,
+				       "%s has a certificate authority but its key ca-key.pem is gone; restore it "
+				       "from a backup, or move ca.pem away and enrol every machine again",
+				       folder);
 		r = lb_x509_new_key(env, key_path, &key);
 	}
 	if (r < 0)
@@ -295,7 +298,8 @@ static int issue_cert(struct lb_env *env, X509 *ca, EVP_PKEY *ca_key, EVP_PKEY *
 	return 0;
 }
 
-int lb_ca_issue(struct lb_env *env, const char *folder, const char *csr_pem, const struct lb_issue *issue, char **ret_cert_pem)
+int lb_ca_issue(struct lb_env *env, const char *folder, const char *csr_pem, const struct lb_issue *issue,
+		char **ret_cert_pem)
 {
 	_cleanup_(X509_freep) X509 *ca = NULL, *cert = NULL;
 	_cleanup_(EVP_PKEY_freep) EVP_PKEY *ca_key = NULL, *key = NULL;
@@ -315,7 +319,8 @@ int lb_ca_issue(struct lb_env *env, const char *folder, const char *csr_pem, con
 	return lb_x509_text(bio, ret_cert_pem);
 }
 
-int lb_ca_issue_here(struct lb_env *env, const char *ca_folder, const char *identity_folder, const struct lb_issue *issue)
+int lb_ca_issue_here(struct lb_env *env, const char *ca_folder, const char *identity_folder,
+		     const struct lb_issue *issue)
 {
 	_cleanup_free_ char *csr_pem = NULL, *cert_pem = NULL;
 	_cleanup_free_ uint8_t *ca_pem = NULL;

@@ -20,7 +20,7 @@
 
 #define CONNECT_TIMEOUT_S_DEFAULT 10
 #define REQUEST_TIMEOUT_S_DEFAULT 60
-#define CONNECTION_AGE_S_MAX 60	 /* below the server's idle timeout, so that a kept one is rarely a dead one */
+#define CONNECTION_AGE_S_MAX 60 /* below the server's idle timeout, so that a kept one is rarely a dead one */
 #define CONNECTIONS_KEPT_MAX 4
 #define RETRY_AFTER_S_MAX 3600
 #define URL_BYTES_MAX 4096
@@ -59,13 +59,16 @@ static int curl_fail(const struct curl_client *c, CURLcode code, const char *url
 	case CURLE_COULDNT_RESOLVE_HOST:
 		return lb_fail(-EHOSTUNREACH, "%s: %s; check the name", url, why);
 	case CURLE_COULDNT_CONNECT:
-		return lb_fail(-ECONNREFUSED, "%s: %s; check that the service runs and that no firewall is between", url, why);
+		return lb_fail(-ECONNREFUSED, "%s: %s; check that the service runs and that no firewall is between",
+			       url, why);
 	case CURLE_OPERATION_TIMEDOUT:
 		return lb_fail(-ETIMEDOUT, "%s: %s", url, why);
 	case CURLE_PEER_FAILED_VERIFICATION:
 		if (c->first_contact)
-			return lb_fail(-EACCES, "%s: the server doesn't show the certificate authority with the expected "
-						"fingerprint (%s); compare it with what `lifeboat setup` printed there", url, why);
+			return lb_fail(-EACCES,
+				       "%s: the server doesn't show the certificate authority with the expected "
+				       "fingerprint (%s); compare it with what `lifeboat setup` printed there",
+				       url, why);
 		return lb_fail(-EACCES, "%s: the server's certificate is not accepted: %s", url, why);
 	case CURLE_SSL_CONNECT_ERROR:
 	case CURLE_SSL_CERTPROBLEM:
@@ -162,10 +165,12 @@ static uint32_t retry_after_s(CURL *h)
 	return (uint32_t)LB_MIN(s, (curl_off_t)RETRY_AFTER_S_MAX);
 }
 
-static int curl_send(struct lb_http_client *base, const struct lb_http_request *request, struct lb_http_response *ret_response)
+static int curl_send(struct lb_http_client *base, const struct lb_http_request *request,
+		     struct lb_http_response *ret_response)
 {
 	struct curl_client *c = (struct curl_client *)base;
-	_cleanup_(lb_http_response_free) struct lb_http_response response = {.body = LB_BUF(request->response_bytes_max)};
+	_cleanup_(lb_http_response_free) struct lb_http_response response = {
+		.body = LB_BUF(request->response_bytes_max)};
 	_cleanup_(curl_slist_free_allp) struct curl_slist *headers = NULL;
 	CURLcode code;
 	long status = 0;
@@ -324,8 +329,7 @@ int lb_http_json(struct lb_http_client *c, const char *method, const char *url, 
 {
 	_cleanup_(wipe_response) struct lb_http_response response = {0};
 	_cleanup_(wipe_text) char *text = NULL;
-	struct lb_http_request request = {
-		.method = method, .url = url, .response_bytes_max = LB_HTTP_JSON_BYTES_MAX};
+	struct lb_http_request request = {.method = method, .url = url, .response_bytes_max = LB_HTTP_JSON_BYTES_MAX};
 	int r;
 
 	if (body != NULL) {
@@ -342,7 +346,7 @@ int lb_http_json(struct lb_http_client *c, const char *method, const char *url, 
 		return fail_as_told(&response, method, url);
 	if (ret_reply == NULL)
 		return 0;
-	r = lb_json_parse(response.body.size_bytes > 0 ? (const char *)response.body.data : "", response.body.size_bytes,
-			  LB_HTTP_JSON_BYTES_MAX, ret_reply);
+	r = lb_json_parse(response.body.size_bytes > 0 ? (const char *)response.body.data : "",
+			  response.body.size_bytes, LB_HTTP_JSON_BYTES_MAX, ret_reply);
 	return r < 0 ? lb_wrap(-EREMOTEIO, "%s %s", method, url) : 0;
 }

@@ -11,7 +11,7 @@
 LB_DEFINE_CLEANUP(X509_STORE *, X509_STORE_free);
 LB_DEFINE_CLEANUP(X509_STORE_CTX *, X509_STORE_CTX_free);
 
-static X509 *find_anchor(STACK_OF(X509) *chain, const struct lb_digest *ca)
+static X509 *find_anchor(STACK_OF(X509) * chain, const struct lb_digest *ca)
 {
 	struct lb_digest digest;
 	X509 *found = NULL;

@@ -2,9 +2,9 @@
 #pragma once
 /*
  * First contact: a server whose CA we don't have yet, only its fingerprint, as the operator copied it. Inside src/wire.
- * The server shows its CA in its chain; the one certificate there whose SHA-256 is the fingerprint (compared in constant
- * time) becomes the only anchor, and the chain, its times, purpose and host name are then checked as always - in the
- * handshake of the very connection that is used.
+ * The server shows its CA in its chain; the one certificate there whose SHA-256 is the fingerprint (compared in
+ * constant time) becomes the only anchor, and the chain, its times, purpose and host name are then checked as always -
+ * in the handshake of the very connection that is used.
  */
 #include <curl/curl.h>
 

@@ -43,7 +43,8 @@ void lb_peer_trust_free(struct lb_peer_trust *trust)
 	free(trust);
 }
 
-static int check_signature(struct lb_peer_trust *trust, gnutls_x509_crt_t crt, unsigned int flags, unsigned int *ret_status)
+static int check_signature(struct lb_peer_trust *trust, gnutls_x509_crt_t crt, unsigned int flags,
+			   unsigned int *ret_status)
 {
 	gnutls_typed_vdata_st purpose = {.type = GNUTLS_DT_KEY_PURPOSE_OID,
 					 .data = (unsigned char *)GNUTLS_KP_TLS_WWW_CLIENT};
@@ -69,7 +70,9 @@ static int check_chain(struct lb_peer_trust *trust, gnutls_x509_crt_t crt, bool 
 	if (status & GNUTLS_CERT_NOT_ACTIVATED)
 		return lb_fail(-EACCES, "the client certificate is not valid yet; compare the clocks of both machines");
 	if (status != 0)
-		return lb_fail(-EACCES, "the client certificate is not of this site's certificate authority; enrol at this site");
+		return lb_fail(
+			-EACCES,
+			"the client certificate is not of this site's certificate authority; enrol at this site");
 	*ret_expired = expired;
 	return 0;
 }

@@ -14,8 +14,8 @@
 #include "wire/x509.h"
 
 static const char *const role_names[] = {
-	[LB_ROLE_NONE] = "none",     [LB_ROLE_CONFIG] = "config", [LB_ROLE_PROCESS] = "process",
-	[LB_ROLE_MACHINE] = "machine", [LB_ROLE_READER] = "reader", [LB_ROLE_OPERATOR] = "operator",
+	[LB_ROLE_NONE] = "none",           [LB_ROLE_CONFIG] = "config", [LB_ROLE_PROCESS] = "process",
+	[LB_ROLE_MACHINE] = "machine",     [LB_ROLE_READER] = "reader", [LB_ROLE_OPERATOR] = "operator",
 	[LB_ROLE_ADMIN] = "administrator",
 };
 
@@ -89,8 +89,9 @@ static int check_ca(const char *ca_path, const char *ca_pem, const char *ca_fing
 	if (r < 0)
 		return lb_wrap(r, "the expected certificate authority");
 	if (!lb_equal_ct(given.bytes, expected.bytes, LB_DIGEST_BYTES))
-		return lb_fail(-EACCES, "the certificate authority is another one than expected; compare its fingerprint with "
-					"what the configuration server prints at `lifeboat setup`");
+		return lb_fail(-EACCES,
+			       "the certificate authority is another one than expected; compare its fingerprint with "
+			       "what the configuration server prints at `lifeboat setup`");
 	return 0;
 }
 
@@ -118,7 +119,8 @@ int lb_pki_install(struct lb_env *env, const char *folder, const char *cert_pem,
 	if (r < 0)
 		return r;
 	if (X509_verify(cert, X509_get0_pubkey(ca)) != 1)
-		return lb_x509_fail(-EACCES, "the certificate that was issued is not signed by its certificate authority");
+		return lb_x509_fail(-EACCES,
+				    "the certificate that was issued is not signed by its certificate authority");
 	if (X509_check_private_key(cert, key) != 1)
 		return lb_x509_fail(-EACCES, "the certificate that was issued is for another key than %s", key_path);
 	r = lb_file_write(env, ca_path, ca_pem, strlen(ca_pem), 0644);

@@ -18,7 +18,15 @@
 #define LB_CERT_VALID_DAYS_DEFAULT 365
 #define LB_CERT_BACKDATE_S 3600 /* certificates are valid from an hour before: clocks differ */
 
-enum lb_role { LB_ROLE_NONE, LB_ROLE_CONFIG, LB_ROLE_PROCESS, LB_ROLE_MACHINE, LB_ROLE_READER, LB_ROLE_OPERATOR, LB_ROLE_ADMIN };
+enum lb_role {
+	LB_ROLE_NONE,
+	LB_ROLE_CONFIG,
+	LB_ROLE_PROCESS,
+	LB_ROLE_MACHINE,
+	LB_ROLE_READER,
+	LB_ROLE_OPERATOR,
+	LB_ROLE_ADMIN
+};
 const char *lb_role_name(enum lb_role role); /* "config", "process", "machine", "reader", "operator", "administrator" */
 enum lb_role lb_role_parse(const char *name); /* LB_ROLE_NONE when unknown */
 
@@ -26,8 +34,8 @@ enum lb_role lb_role_parse(const char *name); /* LB_ROLE_NONE when unknown */
 /* Makes key.pem if it is missing and returns a certificate request for it. */
 int lb_pki_request(struct lb_env *env, const char *folder, const char *common_name, char **ret_csr_pem);
 /*
- * Keeps what enrolment or renewal gave: proves that `ca_pem` has the fingerprint (NULL: equals the ca.pem that is there),
- * that it signed `cert_pem` and that this is for key.pem; -EACCES otherwise. Then writes ca.pem and cert.pem.
+ * Keeps what enrolment or renewal gave: proves that `ca_pem` has the fingerprint (NULL: equals the ca.pem that is
+ * there), that it signed `cert_pem` and that this is for key.pem; -EACCES otherwise. Then writes ca.pem and cert.pem.
  */
 int lb_pki_install(struct lb_env *env, const char *folder, const char *cert_pem, const char *ca_pem,
 		   const char *ca_fingerprint_hex);
@@ -45,7 +53,7 @@ bool lb_cert_renewal_due(const struct lb_cert_info *info, int64_t now_ns);
 struct lb_issue {
 	const char *common_name;
 	enum lb_role role;
-	const char *hardware;	/* NULL, or the hex fingerprint that the certificate is bound to (kept by the registry) */
+	const char *hardware; /* NULL, or the hex fingerprint that the certificate is bound to (kept by the registry) */
 	const char *const *san; /* "DNS:name" / "IP:address", NULL-terminated, or NULL */
 	int64_t now_ns;
 	uint32_t valid_days;
@@ -53,10 +61,12 @@ struct lb_issue {
 /* CA: `folder` holds ca.pem and ca-key.pem (0600); made if missing. */
 int lb_ca_open(struct lb_env *env, const char *folder, int64_t now_ns);
 /* Signs a request; its own subject is ignored, only its key is taken, its signature checked. */
-int lb_ca_issue(struct lb_env *env, const char *folder, const char *csr_pem, const struct lb_issue *issue, char **ret_cert_pem);
+int lb_ca_issue(struct lb_env *env, const char *folder, const char *csr_pem, const struct lb_issue *issue,
+		char **ret_cert_pem);
 /* SHA-256 of the public key in a request (its SubjectPublicKeyInfo), the signature checked: who asks. */
 int lb_pki_request_key(const char *csr_pem, struct lb_digest *ret_key);
 /* Issues straight into an identity folder on this machine. */
-int lb_ca_issue_here(struct lb_env *env, const char *ca_folder, const char *identity_folder, const struct lb_issue *issue);
+int lb_ca_issue_here(struct lb_env *env, const char *ca_folder, const char *identity_folder,
+		     const struct lb_issue *issue);
 /* SHA-256 over the DER certificate in a PEM file (a path) or text (it begins with "-----"). */
 int lb_cert_fingerprint(const char *pem, struct lb_digest *ret_fingerprint);

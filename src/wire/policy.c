@@ -27,7 +27,10 @@ static const struct member {
 	size_t size_bytes; /* 4 or 8 */
 	uint64_t min, max;
 } members[] = {
-#define MEMBER(m, lo, hi) {#m, offsetof(struct lb_policy, m), sizeof(((struct lb_policy *)NULL)->m), lo, hi}
+#define MEMBER(m, lo, hi)                                                                                              \
+	{                                                                                                              \
+#m, offsetof(struct lb_policy, m), sizeof(((struct lb_policy *)NULL)->m), lo, hi                       \
+	}
 	MEMBER(rpo_threshold_s, 1, LB_POLICY_RPO_THRESHOLD_S_MAX),
 	MEMBER(consistency_interval_s, 1, LB_POLICY_INTERVAL_S_MAX),
 	MEMBER(upload_interval_s, 1, LB_POLICY_INTERVAL_S_MAX),
@@ -59,8 +62,8 @@ static void member_set(struct lb_policy *policy, const struct member *m, uint64_
 static int member_check(const struct member *m, uint64_t value)
 {
 	if (value < m->min || value > m->max)
-		return lb_fail(-EINVAL, "policy: %s must be from %" PRIu64 " to %" PRIu64 ", not %" PRIu64, m->name, m->min,
-			       m->max, value);
+		return lb_fail(-EINVAL, "policy: %s must be from %" PRIu64 " to %" PRIu64 ", not %" PRIu64, m->name,
+			       m->min, m->max, value);
 	return 0;
 }
 
@@ -86,7 +89,8 @@ static int refuse_unknown(const json_t *object)
 	const char *name;
 	json_t *value;
 
-	json_object_foreach((json_t *)object, name, value) {
+	json_object_foreach((json_t *)object, name, value)
+	{
 		bool known = strcmp(name, "name") == 0;
 
 		for (size_t i = 0; i < LB_ARRAY_LEN(members); i++)

@@ -24,21 +24,21 @@
 
 struct lb_policy {
 	char name[LB_POLICY_NAME_BYTES];
-	uint32_t rpo_threshold_s;	/* an older newest point in the vault raises an alert; 1 s to 7 days */
+	uint32_t rpo_threshold_s;        /* an older newest point in the vault raises an alert; 1 s to 7 days */
 	uint32_t consistency_interval_s; /* a segment closes after it; 1..3600 */
-	uint32_t upload_interval_s;	/* an object goes to the vault after it; 1..3600 */
-	uint32_t zstd_level;		/* 0 (none) .. 9 */
-	uint64_t ring_bytes;		/* of the capture ring: a power of two, 16 MiB .. 2 GiB */
-	uint32_t heartbeat_interval_s;	/* 1..3600 */
-	uint64_t budget_ns_per_kib;	/* capture's cost above which the agent only marks; 0: no budget */
-	uint64_t bandwidth_bytes_per_s; /* of the agent; 0: unlimited */
+	uint32_t upload_interval_s;      /* an object goes to the vault after it; 1..3600 */
+	uint32_t zstd_level;             /* 0 (none) .. 9 */
+	uint64_t ring_bytes;             /* of the capture ring: a power of two, 16 MiB .. 2 GiB */
+	uint32_t heartbeat_interval_s;   /* 1..3600 */
+	uint64_t budget_ns_per_kib;      /* capture's cost above which the agent only marks; 0: no budget */
+	uint64_t bandwidth_bytes_per_s;  /* of the agent; 0: unlimited */
 };
 
 extern const struct lb_policy lb_policy_default;
 
 /*
- * Members that are missing keep the value of `lb_policy_default` (the name too). `strict` refuses members that no policy
- * has, as what a person wrote; a peer's newer members are passed over. -EINVAL names the member and its limits.
+ * Members that are missing keep the value of `lb_policy_default` (the name too). `strict` refuses members that no
+ * policy has, as what a person wrote; a peer's newer members are passed over. -EINVAL names the member and its limits.
  */
 int lb_policy_parse(const json_t *object, bool strict, struct lb_policy *ret_policy);
 /* -EINVAL names the member that is out of its limits. */

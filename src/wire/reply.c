@@ -59,7 +59,8 @@ static struct MHD_Response *json_response(const json_t *json)
 	if (text == NULL)
 		return NULL;
 	text->size_bytes = json_dumpb(json, text->data, size_bytes, JSON_COMPACT | JSON_PRESERVE_ORDER);
-	response = MHD_create_response_from_buffer_with_free_callback_cls(text->size_bytes, text->data, text_free, text);
+	response =
+		MHD_create_response_from_buffer_with_free_callback_cls(text->size_bytes, text->data, text_free, text);
 	if (response == NULL)
 		text_free(text);
 	return response;
@@ -104,7 +105,8 @@ enum MHD_Result lb_reply_send(struct MHD_Connection *connection, struct lb_http_
 	return result;
 }
 
-enum MHD_Result lb_reply_error(struct MHD_Connection *connection, unsigned int status, int error, uint32_t retry_after_s)
+enum MHD_Result lb_reply_error(struct MHD_Connection *connection, unsigned int status, int error,
+			       uint32_t retry_after_s)
 {
 	const char *code = strerrorname_np(-error);
 	struct lb_http_reply reply = {.status = status > 0 ? status : lb_http_status_of(error),

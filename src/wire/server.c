@@ -28,7 +28,7 @@
 #include "wire/x509.h"
 
 #define TLS_PRIORITIES                                                                                                 \
-	"NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305:"                       \
+	"NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305:"                      \
 	"-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1"
 #define CONNECTION_MEMORY_BYTES (64u << 10) /* head of a request, and what is read of a body at once */
 #define BODY_BYTES_TOTAL_DEFAULT ((size_t)64 << 20)
@@ -175,7 +175,8 @@ static int decide(struct request *q, struct MHD_Connection *connection)
 	r = read_peer(s, connection, &q->call.peer);
 	if (r < 0)
 		return r;
-	r = lb_route_find(s->options.routes, s->options.n_routes, q->call.method, q->call.path, &q->route, q->call.params);
+	r = lb_route_find(s->options.routes, s->options.n_routes, q->call.method, q->call.path, &q->route,
+			  q->call.params);
 	if (r == -EOPNOTSUPP)
 		q->status = 405;
 	if (r < 0)
@@ -189,8 +190,8 @@ static int decide(struct request *q, struct MHD_Connection *connection)
 static enum MHD_Result refuse(struct request *q, struct MHD_Connection *connection)
 {
 	lb_fail(q->error, "%s", q->text);
-	lb_info("%s %s (%s) refused %s %s: %s", q->call.peer.address, q->call.peer.name, lb_role_name(q->call.peer.role),
-		q->call.method, q->call.path, q->text);
+	lb_info("%s %s (%s) refused %s %s: %s", q->call.peer.address, q->call.peer.name,
+		lb_role_name(q->call.peer.role), q->call.method, q->call.path, q->text);
 	return lb_reply_error(connection, q->status, q->error, q->retry_after_s);
 }
 
@@ -396,11 +397,13 @@ static int parse_address(const char *address, uint16_t port, struct listen_addre
 		ret->flags = strcmp(address, "::") == 0 ? MHD_USE_DUAL_STACK : MHD_USE_IPv6;
 		return 0;
 	}
-	return lb_fail(-EINVAL, "\"%.60s\" is no address to listen on; write 0.0.0.0, :: or one of this host's", address);
+	return lb_fail(-EINVAL, "\"%.60s\" is no address to listen on; write 0.0.0.0, :: or one of this host's",
+		       address);
 }
 
 /* `listen_fd` -1: opens its own port. */
-static int daemon_start(struct lb_http_server *s, const struct identity *identity, int listen_fd, struct MHD_Daemon **ret_daemon)
+static int daemon_start(struct lb_http_server *s, const struct identity *identity, int listen_fd,
+			struct MHD_Daemon **ret_daemon)
 {
 	const struct lb_http_server_options *o = &s->options;
 	struct listen_address a;
@@ -417,17 +420,15 @@ static int daemon_start(struct lb_http_server *s, const struct identity *identit
 	daemon = MHD_start_daemon(
 		a.flags | MHD_USE_TLS | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
 			MHD_USE_ITC | MHD_USE_ERROR_LOG,
-		s->port > 0 ? s->port : o->port, NULL, NULL, handle, s,
-		MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL, /* first: later options may log */
-		MHD_OPTION_ARRAY, where,
-		MHD_OPTION_HTTPS_MEM_KEY, identity->key, MHD_OPTION_HTTPS_MEM_CERT, identity->chain,
-		MHD_OPTION_HTTPS_MEM_TRUST, identity->ca, MHD_OPTION_HTTPS_PRIORITIES, TLS_PRIORITIES,
-		MHD_OPTION_CONNECTION_LIMIT, o->connections_max,
-		MHD_OPTION_PER_IP_CONNECTION_LIMIT, o->connections_max_per_address,
-		MHD_OPTION_CONNECTION_TIMEOUT, o->idle_timeout_s,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES,
-		MHD_OPTION_NOTIFY_CONNECTION, notify_connection, s,
-		MHD_OPTION_NOTIFY_COMPLETED, request_completed, s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+		s->port > 0 ? s->port : o->port, NULL, NULL, handle, s, MHD_OPTION_EXTERNAL_LOGGER, log_library,
+		NULL, /* first: later options may log */
+		MHD_OPTION_ARRAY, where, MHD_OPTION_HTTPS_MEM_KEY, identity->key, MHD_OPTION_HTTPS_MEM_CERT,
+		identity->chain, MHD_OPTION_HTTPS_MEM_TRUST, identity->ca, MHD_OPTION_HTTPS_PRIORITIES, TLS_PRIORITIES,
+		MHD_OPTION_CONNECTION_LIMIT, o->connections_max, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+		o->connections_max_per_address, MHD_OPTION_CONNECTION_TIMEOUT, o->idle_timeout_s,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_NOTIFY_CONNECTION,
+		notify_connection, s, MHD_OPTION_NOTIFY_COMPLETED, request_completed, s, MHD_OPTION_STRICT_FOR_CLIENT,
+		1, MHD_OPTION_END);
 	if (daemon == NULL)
 		return lb_fail(errno != 0 ? -errno : -EIO, "can't listen on %s port %u: %s", s->address,
 			       s->port > 0 ? s->port : o->port,

@@ -24,7 +24,7 @@
 #define LB_HTTP_BODY_TIMEOUT_S 300 /* a body that takes longer is dropped with its connection */
 
 struct lb_http_peer {
-	enum lb_role role; /* LB_ROLE_NONE: no certificate */
+	enum lb_role role;           /* LB_ROLE_NONE: no certificate */
 	char name[LB_SUBJECT_BYTES]; /* CN */
 	struct lb_digest fingerprint;
 	bool expired; /* the certificate is ours but past its time; only routes with `expired_ok` see such a peer */
@@ -45,9 +45,9 @@ const char *lb_http_query(const struct lb_http_call *call, const char *name);
 const char *lb_http_header(const struct lb_http_call *call, const char *name);
 
 struct lb_http_reply {
-	unsigned int status;	/* 0: 200 */
-	json_t *json;		/* taken over; sent as application/json */
-	struct lb_buf bytes;	/* or these, as `content_type`; freed by the server */
+	unsigned int status; /* 0: 200 */
+	json_t *json;        /* taken over; sent as application/json */
+	struct lb_buf bytes; /* or these, as `content_type`; freed by the server */
 	const char *content_type;
 	uint32_t retry_after_s; /* with 429 and 503 */
 };
@@ -62,22 +62,22 @@ typedef int (*lb_http_handler)(void *arg, const struct lb_http_call *call, struc
 struct lb_http_route {
 	const char *method;
 	const char *pattern; /* "/v1/machine/{}/enable" */
-	uint32_t roles;	     /* LB_ROLE_BITs that may call it; bit of LB_ROLE_NONE: without a certificate too */
+	uint32_t roles;      /* LB_ROLE_BITs that may call it; bit of LB_ROLE_NONE: without a certificate too */
 	size_t body_bytes_max;
 	lb_http_handler handler;
 	bool expired_ok; /* for renewal: a certificate of our CA that has expired is let in, marked as such */
 };
 
 struct lb_http_server_options {
-	const char *address;	/* "0.0.0.0", "::", "127.0.0.1" */
-	uint16_t port;		/* 0: any free one */
+	const char *address;         /* "0.0.0.0", "::", "127.0.0.1" */
+	uint16_t port;               /* 0: any free one */
 	const char *identity_folder; /* key.pem, cert.pem, ca.pem */
 	const struct lb_http_route *routes;
 	size_t n_routes;
-	void *arg;		/* for handlers */
+	void *arg; /* for handlers */
 	uint32_t connections_max;
 	uint32_t connections_max_per_address; /* 0: connections_max */
-	uint32_t idle_timeout_s;     /* 0: LB_HTTP_IDLE_TIMEOUT_S_DEFAULT */
+	uint32_t idle_timeout_s;              /* 0: LB_HTTP_IDLE_TIMEOUT_S_DEFAULT */
 	size_t body_bytes_total_max; /* all bodies in memory at once; beyond it 503 with Retry-After; 0: 64 MiB */
 	/* Asked for every call with a certificate: false refuses it (revoked) with 403. May be NULL. */
 	bool (*peer_allowed)(void *arg, const struct lb_http_peer *peer);
@@ -94,4 +94,5 @@ int lb_http_server_reload(struct lb_http_server *s);
 /* Waits for handlers that run, then frees. */
 void lb_http_server_stop(struct lb_http_server *s);
 
-unsigned int lb_http_status_of(int error); /* -ENOENT 404, -EEXIST 409, -EACCES 403, -EINVAL/-EBADMSG 400, -EAGAIN 429, -ENOSPC 507, -ESTALE 409, else 500 */
+unsigned int lb_http_status_of(int error); /* -ENOENT 404, -EEXIST 409, -EACCES 403, -EINVAL/-EBADMSG 400, -EAGAIN 429,
+					      -ENOSPC 507, -ESTALE 409, else 500 */

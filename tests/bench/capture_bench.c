@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What capture costs and carries: O_DIRECT writes to a loop device on memory, without capture, with capture and a consumer
- * that takes what comes, and in debt. Needs root. Prints GiB/s, ns per write, and the time spent in the program.
+ * What capture costs and carries: O_DIRECT writes to a loop device on memory, without capture, with capture and a
+ * consumer that takes what comes, and in debt. Needs root. Prints GiB/s, ns per write, and the time spent in the
+ * program.
  */
 #include <pthread.h>
 #include <time.h>
@@ -97,9 +98,11 @@ static void run(struct loop_disk *d, struct lb_capture *c, size_t size_bytes, co
 		lb_capture_stats(c, &after);
 	uint64_t runs = after.cost_count - before.cost_count;
 	printf("%-9s %8zu B: %6.2f GiB/s, %8.0f ns per write", what, size_bytes,
-	       (double)writes * (double)size_bytes / (double)took * 1e9 / (1 << 30), (double)took / (double)(writes ? writes : 1));
+	       (double)writes * (double)size_bytes / (double)took * 1e9 / (1 << 30),
+	       (double)took / (double)(writes ? writes : 1));
 	if (runs > 0)
-		printf(", %6.0f ns in the program, %.2f GiB/s consumed", (double)(after.cost_ns_total - before.cost_ns_total) / (double)runs,
+		printf(", %6.0f ns in the program, %.2f GiB/s consumed",
+		       (double)(after.cost_ns_total - before.cost_ns_total) / (double)runs,
 		       (double)captured / (double)took * 1e9 / (1 << 30));
 	printf("%s\n", c != NULL && lb_capture_mode(c) == LB_CAPTURE_DEBT ? ", in debt" : "");
 }
@@ -115,7 +118,8 @@ int main(void)
 	if (loop_disk_in_memory(&d, DISK_BYTES) < 0)
 		return fputs("no loop device: root is needed\n", stderr), 1;
 	const char *names[] = {d.name};
-	struct lb_capture_params p = {.disks = names, .disk_count = 1, .ring_bytes = RING_BYTES, .pin_folder = PIN_FOLDER};
+	struct lb_capture_params p = {
+		.disks = names, .disk_count = 1, .ring_bytes = RING_BYTES, .pin_folder = PIN_FOLDER};
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		run(&d, NULL, sizes[i], "bare");
 	int r = lb_capture_attach_direct(&p, &c);

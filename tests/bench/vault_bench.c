@@ -123,7 +123,7 @@ static void write_scattered(struct bench *b, uint64_t extents)
 	for (uint64_t done = 0; done < extents;) {
 		for (uint64_t i = 0; i < WRITES_PER_SEGMENT && done < extents; i++, done++) {
 			uint64_t sector =
-			    ((uint64_t)rand_r(&seed) << 31 | (uint64_t)rand_r(&seed)) % (LB_GIB(1024) / 512);
+				((uint64_t)rand_r(&seed) << 31 | (uint64_t)rand_r(&seed)) % (LB_GIB(1024) / 512);
 
 			must(lb_hrl_builder_add(b->builder, 0, LB_HRL_CAPTURED, sector * 512, 512, data[i]), "write");
 		}

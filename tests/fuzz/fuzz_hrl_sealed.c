@@ -28,7 +28,7 @@ static void must(int r)
 static void try_frames(const struct lb_hrl_segment *s, const uint8_t *noise, size_t noise_bytes)
 {
 	static uint8_t body[LB_HRL_FRAME_BYTES_MAX], stored[LB_HRL_FRAME_BYTES_MAX + LB_TAG_BYTES],
-	    raw[LB_HRL_FRAME_BYTES_MAX];
+		raw[LB_HRL_FRAME_BYTES_MAX];
 	uint8_t aad[LB_HRL_FRAME_AAD_BYTES], nonce[LB_NONCE_BYTES];
 
 	for (uint32_t i = 0; i < lb_hrl_frames(s) && i < 4; i++) {

@@ -48,11 +48,11 @@ void sim_agent_start(struct sim_agent *a)
 {
 	static const char hardware[] = "00000000000000000000000000000000000000000000000000000000000000aa";
 	struct lb_session_options options = {
-	    .env = sim_env(),
-	    .client = sim_client(),
-	    .capture_socket = "/nowhere",
-	    .hardware = hardware,
-	    .find_disk = find_disk,
+		.env = sim_env(),
+		.client = sim_client(),
+		.capture_socket = "/nowhere",
+		.hardware = hardware,
+		.find_disk = find_disk,
 	};
 
 	configure(a);

@@ -55,14 +55,14 @@ static void append(const struct sim_write *w, uint64_t length)
 	}
 	r = &k->records[k->n_records++];
 	*r = (struct sim_record){
-	    .position = k->producer,
-	    .next_position = k->producer + HEADER_BYTES + (w->zero ? 0 : length),
-	    .offset_bytes = w->block * SIM_BLOCK_BYTES,
-	    .length_bytes = length,
-	    .generation = w->generation,
-	    .ktime_ns = w->submitted_ns,
-	    .disk = w->disk,
-	    .zero = w->zero,
+		.position = k->producer,
+		.next_position = k->producer + HEADER_BYTES + (w->zero ? 0 : length),
+		.offset_bytes = w->block * SIM_BLOCK_BYTES,
+		.length_bytes = length,
+		.generation = w->generation,
+		.ktime_ns = w->submitted_ns,
+		.disk = w->disk,
+		.zero = w->zero,
 	};
 	k->producer = r->next_position;
 	if (w->zero)
@@ -205,13 +205,13 @@ int lb_capture_detach_pinned(const char *socket_path)
 void lb_capture_info(const struct lb_capture *c, struct lb_capture_info *ret)
 {
 	*ret = (struct lb_capture_info){
-	    .instance = c->k->instance,
-	    .resumed = c->resumed,
-	    .epoch_pending = c->k->ready_generation != c->k->generation || c->k->generation == 0,
-	    .generation = c->k->generation,
-	    .mode = c->k->mode,
-	    .ring_bytes = SIM_RING_BYTES,
-	    .disk_count = SIM_DISKS,
+		.instance = c->k->instance,
+		.resumed = c->resumed,
+		.epoch_pending = c->k->ready_generation != c->k->generation || c->k->generation == 0,
+		.generation = c->k->generation,
+		.mode = c->k->mode,
+		.ring_bytes = SIM_RING_BYTES,
+		.disk_count = SIM_DISKS,
 	};
 }
 
@@ -266,15 +266,15 @@ int lb_capture_next(const struct lb_capture *c, uint64_t *position, uint64_t lim
 		if (r->generation != c->k->generation && !fault(LB_FAULT_KEEP_OLD_GENERATION))
 			continue;
 		*ret = (struct lb_capture_record){
-		    .position = r->position,
-		    .next_position = r->next_position,
-		    .offset_bytes = r->offset_bytes,
-		    .length_bytes = r->length_bytes,
-		    .data = r->data,
-		    .generation = r->generation,
-		    .ktime_ns = (uint64_t)r->ktime_ns,
-		    .disk = (uint16_t)r->disk,
-		    .kind = r->zero ? LB_CAPTURE_ZERO : LB_CAPTURE_DATA,
+			.position = r->position,
+			.next_position = r->next_position,
+			.offset_bytes = r->offset_bytes,
+			.length_bytes = r->length_bytes,
+			.data = r->data,
+			.generation = r->generation,
+			.ktime_ns = (uint64_t)r->ktime_ns,
+			.disk = (uint16_t)r->disk,
+			.kind = r->zero ? LB_CAPTURE_ZERO : LB_CAPTURE_DATA,
 		};
 		return 1;
 	}
@@ -419,7 +419,7 @@ int lb_capture_scan_next(const struct lb_capture *c, uint64_t cursor, uint64_t l
 		       (n + 1) * GRANULE <= length_bytes_max)
 			n++;
 		*ret = (struct lb_capture_range){
-		    .disk = (uint16_t)d, .offset_bytes = g * GRANULE, .length_bytes = n * GRANULE};
+			.disk = (uint16_t)d, .offset_bytes = g * GRANULE, .length_bytes = n * GRANULE};
 		*ret_cursor = i + n;
 		return 1;
 	}

@@ -198,16 +198,16 @@ void sim_submit(unsigned int disk, uint64_t block, uint64_t n_blocks, bool zero)
 	if (w == NULL || sim->disks[disk].gone || busy(disk, block, n_blocks))
 		return;
 	*w = (struct sim_write){
-	    .stage = SIM_SUBMITTED,
-	    .disk = disk,
-	    .block = block,
-	    .n_blocks = n_blocks,
-	    .zero = zero,
-	    .fails = sim_chance(sim->p_fail),
-	    .submitted_ns = sim->mono_ns,
-	    /* the program reads the mode now and acts on it a little later */
-	    .generation = sim->kernel.generation,
-	    .mode = sim->kernel.mode,
+		.stage = SIM_SUBMITTED,
+		.disk = disk,
+		.block = block,
+		.n_blocks = n_blocks,
+		.zero = zero,
+		.fails = sim_chance(sim->p_fail),
+		.submitted_ns = sim->mono_ns,
+		/* the program reads the mode now and acts on it a little later */
+		.generation = sim->kernel.generation,
+		.mode = sim->kernel.mode,
 	};
 	for (uint64_t b = block; b < block + n_blocks; b++)
 		sim->kernel.inflight[disk][b * SIM_BLOCK_BYTES / LB_CAPTURE_CHUNK_BYTES]++;
@@ -247,7 +247,7 @@ void sim_pass(int64_t ns)
 			uint64_t n = 1 + sim_random() % SIM_WRITE_BLOCKS_MAX;
 			/* half of the writes go to a hot tenth */
 			uint64_t block =
-			    sim_random() % (sim_chance(512) ? SIM_BLOCKS / 10 : SIM_BLOCKS - SIM_WRITE_BLOCKS_MAX);
+				sim_random() % (sim_chance(512) ? SIM_BLOCKS / 10 : SIM_BLOCKS - SIM_WRITE_BLOCKS_MAX);
 
 			if (sim_chance(sim->writes_per_ms))
 				sim_submit((unsigned int)(sim_random() % SIM_DISKS), block, n, sim_chance(128));
@@ -424,11 +424,11 @@ static ssize_t pread_disk(struct lb_env *env, int fd, void *buf, size_t n, uint6
 struct lb_env *sim_env(void)
 {
 	static const struct lb_env_ops ops = {
-	    .now_ns = now_ns,
-	    .mono_ns = mono_ns,
-	    .wait_until = wait_until,
-	    .random = random_bytes,
-	    .pread = pread_disk,
+		.now_ns = now_ns,
+		.mono_ns = mono_ns,
+		.wait_until = wait_until,
+		.random = random_bytes,
+		.pread = pread_disk,
 	};
 	static struct lb_env env = {.ops = &ops};
 

@@ -20,15 +20,15 @@ static const struct {
 	const char *name;
 	uint32_t bit;
 } faults[] = {
-    {"no-mark", LB_FAULT_NO_MARK},
-    {"no-loss-pos", LB_FAULT_NO_LOSS_POS},
-    {"no-failure-debt", LB_FAULT_NO_FAILURE_DEBT},
-    {"cut-past-loss", LB_FAULT_CUT_PAST_LOSS},
-    {"no-grace", LB_FAULT_NO_GRACE},
-    {"keep-old-generation", LB_FAULT_KEEP_OLD_GENERATION},
-    {"ignore-inflight", LB_FAULT_IGNORE_INFLIGHT},
-    {"point-before-sample", LB_FAULT_POINT_BEFORE_SAMPLE},
-    {"drop-write", LB_FAULT_DROP_WRITE},
+	{"no-mark", LB_FAULT_NO_MARK},
+	{"no-loss-pos", LB_FAULT_NO_LOSS_POS},
+	{"no-failure-debt", LB_FAULT_NO_FAILURE_DEBT},
+	{"cut-past-loss", LB_FAULT_CUT_PAST_LOSS},
+	{"no-grace", LB_FAULT_NO_GRACE},
+	{"keep-old-generation", LB_FAULT_KEEP_OLD_GENERATION},
+	{"ignore-inflight", LB_FAULT_IGNORE_INFLIGHT},
+	{"point-before-sample", LB_FAULT_POINT_BEFORE_SAMPLE},
+	{"drop-write", LB_FAULT_DROP_WRITE},
 };
 
 /* Figures over all seeds: a simulation that never met debt proves nothing about it. */
@@ -50,7 +50,7 @@ static void weather(void)
 	sim->p_miss = sim_chance(64) ? 2 : 0;
 	sim->ns_per_kib = sim_chance(256) ? 200000 : 2000;
 	sim->wall_skew_ns =
-	    sim_chance(128) ? ((int64_t)(sim_random() % 3) - 1) * 86400 * LB_NS_PER_S : sim->wall_skew_ns;
+		sim_chance(128) ? ((int64_t)(sim_random() % 3) - 1) * 86400 * LB_NS_PER_S : sim->wall_skew_ns;
 	sim->kill_after = sim_chance(400) ? (int64_t)(sim_random() % 200) : -1;
 }
 
@@ -141,11 +141,11 @@ static int usage(void)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"seeds", required_argument, NULL, 'n'},
-	    {"seed", required_argument, NULL, 's'},
-	    {"fault", required_argument, NULL, 'f'},
-	    {"verbose", no_argument, NULL, 'v'},
-	    {NULL, 0, NULL, 0},
+		{"seeds", required_argument, NULL, 'n'},
+		{"seed", required_argument, NULL, 's'},
+		{"fault", required_argument, NULL, 'f'},
+		{"verbose", no_argument, NULL, 'v'},
+		{NULL, 0, NULL, 0},
 	};
 	uint64_t seeds = 200, first = 1, failed = 0;
 	uint32_t fault = 0;

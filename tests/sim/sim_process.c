@@ -57,7 +57,7 @@ static void note_captured(const struct lb_hrl_segment *s)
 		     at < extents[i].length_bytes && !lb_hrl_kind_is_scanned((enum lb_hrl_kind)extents[i].kind);
 		     at += SIM_BLOCK_BYTES)
 			sim->process.captured_in[extents[i].disk][(extents[i].offset_bytes + at) / SIM_BLOCK_BYTES] =
-			    lb_hrl_header(s)->epoch;
+				lb_hrl_header(s)->epoch;
 }
 
 static void apply_bytes(const struct sim_segment *segment)
@@ -223,7 +223,7 @@ static struct answer keep(const struct lb_hrl_segment *s, const void *body, size
 	}
 	kept = &p->segments[p->n++];
 	*kept = (struct sim_segment){
-	    .epoch = h->epoch, .seq = h->seq, .digest = *lb_hrl_digest(s), .size_bytes = size_bytes};
+		.epoch = h->epoch, .seq = h->seq, .digest = *lb_hrl_digest(s), .size_bytes = size_bytes};
 	kept->bytes = malloc(size_bytes);
 	assert(kept->bytes != NULL);
 	memcpy(kept->bytes, body, size_bytes);
@@ -369,7 +369,7 @@ static int client_send(struct lb_http_client *c, const struct lb_http_request *r
 	if (sim_chance(sim->p_drop_answer))
 		return lb_fail(-ETIMEDOUT, "the answer was lost");
 	*ret = (struct lb_http_response){
-	    .status = answer.status, .retry_after_s = answer.retry_after_s, .body = LB_BUF(1 << 20)};
+		.status = answer.status, .retry_after_s = answer.retry_after_s, .body = LB_BUF(1 << 20)};
 	return lb_buf_append(&ret->body, text, strlen(text));
 }
 

@@ -103,13 +103,13 @@ static int run_all(struct run *run, const char *url, const char *passphrase_file
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"vault", required_argument, NULL, 'v'},
-	    {"passphrase-file", required_argument, NULL, 'p'},
-	    {"machine", required_argument, NULL, 'm'},
-	    {"log", required_argument, NULL, 'l'},
-	    {"not-before", required_argument, NULL, 'n'},
-	    {"every", required_argument, NULL, 'e'},
-	    {0},
+		{"vault", required_argument, NULL, 'v'},
+		{"passphrase-file", required_argument, NULL, 'p'},
+		{"machine", required_argument, NULL, 'm'},
+		{"log", required_argument, NULL, 'l'},
+		{"not-before", required_argument, NULL, 'n'},
+		{"every", required_argument, NULL, 'e'},
+		{0},
 	};
 	const char *url = NULL, *passphrase_file = NULL, *machine = NULL, *log_path = NULL;
 	struct run run = {.every = 1};

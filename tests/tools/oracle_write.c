@@ -181,9 +181,9 @@ static int run(uint64_t seconds)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"log", required_argument, NULL, 'l'},     {"writers", required_argument, NULL, 'w'},
-	    {"seconds", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'e'},
-	    {"rate", required_argument, NULL, 'r'},    {0},
+		{"log", required_argument, NULL, 'l'},     {"writers", required_argument, NULL, 'w'},
+		{"seconds", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'e'},
+		{"rate", required_argument, NULL, 'r'},    {0},
 	};
 	uint64_t seconds = 10;
 	int c, r = 0;

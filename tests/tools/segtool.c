@@ -8,8 +8,8 @@
  *       makes the vault if needed; prints {"vault_id", "keys"}
  *   segtool send --url URL --identity DIR --vault-id UUID --machine UUID --hardware HEX [--acked FILE]
  *       [--patience SECONDS] SHAPE
- *       goes on from where the process server's journal stands until all is acknowledged; waits out lost connections and
- *       refusals of 429, 503 and 507; exits with 3, saying LOST, when the journal stands behind what was acknowledged
+ *       goes on from where the process server's journal stands until all is acknowledged; waits out lost connections
+ * and refusals of 429, 503 and 507; exits with 3, saying LOST, when the journal stands behind what was acknowledged
  *   segtool image VAULT --machine UUID --at E:S --out FILE SHAPE
  *       the disk as the vault has it
  *   segtool oracle --at E:S --out FILE SHAPE
@@ -255,8 +255,10 @@ static int put_segment(struct segtool *t, struct lb_buf *plain)
 {
 	_cleanup_json_ json_t *reply = NULL;
 	char url[512];
-	struct lb_http_request request = {
-	    .method = "PUT", .url = url, .content_type = "application/octet-stream", .response_bytes_max = 1u << 20};
+	struct lb_http_request request = {.method = "PUT",
+					  .url = url,
+					  .content_type = "application/octet-stream",
+					  .response_bytes_max = 1u << 20};
 	struct lb_digest digest;
 	int r;
 
@@ -432,8 +434,8 @@ static int run_oracle(struct segtool *t)
 static int parse_at(const char *text, struct segtool *t)
 {
 	return sscanf(text, "%" SCNu64 ":%" SCNu64, &t->at_epoch, &t->at_seq) == 2
-		   ? 0
-		   : lb_fail(-EINVAL, "\"%s\" is no E:S", text);
+		       ? 0
+		       : lb_fail(-EINVAL, "\"%s\" is no E:S", text);
 }
 
 static int parse(int argc, char **argv, struct segtool *t)

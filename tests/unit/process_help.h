@@ -237,7 +237,7 @@ static MAYBE void site_pass_time(void)
 static void site_start(void)
 {
 	const struct lb_process_options options = {
-	    .cache_folder = cache_folder, .cache_bytes_max = site.cache_bytes_max, .seal_bytes_max = 16u << 20};
+		.cache_folder = cache_folder, .cache_bytes_max = site.cache_bytes_max, .seal_bytes_max = 16u << 20};
 
 	assert_int_equal(lb_process_new(&world, &options, &site.p), 0);
 	site_configure();

@@ -15,7 +15,7 @@
 struct replica {
 	struct lb_capture *capture;
 	unsigned int disks;
-	uint8_t *image[REPLICA_DISKS_MAX];   /* end(e-1) and scan(e) */
+	uint8_t *image[REPLICA_DISKS_MAX];    /* end(e-1) and scan(e) */
 	uint8_t *captured[REPLICA_DISKS_MAX]; /* captured(e), where `fresh` says so */
 	uint8_t *fresh[REPLICA_DISKS_MAX];    /* one byte per sector */
 	uint64_t size_bytes[REPLICA_DISKS_MAX];

@@ -162,7 +162,7 @@ static void a_misspelt_setting_is_an_error_that_names_its_line(void **state)
 	struct lb_env *env = lb_env_real();
 	uint64_t port = 9443;
 	const struct lb_conf_key keys[] = {
-	    {.name = "port", .type = LB_CONF_U64, .value = &port, .min = 1, .max = 65535}};
+		{.name = "port", .type = LB_CONF_U64, .value = &port, .min = 1, .max = 65535}};
 	char path[128];
 
 	(void)state;
@@ -189,17 +189,18 @@ static void json_with_a_member_twice_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(a_buffer_refuses_to_grow_past_its_ceiling),
-	    cmocka_unit_test(wrapping_an_error_keeps_its_cause),
-	    cmocka_unit_test_setup_teardown(a_new_file_never_replaces_one_that_is_there, make_folder, remove_folder),
-	    cmocka_unit_test_setup_teardown(a_file_above_the_limit_is_not_read, make_folder, remove_folder),
-	    cmocka_unit_test(sealed_bytes_open_only_unaltered_and_with_their_context),
-	    cmocka_unit_test(scrypt_and_hkdf_match_their_published_vectors),
-	    cmocka_unit_test(uuids_sizes_and_times_survive_their_text),
-	    cmocka_unit_test(base64_is_strict_and_bounded),
-	    cmocka_unit_test_setup_teardown(a_misspelt_setting_is_an_error_that_names_its_line, make_folder,
-					    remove_folder),
-	    cmocka_unit_test(json_with_a_member_twice_is_refused),
+		cmocka_unit_test(a_buffer_refuses_to_grow_past_its_ceiling),
+		cmocka_unit_test(wrapping_an_error_keeps_its_cause),
+		cmocka_unit_test_setup_teardown(a_new_file_never_replaces_one_that_is_there, make_folder,
+						remove_folder),
+		cmocka_unit_test_setup_teardown(a_file_above_the_limit_is_not_read, make_folder, remove_folder),
+		cmocka_unit_test(sealed_bytes_open_only_unaltered_and_with_their_context),
+		cmocka_unit_test(scrypt_and_hkdf_match_their_published_vectors),
+		cmocka_unit_test(uuids_sizes_and_times_survive_their_text),
+		cmocka_unit_test(base64_is_strict_and_bounded),
+		cmocka_unit_test_setup_teardown(a_misspelt_setting_is_an_error_that_names_its_line, make_folder,
+						remove_folder),
+		cmocka_unit_test(json_with_a_member_twice_is_refused),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);

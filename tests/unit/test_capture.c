@@ -73,7 +73,7 @@ static void bench_attach(struct bench *b, uint64_t ring_bytes)
 {
 	const char *names[3] = {b->disk[0].name, b->disk[1].name, b->disk[2].name};
 	struct lb_capture_params p = {
-	    .disks = names, .disk_count = b->disks, .ring_bytes = ring_bytes, .pin_folder = b->folder};
+		.disks = names, .disk_count = b->disks, .ring_bytes = ring_bytes, .pin_folder = b->folder};
 
 	must(lb_capture_attach_direct(&p, &b->capture));
 	must(replica_init(&b->replica, b->capture));
@@ -198,7 +198,7 @@ static void a_write_is_recorded_with_its_data_and_place(void **state)
 		uint64_t offset;
 		size_t n;
 	} writes[] = {
-	    {0, 512}, {512, 1024}, {4096, 4096}, {12288, 65536}, {1 << 20, 131072 + 512}, {(2 << 20) + 512, 3584}};
+		{0, 512}, {512, 1024}, {4096, 4096}, {12288, 65536}, {1 << 20, 131072 + 512}, {(2 << 20) + 512, 3584}};
 	struct bench *b = *state;
 	struct lb_capture_record record;
 	bool in_debt;
@@ -418,7 +418,7 @@ static void attaching_again_resumes_and_refuses_other_disks(void **state)
 	bench_start(b, 2, RING_BYTES);
 	const char *names[2] = {b->disk[0].name, b->disk[1].name};
 	struct lb_capture_params p = {
-	    .disks = names, .disk_count = 2, .ring_bytes = RING_BYTES, .pin_folder = b->folder};
+		.disks = names, .disk_count = 2, .ring_bytes = RING_BYTES, .pin_folder = b->folder};
 	struct lb_capture_info info;
 	must(lb_capture_attach_direct(&p, &again));
 	lb_capture_info(again, &info);
@@ -450,7 +450,7 @@ static void what_cannot_be_captured_is_refused_with_a_reason(void **state)
 	struct bench *b = *state;
 	const char *name = "no-such-disk";
 	struct lb_capture_params p = {
-	    .disks = &name, .disk_count = 1, .ring_bytes = RING_BYTES, .pin_folder = b->folder};
+		.disks = &name, .disk_count = 1, .ring_bytes = RING_BYTES, .pin_folder = b->folder};
 
 	skip_where_impossible();
 	assert_int_equal(lb_capture_attach_direct(&p, &b->capture), -ENOENT);
@@ -853,9 +853,9 @@ static bool scene_stalled(struct bench *b, uint32_t fault)
 	assert_int_equal(pthread_create(&w.thread, NULL, write_one, &w), 0);
 	wait_until_in_flight(b, &range);
 	must(replica_begin(&b->replica, false));
-	assert_int_equal(
-	    lb_capture_scan_next(b->capture, lb_capture_scan_cursor(b->capture, 0, 3 << 20), 1 << 20, &next, &cursor),
-	    1);
+	assert_int_equal(lb_capture_scan_next(b->capture, lb_capture_scan_cursor(b->capture, 0, 3 << 20), 1 << 20,
+					      &next, &cursor),
+			 1);
 	assert_int_equal(next.offset_bytes, 3 << 20);
 	/* The loop driver does one thing after another: its reads wait for the stalled write. The file below shows the
 	 * same. */
@@ -903,34 +903,34 @@ static void a_write_that_vanishes_makes_the_replica_differ(void **state)
 
 static const struct CMUnitTest tests[] = {
 #ifdef LB_FAULT_INJECTION
-    cmocka_unit_test_setup_teardown(rule_1_a_lost_write_marks_its_range, setup, teardown),
-    cmocka_unit_test_setup_teardown(rule_1_a_lost_write_sets_the_loss_position, setup, teardown),
-    cmocka_unit_test_setup_teardown(rule_2_a_refused_write_is_debt, setup, teardown),
-    cmocka_unit_test_setup_teardown(rule_2_taken_out_a_refused_write_stays_in_the_replica, setup, teardown),
-    cmocka_unit_test_setup_teardown(rule_3_no_cut_goes_past_the_loss_position, setup, teardown),
-    cmocka_unit_test_setup_teardown(rule_4_the_flip_waits_for_programs_that_run, setup, teardown),
-    cmocka_unit_test_setup_teardown(rule_4_records_of_an_older_generation_become_marks, setup, teardown),
-    cmocka_unit_test_setup_teardown(rule_5_a_scan_waits_for_writes_from_before_the_flip, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_write_that_vanishes_makes_the_replica_differ, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_1_a_lost_write_marks_its_range, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_1_a_lost_write_sets_the_loss_position, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_2_a_refused_write_is_debt, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_2_taken_out_a_refused_write_stays_in_the_replica, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_3_no_cut_goes_past_the_loss_position, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_4_the_flip_waits_for_programs_that_run, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_4_records_of_an_older_generation_become_marks, setup, teardown),
+	cmocka_unit_test_setup_teardown(rule_5_a_scan_waits_for_writes_from_before_the_flip, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_write_that_vanishes_makes_the_replica_differ, setup, teardown),
 #endif
-    cmocka_unit_test_setup_teardown(a_write_is_recorded_with_its_data_and_place, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_write_from_an_unaligned_buffer_is_recorded_byte_for_byte, setup, teardown),
-    cmocka_unit_test_setup_teardown(writes_to_several_disks_stand_in_one_order, setup, teardown),
-    cmocka_unit_test_setup_teardown(zeroing_and_discarding_are_ranges_of_zeroes, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_full_ring_becomes_debt_and_the_next_epoch_settles_it, setup, teardown),
-    cmocka_unit_test_setup_teardown(what_was_not_acknowledged_is_scanned_by_the_next_epoch, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_declared_loss_marks_the_range_and_ends_the_epoch, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_write_that_the_disk_refuses_is_a_loss_of_its_range, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_restarted_agent_finds_everything_as_it_left_it, setup, teardown),
-    cmocka_unit_test_setup_teardown(attaching_again_resumes_and_refuses_other_disks, setup, teardown),
-    cmocka_unit_test_setup_teardown(detaching_leaves_nothing_behind, setup, teardown),
-    cmocka_unit_test_setup_teardown(what_cannot_be_captured_is_refused_with_a_reason, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_position_outside_of_the_ring_is_refused, setup, teardown),
-    cmocka_unit_test_setup_teardown(the_kernels_counters_agree_with_what_was_seen, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_write_past_the_program_is_told_by_the_kernels_counters, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_disk_that_is_gone_or_was_replaced_is_told, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_chunk_is_not_read_while_a_write_to_it_is_in_flight, setup, teardown),
-    cmocka_unit_test_setup_teardown(a_replica_under_load_converges_through_any_number_of_debts, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_write_is_recorded_with_its_data_and_place, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_write_from_an_unaligned_buffer_is_recorded_byte_for_byte, setup, teardown),
+	cmocka_unit_test_setup_teardown(writes_to_several_disks_stand_in_one_order, setup, teardown),
+	cmocka_unit_test_setup_teardown(zeroing_and_discarding_are_ranges_of_zeroes, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_full_ring_becomes_debt_and_the_next_epoch_settles_it, setup, teardown),
+	cmocka_unit_test_setup_teardown(what_was_not_acknowledged_is_scanned_by_the_next_epoch, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_declared_loss_marks_the_range_and_ends_the_epoch, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_write_that_the_disk_refuses_is_a_loss_of_its_range, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_restarted_agent_finds_everything_as_it_left_it, setup, teardown),
+	cmocka_unit_test_setup_teardown(attaching_again_resumes_and_refuses_other_disks, setup, teardown),
+	cmocka_unit_test_setup_teardown(detaching_leaves_nothing_behind, setup, teardown),
+	cmocka_unit_test_setup_teardown(what_cannot_be_captured_is_refused_with_a_reason, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_position_outside_of_the_ring_is_refused, setup, teardown),
+	cmocka_unit_test_setup_teardown(the_kernels_counters_agree_with_what_was_seen, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_write_past_the_program_is_told_by_the_kernels_counters, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_disk_that_is_gone_or_was_replaced_is_told, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_chunk_is_not_read_while_a_write_to_it_is_in_flight, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_replica_under_load_converges_through_any_number_of_debts, setup, teardown),
 };
 
 int main(void)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Capture of bio-based devices (device mapper) and of slow ones. Needs root, BPF, loop devices and dm; skips without. */
+/* Capture of bio-based devices (device mapper) and of slow ones. Needs root, BPF, loop devices and dm; skips without.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -100,8 +101,8 @@ static void bench_start(struct bench *b, const char *target, const char *argumen
 		skip();
 	}
 	must(loop_disk_in_memory(&b->below, DISK_BYTES));
-	snprintf(command, sizeof(command), "dmsetup create %s --table '0 %u %s %s %s'", b->mapped, DISK_BYTES / 512, target,
-		 b->below.path, arguments);
+	snprintf(command, sizeof(command), "dmsetup create %s --table '0 %u %s %s %s'", b->mapped, DISK_BYTES / 512,
+		 target, b->below.path, arguments);
 	if (shell(command) != 0) {
 		print_message("skipped: no dm target %s\n", target);
 		skip();
@@ -110,7 +111,8 @@ static void bench_start(struct bench *b, const char *target, const char *argumen
 	b->fd = open(b->node, O_RDWR | O_DIRECT | O_CLOEXEC);
 	assert_true(b->fd >= 0);
 	const char *names[] = {b->node};
-	struct lb_capture_params p = {.disks = names, .disk_count = 1, .ring_bytes = RING_BYTES, .pin_folder = b->folder};
+	struct lb_capture_params p = {
+		.disks = names, .disk_count = 1, .ring_bytes = RING_BYTES, .pin_folder = b->folder};
 	must(lb_capture_attach_direct(&p, &b->capture));
 	must(replica_init(&b->replica, b->capture));
 	must(replica_begin(&b->replica, true));
@@ -177,7 +179,8 @@ static void a_slow_bio_holds_its_chunk_back_until_it_ends(void **state)
 
 	bench_start(b, "delay", "0 0");
 	char command[448];
-	snprintf(command, sizeof(command), "dmsetup suspend %s && dmsetup load %s --table '0 %u delay %s 0 0 %s 0 1500' && dmsetup resume %s",
+	snprintf(command, sizeof(command),
+		 "dmsetup suspend %s && dmsetup load %s --table '0 %u delay %s 0 0 %s 0 1500' && dmsetup resume %s",
 		 b->mapped, b->mapped, DISK_BYTES / 512, b->below.path, b->below.path, b->mapped);
 	assert_int_equal(shell(command), 0);
 	must(replica_begin(&b->replica, false));

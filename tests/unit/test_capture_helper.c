@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The privileged helper and an agent without privileges. Needs root, BPF and loop devices; skips where one is missing. */
+/* The privileged helper and an agent without privileges. Needs root, BPF and loop devices; skips where one is missing.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -260,8 +261,9 @@ static void the_helper_keeps_only_the_capabilities_it_needs(void **state)
 
 static void garbage_on_the_socket_is_answered_with_an_error(void **state)
 {
-	static const char *const garbage[] = {"{}\n", "nonsense\n", "{\"cmd\":\"attach\",\"disks\":7,\"ring_bytes\":4194304}\n",
-					      "{\"cmd\":\"freeze\",\"mounts\":[],\"max_ms\":1}\n", "{\"cmd\":\"drain\"}\n"};
+	static const char *const garbage[] = {
+		"{}\n", "nonsense\n", "{\"cmd\":\"attach\",\"disks\":7,\"ring_bytes\":4194304}\n",
+		"{\"cmd\":\"freeze\",\"mounts\":[],\"max_ms\":1}\n", "{\"cmd\":\"drain\"}\n"};
 	struct site *s = *state;
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	char answer[512];

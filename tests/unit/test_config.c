@@ -83,7 +83,8 @@ static int setup(void **state)
 		return -1;
 	snprintf(text, sizeof(text),
 		 "vault = dir:%s/vault\nstate_folder = %s/state\nvm_folder = %s/vm\npassphrase_file = %s/passphrase\n"
-		 "public_host = backup.example,10.0.0.5\n", folder, folder, folder, folder);
+		 "public_host = backup.example,10.0.0.5\n",
+		 folder, folder, folder, folder);
 	write_text("config.conf", text, 0600);
 	write_text("passphrase", PASSPHRASE "\n", 0600);
 	snprintf(text, sizeof(text), "dir:%s/vault", folder);
@@ -105,10 +106,14 @@ static int teardown(void **state)
 
 /* --- calling the API without a network --- */
 
-static int call(lb_http_handler handler, const char *peer, enum lb_role role, const char *param, const json_t *body, json_t **ret_reply)
+static int call(lb_http_handler handler, const char *peer, enum lb_role role, const char *param, const json_t *body,
+		json_t **ret_reply)
 {
 	_cleanup_free_ char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
-	struct lb_http_call c = {.peer = {.role = role}, .method = "POST", .path = "/", .body = text,
+	struct lb_http_call c = {.peer = {.role = role},
+				 .method = "POST",
+				 .path = "/",
+				 .body = text,
 				 .body_bytes = text != NULL ? strlen(text) : 0};
 	struct lb_http_reply reply = {0};
 	int r;
@@ -125,33 +130,38 @@ static int call(lb_http_handler handler, const char *peer, enum lb_role role, co
 	return r;
 }
 
-static void make_token(const char *kind, const char *name, bool replaces, int64_t valid_ns, char text[LB_TOKEN_TEXT_BYTES])
+static void make_token(const char *kind, const char *name, bool replaces, int64_t valid_ns,
+		       char text[LB_TOKEN_TEXT_BYTES])
 {
 	struct lb_reg_token t = {.replaces = replaces, .expires_ns = lb_now_ns(env) + valid_ns};
 
 	snprintf(t.kind, sizeof(t.kind), "%s", kind);
 	snprintf(t.name, sizeof(t.name), "%s", name);
-	t.role = strcmp(kind, "user") == 0 ? LB_ROLE_OPERATOR : strcmp(kind, "machine") == 0 ? LB_ROLE_MACHINE : LB_ROLE_PROCESS;
+	t.role = strcmp(kind, "user") == 0      ? LB_ROLE_OPERATOR
+		 : strcmp(kind, "machine") == 0 ? LB_ROLE_MACHINE
+						: LB_ROLE_PROCESS;
 	assert_int_equal(lb_reg_token_make(site, &t, "tester", text), 0);
 }
 
 /* `identity` names the folder of the key that asks. */
-static int enrol(const char *token, const char *kind, const char *name, const char *hardware, const char *identity, json_t **ret_reply)
+static int enrol(const char *token, const char *kind, const char *name, const char *hardware, const char *identity,
+		 json_t **ret_reply)
 {
 	_cleanup_free_ char *csr = NULL;
 	_cleanup_json_ json_t *body = NULL;
 
 	assert_int_equal(lb_pki_request(env, in(identity), "x", &csr), 0);
-	body = json_pack("{s:s,s:s,s:s,s:s,s:[{s:s,s:s,s:s,s:I,s:b,s:b},{s:s,s:s,s:s,s:I,s:b,s:b}]}", "token", token, "kind", kind,
-			 "csr_pem", csr, "name", name, "disks", "name", "sda", "path", "/dev/sda", "serial", "S1", "size_bytes",
-			 (json_int_t)1 << 30, "fixed", 1, "boot", 1, "name", "sdb", "path", "/dev/sdb", "serial", "S2", "size_bytes",
-			 (json_int_t)2 << 30, "fixed", 1, "boot", 0);
+	body = json_pack("{s:s,s:s,s:s,s:s,s:[{s:s,s:s,s:s,s:I,s:b,s:b},{s:s,s:s,s:s,s:I,s:b,s:b}]}", "token", token,
+			 "kind", kind, "csr_pem", csr, "name", name, "disks", "name", "sda", "path", "/dev/sda",
+			 "serial", "S1", "size_bytes", (json_int_t)1 << 30, "fixed", 1, "boot", 1, "name", "sdb",
+			 "path", "/dev/sdb", "serial", "S2", "size_bytes", (json_int_t)2 << 30, "fixed", 1, "boot", 0);
 	if (hardware != NULL)
 		json_object_set_new(body, "hardware", json_string(hardware));
 	return call(lb_api_enrol, "", LB_ROLE_NONE, NULL, body, ret_reply);
 }
 
-static void enrol_machine(const char *name, const char *hardware, const char *identity, bool replaces, char id[LB_UUID_TEXT_BYTES])
+static void enrol_machine(const char *name, const char *hardware, const char *identity, bool replaces,
+			  char id[LB_UUID_TEXT_BYTES])
 {
 	_cleanup_json_ json_t *reply = NULL;
 	char token[LB_TOKEN_TEXT_BYTES];
@@ -184,7 +194,8 @@ static void the_same_key_may_ask_again_when_the_answer_was_lost(void **state)
 	make_token("machine", "", false, LB_NS_PER_S * 60, token);
 	assert_int_equal(enrol(token, "machine", "web1", HARDWARE_A, "a", &first), 0);
 	assert_int_equal(enrol(token, "machine", "web1", HARDWARE_A, "a", &second), 0);
-	assert_string_equal(json_string_value(json_object_get(first, "id")), json_string_value(json_object_get(second, "id")));
+	assert_string_equal(json_string_value(json_object_get(first, "id")),
+			    json_string_value(json_object_get(second, "id")));
 }
 
 static void an_expired_or_unknown_token_enrols_nobody(void **state)
@@ -250,7 +261,8 @@ static void tokens_and_passphrase_are_nowhere_in_the_database(void **state)
 	assert_int_equal(lb_hex_decode(token, sizeof(raw), raw), 0);
 	lb_hex_encode(raw, sizeof(raw), upper);
 	assert_false(look_into_file("state/config.db-wal", token) || look_into_file("state/config.db", token));
-	assert_false(look_into_file("state/config.db-wal", PASSPHRASE) || look_into_file("state/config.db", PASSPHRASE));
+	assert_false(look_into_file("state/config.db-wal", PASSPHRASE) ||
+		     look_into_file("state/config.db", PASSPHRASE));
 }
 
 static void the_same_hardware_keeps_its_id_and_its_old_certificate_is_revoked(void **state)
@@ -296,7 +308,8 @@ static void a_process_server_can_not_take_this_servers_name(void **state)
 
 static void a_certificate_counts_as_the_current_one_once_it_was_used(void **state)
 {
-	struct lb_cert_info old = {.role = LB_ROLE_MACHINE, .fingerprint = {{1}}}, fresh = {.role = LB_ROLE_MACHINE, .fingerprint = {{2}}};
+	struct lb_cert_info old = {.role = LB_ROLE_MACHINE, .fingerprint = {{1}}},
+			    fresh = {.role = LB_ROLE_MACHINE, .fingerprint = {{2}}};
 	char current[LB_REG_HEX_BYTES];
 
 	(void)state;
@@ -325,9 +338,9 @@ static void add_process(const char *name, int64_t seen_ns, char id[LB_UUID_TEXT_
 
 static void report(const char *machine, const char *hardware, const char *state_name)
 {
-	_cleanup_json_ json_t *body = json_pack("{s:s,s:s,s:[{s:s,s:s,s:s,s:I,s:b}]}", "hardware", hardware, "state", state_name, "disks",
-						"name", "sda", "path", "/dev/sda", "serial", "S1", "size_bytes", (json_int_t)1 << 30,
-						"fixed", 1);
+	_cleanup_json_ json_t *body = json_pack("{s:s,s:s,s:[{s:s,s:s,s:s,s:I,s:b}]}", "hardware", hardware, "state",
+						state_name, "disks", "name", "sda", "path", "/dev/sda", "serial", "S1",
+						"size_bytes", (json_int_t)1 << 30, "fixed", 1);
 
 	assert_int_equal(call(lb_api_agent_report, machine, LB_ROLE_MACHINE, NULL, body, NULL), 0);
 }
@@ -398,9 +411,8 @@ static json_int_t disk_id(const struct lb_reg_machine *m, const char *name)
 	const json_t *d;
 	size_t i;
 
-	json_array_foreach(m->disks, i, d)
-		if (strcmp(json_string_value(json_object_get(d, "name")), name) == 0)
-			return json_integer_value(json_object_get(d, "id"));
+	json_array_foreach(m->disks, i, d) if (strcmp(json_string_value(json_object_get(d, "name")), name) ==
+					       0) return json_integer_value(json_object_get(d, "id"));
 	return -1;
 }
 
@@ -409,15 +421,15 @@ static void a_disk_keeps_its_number_and_no_other_disk_ever_gets_it(void **state)
 	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {.name = "web1", .disks = json_array()};
 
 	(void)state;
-	m.inventory = json_pack("{s:[{s:s,s:s,s:i},{s:s,s:s,s:i}]}", "disks", "name", "sda", "serial", "S1", "size_bytes", 4096, "name",
-				"sdb", "serial", "S2", "size_bytes", 4096);
+	m.inventory = json_pack("{s:[{s:s,s:s,s:i},{s:s,s:s,s:i}]}", "disks", "name", "sda", "serial", "S1",
+				"size_bytes", 4096, "name", "sdb", "serial", "S2", "size_bytes", 4096);
 	assert_int_equal(lb_disks_choose(&m, NULL), 0);
 	assert_int_equal(disk_id(&m, "sda"), 0);
 	assert_int_equal(disk_id(&m, "sdb"), 1);
 	json_decref(m.inventory);
 	/* the first is gone, the second has its name now, a third has come */
-	m.inventory = json_pack("{s:[{s:s,s:s,s:i},{s:s,s:s,s:i}]}", "disks", "name", "sdx", "serial", "S2", "size_bytes", 4096, "name",
-				"sdy", "serial", "S3", "size_bytes", 4096);
+	m.inventory = json_pack("{s:[{s:s,s:s,s:i},{s:s,s:s,s:i}]}", "disks", "name", "sdx", "serial", "S2",
+				"size_bytes", 4096, "name", "sdy", "serial", "S3", "size_bytes", 4096);
 	assert_int_equal(lb_disks_choose(&m, NULL), 0);
 	assert_int_equal(disk_id(&m, "sdx"), 1);
 	assert_int_equal(disk_id(&m, "sdy"), 2);
@@ -469,7 +481,8 @@ static void a_removed_machines_certificate_counts_no_more(void **state)
 
 static void only_what_a_policy_names_changes(void **state)
 {
-	_cleanup_json_ json_t *body = json_pack("{s:i}", "consistency_interval_s", 2), *bad = json_pack("{s:i}", "zstd_level", 12);
+	_cleanup_json_ json_t *body = json_pack("{s:i}", "consistency_interval_s", 2),
+			      *bad = json_pack("{s:i}", "zstd_level", 12);
 	struct lb_policy policy;
 
 	(void)state;
@@ -643,8 +656,11 @@ static int run_failing(struct lb_job *job)
 	return r < 0 ? r : lb_fail(-EIO, "the disk vda of web1 can't be read; look at its cable");
 }
 
-static const struct lb_job_kind kinds[] = {{"steps", run_three_steps}, {"count", run_counting}, {"endless", run_until_cancelled},
-					   {"fail", run_failing}, {NULL, NULL}};
+static const struct lb_job_kind kinds[] = {{"steps", run_three_steps},
+					   {"count", run_counting},
+					   {"endless", run_until_cancelled},
+					   {"fail", run_failing},
+					   {NULL, NULL}};
 
 /* Waits for a state that the job must come to; the test's own time limit ends a wait that is in vain. */
 static json_t *job_in_state(const char *id, const char *wanted)
@@ -793,7 +809,8 @@ static void a_failed_job_tells_why(void **state)
 	assert_int_equal(lb_jobs_start(site, kinds, &jobs), 0);
 	submit("fail", "web1", id);
 	job = job_in_state(id, "failed");
-	assert_string_equal(json_string_value(json_object_get(job, "error")), "the disk vda of web1 can't be read; look at its cable");
+	assert_string_equal(json_string_value(json_object_get(job, "error")),
+			    "the disk vda of web1 can't be read; look at its cable");
 	assert_string_equal(step_state(job, 0), "failed");
 	lb_jobs_stop(jobs);
 }
@@ -816,8 +833,10 @@ static void machines_and_process_servers_reach_their_own_paths_only(void **state
 
 		if (strcmp(route->pattern, "/v1/enrol") == 0)
 			continue;
-		assert_int_equal(!!(route->roles & LB_ROLE_BIT(LB_ROLE_MACHINE)), strncmp(route->pattern, "/v1/agent/", 10) == 0);
-		assert_int_equal(!!(route->roles & LB_ROLE_BIT(LB_ROLE_PROCESS)), strncmp(route->pattern, "/v1/process/", 12) == 0);
+		assert_int_equal(!!(route->roles & LB_ROLE_BIT(LB_ROLE_MACHINE)),
+				 strncmp(route->pattern, "/v1/agent/", 10) == 0);
+		assert_int_equal(!!(route->roles & LB_ROLE_BIT(LB_ROLE_PROCESS)),
+				 strncmp(route->pattern, "/v1/process/", 12) == 0);
 	}
 }
 
@@ -836,7 +855,8 @@ static void readers_change_nothing(void **state)
 
 static void only_administrators_give_access(void **state)
 {
-	static const char *const patterns[] = {"/v1/token", "/v1/certificate", "/v1/certificate/{}/revoke", "/v1/audit"};
+	static const char *const patterns[] = {"/v1/token", "/v1/certificate", "/v1/certificate/{}/revoke",
+					       "/v1/audit"};
 	size_t found = 0;
 
 	(void)state;
@@ -867,7 +887,8 @@ static size_t look_up(const char *method, const char *path)
 	size_t n = 0;
 
 	for (size_t i = 0; i < lb_config_routes_n; i++)
-		n += strcasecmp(lb_config_routes[i].method, method) == 0 && strcmp(lb_config_routes[i].pattern, path) == 0;
+		n += strcasecmp(lb_config_routes[i].method, method) == 0 &&
+		     strcmp(lb_config_routes[i].pattern, path) == 0;
 	return n;
 }
 
@@ -883,7 +904,8 @@ static void check_roles(const char *line, const char *method, const char *path)
 			roles |= LB_ROLE_BIT(role);
 	}
 	for (size_t i = 0; i < lb_config_routes_n; i++)
-		if (strcasecmp(lb_config_routes[i].method, method) == 0 && strcmp(lb_config_routes[i].pattern, path) == 0)
+		if (strcasecmp(lb_config_routes[i].method, method) == 0 &&
+		    strcmp(lb_config_routes[i].pattern, path) == 0)
 			assert_int_equal(lb_config_routes[i].roles, roles);
 }
 
@@ -962,8 +984,12 @@ static void a_wrong_passphrase_opens_no_site(void **state)
 static void settings_that_make_no_sense_are_refused(void **state)
 {
 	static const char *const bad[] = {
-		"state_folder = /x\n", "vault = dir:/v\nfabric = cloud\n", "vault = dir:/v\nport = 70000\n", "vault = dir:/v\nprot = 1\n",
-		"vault = dir:/v\nstate_folder = relative\n", "vault = dir:/v\npublic_host = a b;c\n",
+		"state_folder = /x\n",
+		"vault = dir:/v\nfabric = cloud\n",
+		"vault = dir:/v\nport = 70000\n",
+		"vault = dir:/v\nprot = 1\n",
+		"vault = dir:/v\nstate_folder = relative\n",
+		"vault = dir:/v\npublic_host = a b;c\n",
 	};
 
 	(void)state;
@@ -982,7 +1008,8 @@ static void a_newer_database_is_left_alone(void **state)
 
 	(void)state;
 	assert_int_equal(lb_db_run(site->db, "INSERT INTO migration (version, done_ns) VALUES (?, 0)", "i",
-				   (int64_t)LB_DB_SCHEMA_VERSION + 1), 0);
+				   (int64_t)LB_DB_SCHEMA_VERSION + 1),
+			 0);
 	assert_int_equal(lb_db_open(in("state/config.db"), &db), -EPROTONOSUPPORT);
 }
 
@@ -1007,7 +1034,8 @@ static void a_transaction_that_is_not_committed_leaves_nothing(void **state)
 static void orders_leave_a_trace(void **state)
 {
 	_cleanup_json_ json_t *audits = NULL;
-	struct lb_http_call c = {.peer = {.role = LB_ROLE_ADMIN, .name = "ann", .address = "192.0.2.7"}, .method = "DELETE",
+	struct lb_http_call c = {.peer = {.role = LB_ROLE_ADMIN, .name = "ann", .address = "192.0.2.7"},
+				 .method = "DELETE",
 				 .path = "/v1/machine/web1"};
 	const json_t *first;
 

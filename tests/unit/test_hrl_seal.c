@@ -226,24 +226,24 @@ struct sealed_lie {
 #define SAMPLE_DATA_BYTES 1536
 
 static const struct sealed_lie sealed_lies[] = {
-    {LB_HRL_AT_RING_CUT, 8, 1, false, "digest"},
-    {INDEX_AT + LB_HRL_EXTENT_AT_KIND, 1, 9, true, "kind"},
-    {INDEX_AT + LB_HRL_EXTENT_AT_LENGTH, 4, 1024, true, "aren't its own"},
-    {SAMPLE_FRAME_AT, 4, 512, true, "header says"},
-    {SAMPLE_PLACE_AT, 4, SAMPLE_DATA_BYTES + LB_TAG_BYTES + 1, true, "can't rest"},
-    {SAMPLE_PLACE_AT, 4, UINT32_MAX, true, "can't rest"},
-    {SAMPLE_PLACE_AT, 4, 0, true, "can't rest"},
-    {SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_CODEC, 1, LB_HRL_CODEC_ZSTD, true, "can't rest"},
-    {SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_CODEC, 1, 2, true, "can't rest"},
-    {SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_ZERO + 2, 1, 1, true, "can't rest"},
-    {LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + SAMPLE_DATA_BYTES, true, "the frames end at"},
-    {LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + LB_TAG_BYTES, true, "frames can't rest"},
-    {LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + SAMPLE_DATA_BYTES + LB_TAG_BYTES + 1, true, "frames can't rest"},
-    {LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES - 1, true, "shorter than its head"},
-    {LB_HRL_AT_TOTAL, 8, UINT64_MAX, true, "above the limit"},
-    {LB_HRL_AT_INDEX_CODEC, 1, LB_HRL_CODEC_ZSTD, true, "compressed index"},
-    {LB_HRL_AT_INDEX_STORED, 4, UINT32_MAX, true, "sealed index"},
-    {LB_HRL_AT_EXTENTS, 4, 3, true, "sealed index"},
+	{LB_HRL_AT_RING_CUT, 8, 1, false, "digest"},
+	{INDEX_AT + LB_HRL_EXTENT_AT_KIND, 1, 9, true, "kind"},
+	{INDEX_AT + LB_HRL_EXTENT_AT_LENGTH, 4, 1024, true, "aren't its own"},
+	{SAMPLE_FRAME_AT, 4, 512, true, "header says"},
+	{SAMPLE_PLACE_AT, 4, SAMPLE_DATA_BYTES + LB_TAG_BYTES + 1, true, "can't rest"},
+	{SAMPLE_PLACE_AT, 4, UINT32_MAX, true, "can't rest"},
+	{SAMPLE_PLACE_AT, 4, 0, true, "can't rest"},
+	{SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_CODEC, 1, LB_HRL_CODEC_ZSTD, true, "can't rest"},
+	{SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_CODEC, 1, 2, true, "can't rest"},
+	{SAMPLE_PLACE_AT + LB_HRL_PLACE_AT_ZERO + 2, 1, 1, true, "can't rest"},
+	{LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + SAMPLE_DATA_BYTES, true, "the frames end at"},
+	{LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + LB_TAG_BYTES, true, "frames can't rest"},
+	{LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES + SAMPLE_DATA_BYTES + LB_TAG_BYTES + 1, true, "frames can't rest"},
+	{LB_HRL_AT_TOTAL, 8, SAMPLE_HEAD_BYTES - 1, true, "shorter than its head"},
+	{LB_HRL_AT_TOTAL, 8, UINT64_MAX, true, "above the limit"},
+	{LB_HRL_AT_INDEX_CODEC, 1, LB_HRL_CODEC_ZSTD, true, "compressed index"},
+	{LB_HRL_AT_INDEX_STORED, 4, UINT32_MAX, true, "sealed index"},
+	{LB_HRL_AT_EXTENTS, 4, 3, true, "sealed index"},
 };
 
 /* Opens the head of a sample sealed at level 0, writes the lie into it and seals it again. */
@@ -500,16 +500,16 @@ static void the_published_vectors_are_made_and_opened_byte_for_byte(void **state
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(a_sealed_segment_opens_to_the_same_extents_bytes_and_digest),
-	    cmocka_unit_test(the_receipt_time_is_authenticated_and_outside_the_digest),
-	    cmocka_unit_test(every_shortened_sealed_segment_is_refused),
-	    cmocka_unit_test(every_flipped_bit_of_a_sealed_segment_is_refused),
-	    cmocka_unit_test(another_key_or_another_position_opens_nothing),
-	    cmocka_unit_test(a_frame_opens_only_in_its_own_place),
-	    cmocka_unit_test(plain_and_sealed_segments_are_not_taken_for_one_another),
-	    cmocka_unit_test(a_sealed_segment_that_breaks_a_rule_is_refused_though_authentic),
-	    cmocka_unit_test(an_authentic_frame_of_other_bytes_or_another_length_is_refused),
-	    cmocka_unit_test(the_published_vectors_are_made_and_opened_byte_for_byte),
+		cmocka_unit_test(a_sealed_segment_opens_to_the_same_extents_bytes_and_digest),
+		cmocka_unit_test(the_receipt_time_is_authenticated_and_outside_the_digest),
+		cmocka_unit_test(every_shortened_sealed_segment_is_refused),
+		cmocka_unit_test(every_flipped_bit_of_a_sealed_segment_is_refused),
+		cmocka_unit_test(another_key_or_another_position_opens_nothing),
+		cmocka_unit_test(a_frame_opens_only_in_its_own_place),
+		cmocka_unit_test(plain_and_sealed_segments_are_not_taken_for_one_another),
+		cmocka_unit_test(a_sealed_segment_that_breaks_a_rule_is_refused_though_authentic),
+		cmocka_unit_test(an_authentic_frame_of_other_bytes_or_another_length_is_refused),
+		cmocka_unit_test(the_published_vectors_are_made_and_opened_byte_for_byte),
 	};
 
 	return cmocka_run_group_tests_name("hrl_seal", tests, NULL, NULL);

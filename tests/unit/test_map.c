@@ -205,11 +205,11 @@ static void disks_do_not_touch_one_another(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(random_inserts_of_every_kind_agree_with_a_plain_array),
-	    cmocka_unit_test(many_small_extents_and_then_a_large_one_leave_no_debris),
-	    cmocka_unit_test(a_scan_never_hides_what_its_epoch_captured_but_all_of_older_epochs),
-	    cmocka_unit_test(a_sequential_fill_of_one_frame_stays_one_extent),
-	    cmocka_unit_test(disks_do_not_touch_one_another),
+		cmocka_unit_test(random_inserts_of_every_kind_agree_with_a_plain_array),
+		cmocka_unit_test(many_small_extents_and_then_a_large_one_leave_no_debris),
+		cmocka_unit_test(a_scan_never_hides_what_its_epoch_captured_but_all_of_older_epochs),
+		cmocka_unit_test(a_sequential_fill_of_one_frame_stays_one_extent),
+		cmocka_unit_test(disks_do_not_touch_one_another),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

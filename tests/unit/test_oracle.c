@@ -154,13 +154,13 @@ static void a_point_that_is_older_than_its_time_is_caught(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test_setup(every_prefix_of_the_writes_is_legal, fresh),
-	    cmocka_unit_test_setup(writes_in_flight_may_be_absent, fresh),
-	    cmocka_unit_test_setup(one_dropped_write_is_caught, fresh),
-	    cmocka_unit_test_setup(two_swapped_writes_are_caught, fresh),
-	    cmocka_unit_test_setup(a_torn_write_is_caught, fresh),
-	    cmocka_unit_test_setup(an_altered_sector_is_caught, fresh),
-	    cmocka_unit_test_setup(a_point_that_is_older_than_its_time_is_caught, fresh),
+		cmocka_unit_test_setup(every_prefix_of_the_writes_is_legal, fresh),
+		cmocka_unit_test_setup(writes_in_flight_may_be_absent, fresh),
+		cmocka_unit_test_setup(one_dropped_write_is_caught, fresh),
+		cmocka_unit_test_setup(two_swapped_writes_are_caught, fresh),
+		cmocka_unit_test_setup(a_torn_write_is_caught, fresh),
+		cmocka_unit_test_setup(an_altered_sector_is_caught, fresh),
+		cmocka_unit_test_setup(a_point_that_is_older_than_its_time_is_caught, fresh),
 	};
 
 	return cmocka_run_group_tests_name("oracle", tests, NULL, NULL);

@@ -108,9 +108,9 @@ static void what_the_vault_took_before_a_kill_is_not_sent_twice(void **state)
 	site_pass_time();
 	assert_in_vault(&site.a, 1, 0);
 	/* killed between the vault's answer and the removal from the cache */
-	assert_int_equal(
-	    lb_process_cache_segment_put(&site.p->cache, machine_of(&site.a), &first, sealed.data, sealed.size_bytes),
-	    0);
+	assert_int_equal(lb_process_cache_segment_put(&site.p->cache, machine_of(&site.a), &first, sealed.data,
+						      sealed.size_bytes),
+			 0);
 	site_restart();
 	assert_durable(&site.a, 1, 1);
 	assert_int_equal(machine_of(&site.a)->cached_bytes, 0);
@@ -269,7 +269,7 @@ static void two_process_servers_never_extend_one_epoch(void **state)
 	make_segment(&twin, 0, 4096, 77, &plain);
 	assert_int_equal(lb_hrl_open_plain(plain.data, plain.size_bytes, &s), 0);
 	assert_int_equal(
-	    lb_hrl_seal(s, &twin.key, shifted_now(&world), (const uint8_t *)"0123456789abcdef", 1, &sealed), 0);
+		lb_hrl_seal(s, &twin.key, shifted_now(&world), (const uint8_t *)"0123456789abcdef", 1, &sealed), 0);
 	theirs = (struct lb_sealed_segment){sealed.data, sealed.size_bytes};
 	assert_int_equal(lb_journal_writer_open(site.owner, &twin.id, &other), 0);
 	assert_int_equal(lb_journal_append(other, &theirs, 1), 0);
@@ -326,7 +326,7 @@ static void the_first_epoch_compares_with_zeroes_and_a_short_last_block(void **s
 {
 	static struct lb_digest hashes[2];
 	struct lb_compare_request q = {
-	    .epoch = 1, .block_bytes = 3 * BLOCK, .n = 2, .offset_bytes = DISK_BYTES - 4 * BLOCK};
+		.epoch = 1, .block_bytes = 3 * BLOCK, .n = 2, .offset_bytes = DISK_BYTES - 4 * BLOCK};
 	static const uint8_t zeroes[3 * BLOCK];
 	uint8_t differ[1];
 
@@ -429,25 +429,25 @@ static void a_report_tells_how_a_machine_stands(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    T(segments_go_into_the_vault_in_order_and_leave_the_cache),
-	    T(nothing_is_uploaded_before_the_interval_and_at_once_when_an_object_is_full),
-	    T(epochs_follow_one_another_into_the_vault_an_empty_one_too),
-	    T(a_vault_that_cannot_be_written_loses_nothing_and_catches_up),
-	    T(failures_are_tried_again_later_and_later),
-	    T(what_the_vault_took_before_a_kill_is_not_sent_twice),
-	    T(a_lost_cache_goes_on_from_the_vault),
-	    T(a_fenced_writer_stops_and_says_so_until_an_operator_lets_it_go_on),
-	    T(a_fence_while_everything_is_in_the_vault_is_seen_after_a_restart),
-	    T(a_machine_that_was_failed_over_is_refused),
-	    T(a_failover_finds_everything_acknowledged_in_the_vault),
-	    T(a_failover_that_is_taken_back_costs_nothing_acknowledged),
-	    T(after_a_failover_the_machine_goes_on_in_a_new_epoch),
-	    T(two_process_servers_never_extend_one_epoch),
-	    T(comparing_tells_exactly_the_blocks_that_differ),
-	    T(the_first_epoch_compares_with_zeroes_and_a_short_last_block),
-	    T(an_idle_machine_stays_recoverable_to_its_last_heartbeat),
-	    T(a_busy_machine_s_heartbeat_claims_nothing),
-	    T(a_report_tells_how_a_machine_stands),
+		T(segments_go_into_the_vault_in_order_and_leave_the_cache),
+		T(nothing_is_uploaded_before_the_interval_and_at_once_when_an_object_is_full),
+		T(epochs_follow_one_another_into_the_vault_an_empty_one_too),
+		T(a_vault_that_cannot_be_written_loses_nothing_and_catches_up),
+		T(failures_are_tried_again_later_and_later),
+		T(what_the_vault_took_before_a_kill_is_not_sent_twice),
+		T(a_lost_cache_goes_on_from_the_vault),
+		T(a_fenced_writer_stops_and_says_so_until_an_operator_lets_it_go_on),
+		T(a_fence_while_everything_is_in_the_vault_is_seen_after_a_restart),
+		T(a_machine_that_was_failed_over_is_refused),
+		T(a_failover_finds_everything_acknowledged_in_the_vault),
+		T(a_failover_that_is_taken_back_costs_nothing_acknowledged),
+		T(after_a_failover_the_machine_goes_on_in_a_new_epoch),
+		T(two_process_servers_never_extend_one_epoch),
+		T(comparing_tells_exactly_the_blocks_that_differ),
+		T(the_first_epoch_compares_with_zeroes_and_a_short_last_block),
+		T(an_idle_machine_stays_recoverable_to_its_last_heartbeat),
+		T(a_busy_machine_s_heartbeat_claims_nothing),
+		T(a_report_tells_how_a_machine_stands),
 	};
 
 	return cmocka_run_group_tests_name("process_vault", tests, world_begin, world_end);

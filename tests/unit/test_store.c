@@ -519,21 +519,21 @@ static void a_put_is_durable_before_it_returns_and_so_is_what_it_finds_in_its_pl
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    with_store(of_sixteen_that_put_one_name_exactly_one_succeeds_whole),
-	    with_store(sixteen_that_replace_by_condition_lose_no_update),
-	    with_store(nobody_else_can_replace_between_the_comparison_and_the_rename),
-	    with_store(replacing_needs_the_etag_of_what_is_there),
-	    with_store(names_that_could_leave_the_store_are_refused),
-	    with_store(listing_goes_by_whole_names_and_by_any_prefix),
-	    with_store(listing_folders_does_not_enter_them),
-	    with_store(reading_past_the_end_is_told_and_leaves_the_buffer_alone),
-	    with_store(what_a_crash_leaves_is_never_listed_and_cleared_after_a_day),
-	    with_store(a_put_whose_temporary_file_is_cleared_under_it_starts_again),
-	    with_store(a_put_is_durable_before_it_returns_and_so_is_what_it_finds_in_its_place),
-	    with_store(a_folder_that_may_not_be_written_is_told_with_the_cure),
-	    with_store(a_full_file_system_is_told_and_leaves_nothing),
-	    with_store(a_store_that_takes_a_name_twice_is_refused),
-	    with_store(a_missing_folder_is_not_made_unless_asked_for),
+		with_store(of_sixteen_that_put_one_name_exactly_one_succeeds_whole),
+		with_store(sixteen_that_replace_by_condition_lose_no_update),
+		with_store(nobody_else_can_replace_between_the_comparison_and_the_rename),
+		with_store(replacing_needs_the_etag_of_what_is_there),
+		with_store(names_that_could_leave_the_store_are_refused),
+		with_store(listing_goes_by_whole_names_and_by_any_prefix),
+		with_store(listing_folders_does_not_enter_them),
+		with_store(reading_past_the_end_is_told_and_leaves_the_buffer_alone),
+		with_store(what_a_crash_leaves_is_never_listed_and_cleared_after_a_day),
+		with_store(a_put_whose_temporary_file_is_cleared_under_it_starts_again),
+		with_store(a_put_is_durable_before_it_returns_and_so_is_what_it_finds_in_its_place),
+		with_store(a_folder_that_may_not_be_written_is_told_with_the_cure),
+		with_store(a_full_file_system_is_told_and_leaves_nothing),
+		with_store(a_store_that_takes_a_name_twice_is_refused),
+		with_store(a_missing_folder_is_not_made_unless_asked_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

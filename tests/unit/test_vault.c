@@ -385,7 +385,7 @@ static void heartbeats_keep_an_idle_machines_newest_point_young(void **state)
 {
 	struct lb_uuid process_server = {{3}};
 	struct lb_heartbeat beat = {
-	    .machine = s.machine, .position = {.epoch = 1, .seq = 2}, .time_ns = 5000 * LB_NS_PER_S};
+		.machine = s.machine, .position = {.epoch = 1, .seq = 2}, .time_ns = 5000 * LB_NS_PER_S};
 	struct lb_point point;
 	struct seen seen = {0};
 	int64_t time_ns;
@@ -471,10 +471,10 @@ static struct lb_catalog_item an_item(struct lb_uuid machine, const char *name)
 				       .consistency_interval_s = 5};
 
 	snprintf(item.name, sizeof(item.name), "%s", name);
-	item.disks[0] =
-	    (struct lb_catalog_disk){.id = 0, .name = "vda", .size_bytes = 1u << 30, .sector_bytes = 512, .boot = true};
+	item.disks[0] = (struct lb_catalog_disk){
+		.id = 0, .name = "vda", .size_bytes = 1u << 30, .sector_bytes = 512, .boot = true};
 	item.disks[1] = (struct lb_catalog_disk){
-	    .id = 4, .name = "vdb", .serial = "S1", .size_bytes = 1u << 20, .sector_bytes = 4096};
+		.id = 4, .name = "vdb", .serial = "S1", .size_bytes = 1u << 20, .sector_bytes = 4096};
 	return item;
 }
 
@@ -523,26 +523,26 @@ static void machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids(voi
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    with_site(a_wrong_passphrase_is_told_with_the_vault_and_the_cure),
-	    with_site(a_changed_passphrase_opens_and_the_old_one_does_not_while_what_is_stored_stays),
-	    with_site(the_key_of_one_machine_is_no_key_of_another),
-	    with_site(a_keyless_vault_serves_only_machines_whose_keys_it_was_given),
-	    with_site(a_machine_whose_key_was_destroyed_is_told_to_be_gone),
-	    with_site(a_writer_takes_up_where_the_vault_ends),
-	    with_site(an_object_that_was_put_before_a_crash_is_acknowledged_again),
-	    with_site(other_content_under_the_same_number_is_a_conflict),
-	    with_site(a_stale_writer_that_returns_with_a_full_cache_finds_the_seal_and_stops),
-	    with_site(fencing_a_sealed_journal_takes_the_next_epoch_from_a_writer_that_is_about_to_begin_it),
-	    with_site(epochs_that_never_came_to_the_vault_are_sealed_empty),
-	    with_site(segments_that_do_not_follow_are_refused),
-	    with_site(a_vault_folder_that_may_not_be_written_loses_nothing_and_tells_the_cure),
-	    with_site(points_are_the_flagged_boundaries_and_none_while_the_scan_runs),
-	    with_site(a_time_names_the_newest_point_at_or_before_it_with_checkpoints_on_the_way),
-	    with_site(heartbeats_keep_an_idle_machines_newest_point_young),
-	    with_site(a_clock_that_jumps_back_a_day_never_makes_a_point_older_than_the_one_before),
-	    with_site(a_pinned_point_is_found_by_its_name_until_it_is_unpinned),
-	    with_site(the_newest_catalog_entry_wins_and_an_unchanged_one_is_not_written_again),
-	    with_site(machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids),
+		with_site(a_wrong_passphrase_is_told_with_the_vault_and_the_cure),
+		with_site(a_changed_passphrase_opens_and_the_old_one_does_not_while_what_is_stored_stays),
+		with_site(the_key_of_one_machine_is_no_key_of_another),
+		with_site(a_keyless_vault_serves_only_machines_whose_keys_it_was_given),
+		with_site(a_machine_whose_key_was_destroyed_is_told_to_be_gone),
+		with_site(a_writer_takes_up_where_the_vault_ends),
+		with_site(an_object_that_was_put_before_a_crash_is_acknowledged_again),
+		with_site(other_content_under_the_same_number_is_a_conflict),
+		with_site(a_stale_writer_that_returns_with_a_full_cache_finds_the_seal_and_stops),
+		with_site(fencing_a_sealed_journal_takes_the_next_epoch_from_a_writer_that_is_about_to_begin_it),
+		with_site(epochs_that_never_came_to_the_vault_are_sealed_empty),
+		with_site(segments_that_do_not_follow_are_refused),
+		with_site(a_vault_folder_that_may_not_be_written_loses_nothing_and_tells_the_cure),
+		with_site(points_are_the_flagged_boundaries_and_none_while_the_scan_runs),
+		with_site(a_time_names_the_newest_point_at_or_before_it_with_checkpoints_on_the_way),
+		with_site(heartbeats_keep_an_idle_machines_newest_point_young),
+		with_site(a_clock_that_jumps_back_a_day_never_makes_a_point_older_than_the_one_before),
+		with_site(a_pinned_point_is_found_by_its_name_until_it_is_unpinned),
+		with_site(the_newest_catalog_entry_wins_and_an_unchanged_one_is_not_written_again),
+		with_site(machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

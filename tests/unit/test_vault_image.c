@@ -61,8 +61,8 @@ static void random_write(struct site *s, struct oracle *o, unsigned int *seed, u
 	uint16_t disk = (uint16_t)below(seed, DISKS);
 	bool *is = scanned ? o->is_scanned[disk] : o->is_captured[disk];
 	uint8_t *image = scanned ? o->scanned[disk] : o->captured[disk];
-	enum lb_hrl_kind kind =
-	    scanned ? (zero ? LB_HRL_SCANNED_ZERO : LB_HRL_SCANNED) : (zero ? LB_HRL_CAPTURED_ZERO : LB_HRL_CAPTURED);
+	enum lb_hrl_kind kind = scanned ? (zero ? LB_HRL_SCANNED_ZERO : LB_HRL_SCANNED)
+					: (zero ? LB_HRL_CAPTURED_ZERO : LB_HRL_CAPTURED);
 
 	for (uint32_t i = 0; scanned && i < sectors; i++)
 		if (scanned_now[disk * SECTORS + at + i])
@@ -332,12 +332,12 @@ static void a_position_that_the_journal_does_not_hold_is_told_with_its_end(void 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(every_position_of_a_random_journal_reads_as_the_disks_were),
-	    cmocka_unit_test(a_scan_that_comes_later_never_hides_what_was_captured_before_it),
-	    cmocka_unit_test(extents_tell_data_from_zeroes_and_cover_what_was_asked),
-	    cmocka_unit_test(readers_in_parallel_with_a_small_cache_see_the_same_bytes),
-	    cmocka_unit_test(a_damaged_checkpoint_costs_time_but_no_point),
-	    cmocka_unit_test(a_position_that_the_journal_does_not_hold_is_told_with_its_end),
+		cmocka_unit_test(every_position_of_a_random_journal_reads_as_the_disks_were),
+		cmocka_unit_test(a_scan_that_comes_later_never_hides_what_was_captured_before_it),
+		cmocka_unit_test(extents_tell_data_from_zeroes_and_cover_what_was_asked),
+		cmocka_unit_test(readers_in_parallel_with_a_small_cache_see_the_same_bytes),
+		cmocka_unit_test(a_damaged_checkpoint_costs_time_but_no_point),
+		cmocka_unit_test(a_position_that_the_journal_does_not_hold_is_told_with_its_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

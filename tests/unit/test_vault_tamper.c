@@ -19,7 +19,7 @@ static void add_machine_entry(void)
 				       .policy = "default"};
 
 	item.disks[0] =
-	    (struct lb_catalog_disk){.name = "vda", .size_bytes = 1u << 20, .sector_bytes = 512, .boot = true};
+		(struct lb_catalog_disk){.name = "vda", .size_bytes = 1u << 20, .sector_bytes = 512, .boot = true};
 	ok(lb_catalog_put(s.vault, &item));
 }
 
@@ -323,21 +323,21 @@ static void an_altered_vault_json_does_not_open(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    with_vault(a_sound_vault_verifies_without_findings),
-	    with_vault(every_bit_that_is_flipped_in_a_journal_object_is_found),
-	    with_vault(every_bit_that_is_flipped_in_a_checkpoint_is_found),
-	    with_vault(an_altered_head_is_named_with_the_points_it_costs),
-	    with_vault(an_altered_frame_is_found_when_deep_and_told_to_its_reader),
-	    with_vault(a_truncated_object_is_named),
-	    with_vault(appended_bytes_are_named),
-	    with_vault(a_missing_object_is_named_by_verify_by_readers_and_to_the_next_writer),
-	    with_vault(swapped_objects_are_both_named),
-	    with_vault(duplicated_and_foreign_objects_are_named),
-	    with_vault(what_a_stale_writer_would_put_behind_a_seal_is_named_and_never_offered),
-	    with_vault(an_object_of_another_machine_is_not_taken),
-	    with_vault(an_altered_catalog_entry_or_pin_is_named),
-	    with_vault(a_cut_tail_shows_by_a_checkpoint_of_what_is_gone),
-	    with_vault(an_altered_vault_json_does_not_open),
+		with_vault(a_sound_vault_verifies_without_findings),
+		with_vault(every_bit_that_is_flipped_in_a_journal_object_is_found),
+		with_vault(every_bit_that_is_flipped_in_a_checkpoint_is_found),
+		with_vault(an_altered_head_is_named_with_the_points_it_costs),
+		with_vault(an_altered_frame_is_found_when_deep_and_told_to_its_reader),
+		with_vault(a_truncated_object_is_named),
+		with_vault(appended_bytes_are_named),
+		with_vault(a_missing_object_is_named_by_verify_by_readers_and_to_the_next_writer),
+		with_vault(swapped_objects_are_both_named),
+		with_vault(duplicated_and_foreign_objects_are_named),
+		with_vault(what_a_stale_writer_would_put_behind_a_seal_is_named_and_never_offered),
+		with_vault(an_object_of_another_machine_is_not_taken),
+		with_vault(an_altered_catalog_entry_or_pin_is_named),
+		with_vault(a_cut_tail_shows_by_a_checkpoint_of_what_is_gone),
+		with_vault(an_altered_vault_json_does_not_open),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,8 +45,8 @@ static int who(void *arg, const struct lb_http_call *call, struct lb_http_reply 
 {
 	(void)arg;
 	atomic_fetch_add(&calls, 1);
-	reply->json = json_pack("{s:s,s:s,s:s,s:b}", "name", call->peer.name, "role", lb_role_name(call->peer.role), "address",
-				call->peer.address, "expired", call->peer.expired);
+	reply->json = json_pack("{s:s,s:s,s:s,s:b}", "name", call->peer.name, "role", lb_role_name(call->peer.role),
+				"address", call->peer.address, "expired", call->peer.expired);
 	return 0;
 }
 
@@ -127,10 +127,14 @@ static const char *in(const char *name)
 	return path;
 }
 
-static void issue(const char *ca, const char *identity, const char *name, enum lb_role role, int64_t now_ns, uint32_t days)
+static void issue(const char *ca, const char *identity, const char *name, enum lb_role role, int64_t now_ns,
+		  uint32_t days)
 {
 	static const char *const san[] = {"DNS:localhost", "IP:127.0.0.1", NULL};
-	struct lb_issue i = {.common_name = name, .role = role, .now_ns = now_ns, .valid_days = days,
+	struct lb_issue i = {.common_name = name,
+			     .role = role,
+			     .now_ns = now_ns,
+			     .valid_days = days,
 			     .san = role == LB_ROLE_CONFIG ? san : NULL};
 
 	assert_int_equal(lb_ca_issue_here(env, in(ca), in(identity), &i), 0);
@@ -138,9 +142,13 @@ static void issue(const char *ca, const char *identity, const char *name, enum l
 
 static void start(uint32_t idle_timeout_s)
 {
-	struct lb_http_server_options o = {.address = "127.0.0.1", .identity_folder = in("server"), .routes = routes,
-					   .n_routes = LB_ARRAY_LEN(routes), .peer_allowed = peer_allowed,
-					   .idle_timeout_s = idle_timeout_s, .body_bytes_total_max = TOTAL_BYTES_MAX};
+	struct lb_http_server_options o = {.address = "127.0.0.1",
+					   .identity_folder = in("server"),
+					   .routes = routes,
+					   .n_routes = LB_ARRAY_LEN(routes),
+					   .peer_allowed = peer_allowed,
+					   .idle_timeout_s = idle_timeout_s,
+					   .body_bytes_total_max = TOTAL_BYTES_MAX};
 
 	assert_int_equal(lb_http_server_start(&o, &server), 0);
 	snprintf(base_url, sizeof(base_url), "https://127.0.0.1:%u", lb_http_server_port(server));
@@ -320,7 +328,8 @@ static void a_certificate_of_the_future_is_refused(void **state)
 
 static SSL *tls_connect(const char *identity, int version_max, int *ret_fd)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(lb_http_server_port(server)),
+	struct sockaddr_in sa = {.sin_family = AF_INET,
+				 .sin_port = htons(lb_http_server_port(server)),
 				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
 	char path[300];
@@ -364,7 +373,10 @@ static void a_body_arrives_whole(void **state)
 	_cleanup_(lb_http_response_free) struct lb_http_response response = {0};
 	_cleanup_free_ uint8_t *body = malloc(BODY_BYTES_MAX);
 	_cleanup_json_ json_t *reply = NULL;
-	struct lb_http_request q = {.method = "PUT", .body = body, .body_bytes = BODY_BYTES_MAX, .response_bytes_max = 1024,
+	struct lb_http_request q = {.method = "PUT",
+				    .body = body,
+				    .body_bytes = BODY_BYTES_MAX,
+				    .response_bytes_max = 1024,
 				    .content_type = "application/octet-stream"};
 	struct lb_digest expected, got;
 
@@ -385,7 +397,10 @@ static unsigned int put_status(struct lb_http_client *c, const char *path, size_
 	_cleanup_(lb_http_response_free) struct lb_http_response response = {0};
 	_cleanup_free_ uint8_t *body = calloc(1, size_bytes);
 	const char *headers[] = {header, NULL};
-	struct lb_http_request q = {.method = "PUT", .body = body, .body_bytes = size_bytes, .response_bytes_max = 4096,
+	struct lb_http_request q = {.method = "PUT",
+				    .body = body,
+				    .body_bytes = size_bytes,
+				    .response_bytes_max = 4096,
 				    .headers = headers};
 
 	q.url = url(path);
@@ -575,8 +590,8 @@ static void errors_of_handlers_arrive_as_code_and_message(void **state)
 	static const struct {
 		int code, status, seen;
 	} cases[] = {
-		{ENOENT, 404, -ENOENT}, {EEXIST, 409, -EEXIST}, {ESTALE, 409, -EEXIST}, {EACCES, 403, -EACCES},
-		{EINVAL, 400, -EINVAL}, {EBADMSG, 400, -EINVAL}, {EAGAIN, 429, -EAGAIN}, {ENOSPC, 507, -ENOSPC},
+		{ENOENT, 404, -ENOENT}, {EEXIST, 409, -EEXIST},    {ESTALE, 409, -EEXIST}, {EACCES, 403, -EACCES},
+		{EINVAL, 400, -EINVAL}, {EBADMSG, 400, -EINVAL},   {EAGAIN, 429, -EAGAIN}, {ENOSPC, 507, -ENOSPC},
 		{EIO, 500, -EREMOTEIO}, {ENOMEM, 500, -EREMOTEIO},
 	};
 
@@ -670,7 +685,8 @@ static void a_request_that_was_altered_is_refused(void **state)
 
 static void a_request_can_not_choose_its_name_or_role(void **state)
 {
-	struct lb_issue i = {.common_name = "machine-9", .role = LB_ROLE_MACHINE, .now_ns = lb_now_ns(env), .valid_days = 1};
+	struct lb_issue i = {
+		.common_name = "machine-9", .role = LB_ROLE_MACHINE, .now_ns = lb_now_ns(env), .valid_days = 1};
 	_cleanup_free_ char *csr = NULL, *cert = NULL;
 	struct lb_cert_info info;
 
@@ -749,8 +765,8 @@ static char *read_text(const char *path)
 
 static void only_what_belongs_together_is_installed(void **state)
 {
-	_cleanup_free_ char *ca = read_text(in("ca/ca.pem")), *cert = read_text(in("machine/cert.pem")), *other_ca = NULL,
-			    *other_cert = NULL;
+	_cleanup_free_ char *ca = read_text(in("ca/ca.pem")), *cert = read_text(in("machine/cert.pem")),
+			    *other_ca = NULL, *other_cert = NULL;
 	char hex[2 * LB_DIGEST_BYTES + 1];
 	struct lb_digest d;
 
@@ -781,9 +797,17 @@ static int parse_policy(const char *text, bool strict, struct lb_policy *policy)
 static void a_policy_keeps_to_its_limits(void **state)
 {
 	static const char *const bad[] = {
-		"{\"consistency_interval_s\":0}", "{\"consistency_interval_s\":3601}", "{\"upload_interval_s\":0}",
-		"{\"zstd_level\":10}", "{\"zstd_level\":-1}", "{\"ring_bytes\":16777215}", "{\"ring_bytes\":50331648}",
-		"{\"ring_bytes\":4294967296}", "{\"name\":\"../up\"}", "{\"name\":7}", "{\"rpo_threshold_s\":\"60\"}",
+		"{\"consistency_interval_s\":0}",
+		"{\"consistency_interval_s\":3601}",
+		"{\"upload_interval_s\":0}",
+		"{\"zstd_level\":10}",
+		"{\"zstd_level\":-1}",
+		"{\"ring_bytes\":16777215}",
+		"{\"ring_bytes\":50331648}",
+		"{\"ring_bytes\":4294967296}",
+		"{\"name\":\"../up\"}",
+		"{\"name\":7}",
+		"{\"rpo_threshold_s\":\"60\"}",
 		"{\"rpo_treshold_s\":60}",
 	};
 	struct lb_policy policy;
