@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/capability.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -18,6 +20,23 @@
 
 #define CREDENTIAL "vault-passphrase"
 
+/* With a finite limit and no right to pass it, locked memory would run out in the middle of the work: thread stacks
+ * count. */
+static bool may_lock_all(void)
+{
+	_cleanup_free_ uint8_t *status = NULL;
+	struct rlimit limit;
+	const char *line;
+	size_t size_bytes;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY)
+		return true;
+	if (lb_file_read(lb_env_real(), "/proc/self/status", 64u << 10, &status, &size_bytes) < 0)
+		return false;
+	line = strstr((const char *)status, "CapEff:");
+	return line != NULL && (strtoull(line + strlen("CapEff:"), NULL, 16) >> CAP_IPC_LOCK & 1) != 0;
+}
+
 void lb_secrets_harden(void)
 {
 	struct rlimit none = {0, 0};
@@ -25,11 +44,8 @@ void lb_secrets_harden(void)
 	if (prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
 		lb_warning("core dumps can't be turned off: %s", strerror(errno));
 	/* only what is used: stacks of many threads are mostly untouched */
-	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0) {
-		munlockall();
-		lb_info("memory is not locked (%s): keys may reach the swap; raise LimitMEMLOCK or encrypt the swap",
-			strerror(errno));
-	}
+	if (!may_lock_all() || mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+		lb_info("memory is not locked: keys may reach the swap; set LimitMEMLOCK=infinity or encrypt the swap");
 }
 
 void lb_secret_free(char **secret)
