@@ -33,7 +33,7 @@
 
 #define LB_CAPTURE_SOCKET "/run/lifeboat/capture.sock"
 #define LB_CAPTURE_PIN_FOLDER "/sys/fs/bpf/lifeboat"
-#define LB_CAPTURE_STUCK_S 30 /* a chunk that isn't ready after this long: lb_capture_drain() its disk */
+#define LB_CAPTURE_STUCK_S 2 /* a chunk that isn't ready after this long: lb_capture_drain() its disk */
 #define LB_CAPTURE_DRAIN_MS_MAX 30000
 #define LB_CAPTURE_FREEZE_MS_MAX 60000
 #define LB_CAPTURE_MOUNTS_MAX 64

@@ -20,6 +20,7 @@
 
 #define REQUESTS_MIN 4 /* the kernel's BLKDEV_MIN_RQ */
 #define POLL_MS 1
+#define FLOW_MS_MAX 1000
 
 static int requests_write(const char *path, unsigned long value)
 {
@@ -96,10 +97,37 @@ static int idle_once(const char *name, unsigned int timeout_ms)
 	}
 }
 
+/*
+ * To freeze the queue of a disk on which a write hangs would make every later one hang with it. So first the disk must
+ * show that it ends what it was given.
+ */
+static int wait_until_flowing(const char *name, unsigned int timeout_ms)
+{
+	struct lb_env *env = lb_env_real();
+	int64_t until = lb_mono_ns(env) + LB_MIN(timeout_ms, FLOW_MS_MAX) * LB_NS_PER_MS;
+	struct lb_disk_facts first, f;
+	int r = lb_disk_facts(name, &first);
+
+	while (r == 0) {
+		r = lb_disk_facts(name, &f);
+		if (r < 0)
+			break;
+		if (f.writes_in_flight == 0 || f.written_bytes != first.written_bytes)
+			return 0;
+		int64_t now = lb_mono_ns(env);
+		if (now >= until)
+			return -ETIMEDOUT;
+		env->ops->wait_until(env, now + POLL_MS * LB_NS_PER_MS, -1);
+	}
+	return r;
+}
+
 int lb_disk_drain(const char *name, unsigned int timeout_ms)
 {
 	timeout_ms = LB_MIN(timeout_ms, LB_CAPTURE_DRAIN_MS_MAX);
-	int r = freeze_once(name, timeout_ms);
+	int r = wait_until_flowing(name, timeout_ms);
+	if (r == 0)
+		r = freeze_once(name, timeout_ms);
 	if (r == -EOPNOTSUPP || r == -EINVAL || r == -ENOENT)
 		r = idle_once(name, timeout_ms);
 	if (r < 0)

@@ -50,10 +50,11 @@ static int chunk_ready(struct lb_session *s, const struct lb_capture_range *rang
 	if (now - s->chunk_waits_mono_ns < LB_CAPTURE_STUCK_S * LB_NS_PER_S)
 		return 0;
 	s->chunk_waits_mono_ns = now;
-	r = lb_capture_drain(s->capture, range->disk, DRAIN_MS);
-	if (r < 0)
-		lb_warning("disk %s: %s; the scan waits at byte %lu", s->disks[range->disk].name, lb_err_text(),
-			   (unsigned long)range->offset_bytes);
+	/* all of them: where one disk's completions go by unseen, the others' do too */
+	for (unsigned int i = 0; i < s->n_disks; i++)
+		if (lb_capture_drain(s->capture, i, DRAIN_MS) < 0)
+			lb_warning("%s; the scan waits at byte %lu of disk %s", lb_err_text(),
+				   (unsigned long)range->offset_bytes, s->disks[range->disk].name);
 	return 0;
 }
 
