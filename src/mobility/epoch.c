@@ -259,8 +259,14 @@ static int drain_once(struct lb_session *s)
 
 static void begun(struct lb_session *s, uint64_t epoch, uint32_t generation)
 {
-	if (lb_note(s, LB_NOTE_EPOCH) != 0 && !lb_note(s, LB_NOTE_POINTED))
+	if (lb_note(s, LB_NOTE_EPOCH) != 0 && !lb_note(s, LB_NOTE_POINTED)) {
 		lb_note_set(s, LB_NOTE_PASSES, lb_note(s, LB_NOTE_PASSES) + 1);
+		if (lb_note(s, LB_NOTE_PASSES) == 1)
+			lb_warning("epoch %lu ended before its first recovery point (%s); the next one comes when a "
+				   "scan fits "
+				   "between losses",
+				   (unsigned long)lb_note(s, LB_NOTE_EPOCH), s->want_reason);
+	}
 	lb_note_set(s, LB_NOTE_SCAN_END, 0);
 	lb_note_set(s, LB_NOTE_SCAN_TOTAL, lb_capture_scan_bytes(s->capture));
 	lb_note_set(s, LB_NOTE_ACKED, 0);
@@ -274,8 +280,8 @@ static void begun(struct lb_session *s, uint64_t epoch, uint32_t generation)
 		lb_confirm_begin(s->confirm, epoch);
 	lb_note_set(s, LB_NOTE_GENERATION, generation);
 	lb_note_set(s, LB_NOTE_EPOCH, epoch);
-	lb_notice("epoch %lu begins: %s; %lu MiB to scan", (unsigned long)epoch, s->want_reason,
-		  (unsigned long)(lb_note(s, LB_NOTE_SCAN_TOTAL) >> 20));
+	lb_log(lb_note(s, LB_NOTE_PASSES) > 0 ? LB_LOG_DEBUG : LB_LOG_NOTICE, "epoch %lu begins: %s; %lu MiB to scan",
+	       (unsigned long)epoch, s->want_reason, (unsigned long)(lb_note(s, LB_NOTE_SCAN_TOTAL) >> 20));
 }
 
 int lb_epoch_begin(struct lb_session *s)

@@ -70,6 +70,9 @@ static bool worth_logging(struct lb_session *s, enum lb_session_state state, con
 	}
 	if (state >= LB_SESSION_NEW_EPOCH)
 		s->refused_text[0] = '\0';
+	/* under overload epochs follow one another: said once, when the first pass failed */
+	if (s->capture != NULL && lb_note(s, LB_NOTE_PASSES) > 0 && state >= LB_SESSION_NEW_EPOCH)
+		return false;
 	return state != s->state && s->state != LB_SESSION_REFUSED;
 }
 

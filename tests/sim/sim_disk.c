@@ -83,10 +83,7 @@ static uint64_t value_of(const uint8_t *block)
 {
 	uint64_t first = lb_get_le64(block);
 
-	for (size_t i = 8; i < SIM_BLOCK_BYTES; i += 8)
-		if (lb_get_le64(block + i) != first)
-			return UINT64_MAX; /* torn */
-	return first;
+	return memcmp(block, block + 8, SIM_BLOCK_BYTES - 8) == 0 ? first : UINT64_MAX; /* torn */
 }
 
 static void fill(uint8_t *block, uint64_t value, size_t bytes)
@@ -328,12 +325,13 @@ static bool once(const struct sim_history *h, uint64_t value)
 	return n == 1;
 }
 
-static bool legal_at(uint8_t *const image[SIM_DISKS], uint64_t prefix, unsigned int *ret_disk, unsigned int *ret_block)
+static uint64_t values[SIM_DISKS][SIM_BLOCKS]; /* of the image that is being judged */
+
+static bool legal_at(uint64_t prefix, unsigned int *ret_disk, unsigned int *ret_block)
 {
 	for (unsigned int d = 0; d < SIM_DISKS; d++)
 		for (unsigned int b = 0; b < SIM_BLOCKS; b++)
-			if (!version_at(&sim->disks[d].history[b], prefix,
-					value_of(image[d] + (size_t)b * SIM_BLOCK_BYTES))) {
+			if (!version_at(&sim->disks[d].history[b], prefix, values[d][b])) {
 				*ret_disk = d;
 				*ret_block = b;
 				return false;
@@ -352,6 +350,7 @@ void sim_check_point(uint8_t *const image[SIM_DISKS], uint64_t at_least, const c
 			uint64_t value = value_of(image[d] + (size_t)b * SIM_BLOCK_BYTES);
 			uint64_t l = 0, u = high;
 
+			values[d][b] = value;
 			if (!bound(h, value, &l, &u)) {
 				sim_fail("%s: disk %u block %u holds %lx, which was never written there", what, d, b,
 					 (unsigned long)value);
@@ -371,7 +370,7 @@ void sim_check_point(uint8_t *const image[SIM_DISKS], uint64_t at_least, const c
 		}
 	}
 	for (uint64_t prefix = low; prefix <= high; prefix++) {
-		if (!legal_at(image, prefix, &disk, &block))
+		if (!legal_at(prefix, &disk, &block))
 			continue;
 		sim->point_low = prefix;
 		return;
