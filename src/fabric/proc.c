@@ -19,6 +19,7 @@
 
 #define PATH_BYTES_MAX 4096
 #define VISIBLE_WAIT_MS 2000
+#define ORPHAN_LOOK_US 200
 
 static int is_program(const char *path)
 {
@@ -218,15 +219,24 @@ int lb_proc_run(struct lb_env *env, const struct lb_proc_run *run, struct lb_buf
 	return r != 0 ? r : run_result(run, out != NULL ? out : &own, status);
 }
 
+/* nbdkit asks to be ended with its parent: that is to be whoever adopts it, and not the process in the middle. */
+static void wait_orphaned(pid_t middle)
+{
+	while (getppid() == middle)
+		usleep(ORPHAN_LOOK_US);
+}
+
 /* A grandchild: its parent ends at once, so that the process that adopts orphans also reaps it. */
 static void spawn_child(const struct child *c, int pid_fd)
 {
-	pid_t pid;
+	pid_t middle = getpid(), pid;
 
 	setsid();
 	pid = fork();
-	if (pid == 0)
+	if (pid == 0) {
+		wait_orphaned(middle);
 		child_exec(c);
+	}
 	if (pid > 0 && write(pid_fd, &pid, sizeof(pid)) == sizeof(pid))
 		_exit(0);
 	_exit(1);

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("LIFEBOAT_BUILD", ROOT / "build")).resolve()
-PLUGIN = BUILD / "src/nbd/nbdkit-lifeboat-plugin.so"
+PLUGIN = pathlib.Path(os.environ.get("LIFEBOAT_NBDKIT_PLUGIN", BUILD / "src/nbd/nbdkit-lifeboat-plugin.so")).resolve()
 MKVAULT = BUILD / "tests/tools/mkvault"
 RECOVER = BUILD / "tests/tools/recover"
 PASSPHRASE = "correct horse battery staple"

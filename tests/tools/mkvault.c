@@ -253,11 +253,13 @@ static void make_machine(struct mkvault *m)
 static void tell(struct mkvault *m)
 {
 	char vault[LB_UUID_TEXT_BYTES], machine[LB_UUID_TEXT_BYTES];
+	json_t *all;
 
 	lb_uuid_format(&m->header.vault, vault);
 	lb_uuid_format(&m->header.machine, machine);
-	json_dumpf(json_pack("{s:s,s:s,s:o}", "vault_id", vault, "machine", machine, "points", m->made), stdout,
-		   JSON_COMPACT);
+	all = json_pack("{s:s,s:s,s:o}", "vault_id", vault, "machine", machine, "points", m->made);
+	json_dumpf(all, stdout, JSON_COMPACT);
+	json_decref(all);
 	printf("\n");
 }
 
@@ -345,6 +347,8 @@ int main(int argc, char **argv)
 	make_machine(&m);
 	fill(&m);
 	tell(&m);
+	for (unsigned int i = 0; i < WRITES_PER_POINT; i++)
+		free(m.pieces[i]);
 	lb_journal_writer_free(m.writer);
 	lb_hrl_builder_free(m.builder);
 	lb_key_wipe(&m.key);
