@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/io.h"
+#include "fabric/accel.h"
+#include "fabric/failover_internal.h"
+#include "fabric/secret.h"
+
+static struct lb_env *env;
+static char folder[] = "/tmp/lb-fabric.XXXXXX";
+
+static const char *in_folder(const char *name)
+{
+	static char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return path;
+}
+
+static int run(const char *script, uint32_t timeout_s, struct lb_buf *out)
+{
+	const char *argv[] = {"sh", "-c", script, NULL};
+
+	return lb_proc_run(env, &(struct lb_proc_run){.argv = argv, .keep_fd = -1, .timeout_s = timeout_s}, out);
+}
+
+static void a_program_gives_its_output_up_to_the_ceiling(void **s)
+{
+	_cleanup_buf_ struct lb_buf out = LB_BUF(10);
+
+	(void)s;
+	assert_int_equal(run("echo out; echo err >&2; seq 100000", 0, &out), 0);
+	assert_int_equal(out.size_bytes, 10);
+	assert_memory_equal(out.data, "out\nerr\n1\n", 10);
+}
+
+static void a_program_that_fails_is_told_with_its_last_line(void **s)
+{
+	(void)s;
+	assert_int_equal(run("echo first; echo the reason; exit 3", 0, NULL), -EREMOTEIO);
+	assert_non_null(strstr(lb_err_text(), "the reason"));
+	assert_int_equal(run("kill -9 $$", 0, NULL), -EREMOTEIO);
+	assert_non_null(strstr(lb_err_text(), "signal 9"));
+}
+
+static void a_program_that_is_missing_is_named(void **s)
+{
+	const char *argv[] = {"no-such-program", NULL};
+
+	(void)s;
+	assert_int_equal(lb_proc_run(env, &(struct lb_proc_run){.argv = argv, .keep_fd = -1}, NULL), -ENOENT);
+	assert_non_null(strstr(lb_err_text(), "no-such-program"));
+}
+
+static void a_program_that_takes_too_long_is_killed(void **s)
+{
+	(void)s;
+	assert_int_equal(run("while :; do sleep 1; done", 1, NULL), -ETIMEDOUT);
+}
+
+static int refuse(void *arg, const char *text, size_t size_bytes)
+{
+	(void)text;
+	(void)size_bytes;
+	*(int *)arg += 1;
+	return -ECANCELED;
+}
+
+static void a_program_whose_output_is_refused_is_ended(void **s)
+{
+	const char *argv[] = {"sh", "-c", "while :; do echo more; done", NULL};
+	int calls = 0;
+
+	(void)s;
+	assert_int_equal(
+		lb_proc_run(env, &(struct lb_proc_run){.argv = argv, .keep_fd = -1, .output = refuse, .arg = &calls},
+			    NULL),
+		-ECANCELED);
+	assert_int_equal(calls, 1);
+}
+
+static void a_spawned_program_lives_on_is_found_by_its_argument_and_ended(void **s)
+{
+	_cleanup_free_ char *tag = strdup(in_folder("tag"));
+	_cleanup_free_ char *log = strdup(in_folder("log"));
+	const char *argv[] = {"sh", "-c", "trap '' TERM HUP; while :; do sleep 0.01; done", tag, NULL};
+	pid_t pid, other;
+
+	(void)s;
+	assert_int_equal(lb_proc_find(env, tag), 0);
+	assert_int_equal(
+		lb_proc_spawn(env, &(struct lb_proc_spawn){.argv = argv, .log_path = log, .keep_fd = -1}, &pid), 0);
+	assert_int_equal(lb_proc_find(env, tag), pid);
+	assert_int_not_equal(getsid(pid), getsid(0));
+	argv[3] = "/tmp/another-tag";
+	assert_int_equal(
+		lb_proc_spawn(env, &(struct lb_proc_spawn){.argv = argv, .log_path = log, .keep_fd = -1}, &other), 0);
+	/* it ignores SIGTERM: only SIGKILL ends it */
+	assert_int_equal(lb_proc_end(env, tag), 0);
+	assert_int_equal(lb_proc_find(env, tag), 0);
+	assert_int_equal(lb_proc_find(env, "/tmp/another-tag"), other);
+	assert_int_equal(kill(other, SIGKILL), 0);
+}
+
+static void a_spawned_program_inherits_one_descriptor_and_no_other(void **s)
+{
+	_cleanup_free_ char *log = strdup(in_folder("fds"));
+	/* high ones, which the shell does not use itself; neither is close-on-exec */
+	_cleanup_close_ int keep = fcntl(0, F_DUPFD, 100), leak = fcntl(0, F_DUPFD, 200);
+	const char *argv[] = {"sh", "-c", "for f in /proc/self/fd/*; do echo fd ${f##*/}; done; echo end", NULL};
+	char line[LB_PROC_LAST_LINE_BYTES] = "", kept[32], leaked[32];
+	_cleanup_free_ uint8_t *text = NULL;
+	size_t size_bytes;
+	pid_t pid;
+
+	(void)s;
+	assert_int_equal(
+		lb_proc_spawn(env, &(struct lb_proc_spawn){.argv = argv, .log_path = log, .keep_fd = keep}, &pid), 0);
+	while (strcmp(line, "end") != 0) {
+		lb_proc_pause(env, 5);
+		lb_proc_last_line(env, log, line);
+	}
+	assert_int_equal(lb_file_read(env, log, 4096, &text, &size_bytes), 0);
+	snprintf(kept, sizeof(kept), "fd %d\n", keep);
+	snprintf(leaked, sizeof(leaked), "fd %d\n", leak);
+	assert_non_null(strstr((char *)text, kept));
+	assert_null(strstr((char *)text, leaked));
+}
+
+static void a_folder_that_sockets_or_command_lines_cannot_take_is_refused(void **s)
+{
+	(void)s;
+	assert_int_equal(lb_vm_folder_check("/var/lib/lifeboat/vm", "db1-test"), 0);
+	assert_int_equal(lb_vm_folder_check("relative", "db1"), -EINVAL);
+	assert_int_equal(lb_vm_folder_check("/a,b", "db1"), -EINVAL);
+	assert_int_equal(lb_vm_folder_check("/a<b", "db1"), -EINVAL);
+	assert_int_equal(lb_vm_folder_check("/a", "../b"), -EINVAL);
+	assert_int_equal(
+		lb_vm_folder_check("/an/extraordinarily/long/folder/name/that/goes/on/and/on/until/no/socket/fits",
+				   "a-machine-with-a-long-name"),
+		-ENAMETOOLONG);
+}
+
+static bool has(const struct lb_argv *a, const char *text)
+{
+	for (unsigned int i = 0; i < a->n; i++)
+		if (strstr(a->argv[i], text) != NULL)
+			return true;
+	return false;
+}
+
+static void fill_vm(struct lb_vm_spec *vm, uint32_t n_disks)
+{
+	*vm = (struct lb_vm_spec){.name = "double",
+				  .firmware = "bios",
+				  .memory_bytes = 512u << 20,
+				  .cpus = 2,
+				  .n_disks = n_disks,
+				  .n_forwards = 1,
+				  .isolated = true};
+	vm->folder = strdup("/vm/double");
+	vm->forwards[0] = (struct lb_vm_forward){.address = "127.0.0.1", .host_port = 2222, .guest_port = 22};
+	for (uint32_t i = 0; i < n_disks; i++)
+		vm->disks[i] =
+			(struct lb_vm_disk){.path = strdup("/vm/double/disk.qcow2"), .boot = i == 1, .serial = "S1"};
+	vm->oem_strings[0] = strdup("lifeboat:double=x");
+	vm->n_oem_strings = 1;
+}
+
+static void a_command_line_says_what_the_double_is_and_isolates_it(void **s)
+{
+	_cleanup_(lb_argv_clear) struct lb_argv a = {0};
+	_cleanup_(lb_vm_spec_clear) struct lb_vm_spec vm;
+
+	(void)s;
+	fill_vm(&vm, 2);
+	assert_int_equal(lb_qemu_argv(env, &vm, &a), 0);
+	assert_true(has(&a, "type=11,value=lifeboat:double=x"));
+	assert_true(has(&a, "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:2222-:22"));
+	assert_true(has(&a, "virtio-blk-pci,drive=disk1,rerror=stop,werror=stop,bootindex=1,serial=S1"));
+	assert_true(has(&a, "-nodefaults"));
+	assert_true(has(&a, "512M"));
+}
+
+static void more_disks_than_a_controller_takes_are_refused_with_the_cure(void **s)
+{
+	_cleanup_(lb_argv_clear) struct lb_argv a = {0};
+	_cleanup_(lb_vm_spec_clear) struct lb_vm_spec vm;
+
+	(void)s;
+	fill_vm(&vm, 30);
+	assert_int_equal(lb_qemu_argv(env, &vm, &a), -E2BIG);
+	assert_non_null(strstr(lb_err_text(), "--bus scsi"));
+	lb_argv_clear(&a);
+	vm.bus = LB_VM_VIRTIO_SCSI;
+	assert_int_equal(lb_qemu_argv(env, &vm, &a), 0);
+}
+
+static void a_record_comes_back_as_it_was_written(void **s)
+{
+	struct lb_failover a = {.env = env,
+				.lock_fd = -1,
+				.vault_url = (char *)"dir:/v",
+				.passphrase_file = (char *)"/p",
+				.point_text = (char *)"latest",
+				.machine_name = "db1",
+				.kind = LB_FAILOVER_LIVE,
+				.point = {.position = {.epoch = 3, .seq = 99}, .time_ns = 12345},
+				.fabric_name = "qemu",
+				.next = LB_STEP_SERVE,
+				.fenced = true,
+				.pinned = true,
+				.wait_s = 7,
+				.started_ns = 5};
+	_cleanup_(lb_failover_freep) struct lb_failover *b = calloc(1, sizeof(*b));
+
+	(void)s;
+	fill_vm(&a.vm, 2);
+	free(a.vm.folder);
+	a.vm.folder = strdup(folder);
+	a.disks[1] = (struct lb_failover_disk){.id = 4, .size_bytes = 1 << 20, .whole = true};
+	a.port_chosen[0] = true;
+	assert_int_equal(lb_record_save(&a), 0);
+	b->env = env;
+	b->lock_fd = -1;
+	b->vm.folder = strdup(folder);
+	assert_int_equal(lb_record_load(b), 0);
+	assert_int_equal(b->kind, LB_FAILOVER_LIVE);
+	assert_int_equal(b->next, LB_STEP_SERVE);
+	assert_int_equal(b->point.position.seq, 99);
+	assert_string_equal(b->vault_url, "dir:/v");
+	assert_null(b->key_file);
+	assert_true(b->fenced && b->pinned && !b->committed && b->port_chosen[0] && b->vm.isolated);
+	assert_int_equal(b->vm.n_disks, 2);
+	assert_int_equal(b->disks[1].id, 4);
+	assert_true(b->disks[1].whole && !b->disks[0].whole);
+	assert_int_equal(b->vm.forwards[0].host_port, 2222);
+	lb_vm_spec_clear(&a.vm);
+}
+
+static void a_record_that_is_cut_or_foreign_is_refused(void **s)
+{
+	static const char *const texts[] = {"", "{", "{}", "{\"version\":2}", "{\"version\":1,\"vault_url\":7}"};
+
+	(void)s;
+	for (size_t i = 0; i < LB_ARRAY_LEN(texts); i++) {
+		_cleanup_(lb_failover_freep) struct lb_failover *f = calloc(1, sizeof(*f));
+
+		f->env = env;
+		f->lock_fd = -1;
+		f->vm.folder = strdup(folder);
+		assert_int_equal(lb_file_write(env, in_folder(LB_RECORD_FILE), texts[i], strlen(texts[i]), 0600), 0);
+		assert_int_equal(lb_record_load(f), -EBADMSG);
+	}
+}
+
+static void a_passphrase_is_one_line_of_a_file_that_others_cannot_read(void **s)
+{
+	_cleanup_free_ char *path = strdup(in_folder("passphrase"));
+	char *text = NULL;
+
+	(void)s;
+	assert_int_equal(lb_file_write(env, path, "a secret\r\n", 10, 0600), 0);
+	assert_int_equal(lb_passphrase_read(env, path, &text), 0);
+	assert_string_equal(text, "a secret");
+	free(text);
+	assert_int_equal(lb_file_write(env, path, "a\nb\n", 4, 0600), 0);
+	assert_int_equal(lb_passphrase_read(env, path, &text), -EINVAL);
+	assert_int_equal(lb_file_write(env, path, "\n", 1, 0600), 0);
+	assert_int_equal(lb_passphrase_read(env, path, &text), -EINVAL);
+	assert_int_equal(chmod(path, 0644), 0);
+	assert_int_equal(lb_passphrase_read(env, path, &text), -EACCES);
+}
+
+static void a_key_file_holds_bytes_or_hex_digits(void **s)
+{
+	_cleanup_free_ char *path = strdup(in_folder("key"));
+	struct lb_key key, want;
+	char hex[2 * LB_KEY_BYTES + 2];
+
+	(void)s;
+	memset(want.bytes, 0xa5, sizeof(want.bytes));
+	assert_int_equal(lb_file_write(env, path, want.bytes, LB_KEY_BYTES, 0600), 0);
+	assert_int_equal(lb_key_read(env, path, &key), 0);
+	assert_memory_equal(key.bytes, want.bytes, LB_KEY_BYTES);
+	lb_hex_encode(want.bytes, LB_KEY_BYTES, hex);
+	strcat(hex, "\n");
+	memset(&key, 0, sizeof(key));
+	assert_int_equal(lb_file_write(env, path, hex, strlen(hex), 0600), 0);
+	assert_int_equal(lb_key_read(env, path, &key), 0);
+	assert_memory_equal(key.bytes, want.bytes, LB_KEY_BYTES);
+	assert_int_equal(lb_file_write(env, path, hex, strlen(hex) - 3, 0600), 0);
+	assert_int_equal(lb_key_read(env, path, &key), -EINVAL);
+}
+
+static void the_trial_of_kvm_always_ends_with_a_word_about_it(void **s)
+{
+	const char *why = NULL, *again = NULL;
+
+	(void)s;
+	assert_int_equal(lb_kvm_works(env, &why), lb_kvm_works(env, &again));
+	assert_non_null(why);
+	assert_ptr_equal(why, again);
+}
+
+static int set_up(void **s)
+{
+	(void)s;
+	env = lb_env_real();
+	return mkdtemp(folder) == NULL;
+}
+
+static int remove_file(void *arg, const char *name, bool is_dir)
+{
+	(void)arg;
+	return is_dir ? 0 : env->ops->unlink(env, in_folder(name));
+}
+
+static int tear_down(void **s)
+{
+	(void)s;
+	env->ops->list(env, folder, remove_file, NULL);
+	return rmdir(folder);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_program_gives_its_output_up_to_the_ceiling),
+		cmocka_unit_test(a_program_that_fails_is_told_with_its_last_line),
+		cmocka_unit_test(a_program_that_is_missing_is_named),
+		cmocka_unit_test(a_program_that_takes_too_long_is_killed),
+		cmocka_unit_test(a_program_whose_output_is_refused_is_ended),
+		cmocka_unit_test(a_spawned_program_lives_on_is_found_by_its_argument_and_ended),
+		cmocka_unit_test(a_spawned_program_inherits_one_descriptor_and_no_other),
+		cmocka_unit_test(a_folder_that_sockets_or_command_lines_cannot_take_is_refused),
+		cmocka_unit_test(a_command_line_says_what_the_double_is_and_isolates_it),
+		cmocka_unit_test(more_disks_than_a_controller_takes_are_refused_with_the_cure),
+		cmocka_unit_test(a_record_comes_back_as_it_was_written),
+		cmocka_unit_test(a_record_that_is_cut_or_foreign_is_refused),
+		cmocka_unit_test(a_passphrase_is_one_line_of_a_file_that_others_cannot_read),
+		cmocka_unit_test(a_key_file_holds_bytes_or_hex_digits),
+		cmocka_unit_test(the_trial_of_kvm_always_ends_with_a_word_about_it),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
