@@ -47,7 +47,8 @@ int lb_hex_decode(const char *text, size_t size_bytes, void *ret_data)
 		if (hex_digit(text[i]) < 0)
 			return lb_fail(-EINVAL, "character %zu of \"%.80s\" is not a hex digit", i + 1, text);
 	for (size_t i = 0; i < size_bytes; i++)
-		bytes[i] = (uint8_t)(hex_digit(text[2 * i]) << 4 | hex_digit(text[2 * i + 1]));
+		bytes[i] =
+			(uint8_t)((unsigned int)hex_digit(text[2 * i]) << 4 | (unsigned int)hex_digit(text[2 * i + 1]));
 	return 0;
 }
 

@@ -60,7 +60,7 @@ static int ask(const char *path, const json_t *request, int *fds, size_t fds_max
 		return r;
 	r = answer_check(answer);
 	if (r < 0) {
-		while (n_fds > 0)
+		while (fds != NULL && n_fds > 0)
 			close(fds[--n_fds]);
 		return r;
 	}

@@ -104,7 +104,7 @@ static int do_drain(struct helper *h, const json_t *request, struct answer *a)
 	int r = lb_json_get_u64(request, "disk", &disk);
 	if (r == 0)
 		r = lb_json_get_u64(request, "timeout_ms", &timeout_ms);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	r = lb_capture_open_direct(h->pin_folder, &c);
 	if (r < 0)

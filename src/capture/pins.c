@@ -270,7 +270,7 @@ static int pins_make(const struct plan *p, const char *folder)
 {
 	_cleanup_(capture_bpf__destroyp) struct capture_bpf *skel = NULL;
 	int r = skel_load(p, &skel);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	r = control_write(p, skel);
 	if (r < 0)

@@ -80,7 +80,7 @@ int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job)
 		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", job_id);
 		if (r == 0)
 			r = lb_json_get_str(job, "state", &state);
-		if (r < 0)
+		if (r != 0)
 			return lb_wrap(r, "job %s", job_id);
 		if (strcmp(state, "done") == 0) {
 			cli_progress_end(c);

@@ -196,7 +196,7 @@ int cli_parse(struct cli *c, int argc, char **argv)
 		return 1;
 	}
 	r = find_command(c, argc, argv, &used);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	for (int i = used; i < argc; i++) {
 		if (is_help(argv[i]) && argv[i][0] == '-') {

@@ -105,7 +105,7 @@ static int wait_protected(struct cli *c, const char *machine)
 		r = cli_callf(c, "GET", NULL, &m, "/v1/machine/%s", machine);
 		if (r == 0)
 			r = lb_json_get_str(m, "state", &state);
-		if (r < 0)
+		if (r != 0)
 			return r;
 		if (strcmp(state, "protected") == 0) {
 			cli_progress_end(c);

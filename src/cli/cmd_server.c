@@ -43,7 +43,7 @@ static int give_token(struct cli *c, const json_t *reply, const char *file)
 	r = lb_json_get_str(reply, "token", &token);
 	if (r == 0)
 		r = lb_json_get_str(reply, "ca_fingerprint", &fingerprint);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (file != NULL) {
 		r = lb_file_write(c->env, file, token, strlen(token), 0600);

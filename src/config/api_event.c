@@ -20,7 +20,7 @@ static int list(struct lb_site *site, const struct lb_http_call *call, const cha
 	r = lb_api_query_i64(call, "limit", ROWS_DEFAULT, &limit);
 	if (r == 0)
 		r = lb_api_query_i64(call, "before", INT64_MAX, &before);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	LB_DB_SCOPE(site->db);
 	r = lb_db_query(site->db, &rows, sql, "ii", before, LB_MIN(LB_MAX(limit, 1), (int64_t)ROWS_MAX));

@@ -67,7 +67,7 @@ int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_failover_request_read(site, body, &request, forwards);
 	if (r == 0)
 		r = machine_name(site, request.machine, machine);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	snprintf(vm_name, sizeof(vm_name), "%s%s", request.vm_name != NULL ? request.vm_name : machine,
 		 request.vm_name != NULL            ? ""

@@ -158,7 +158,7 @@ int lb_api_machine_enable(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_fail(-EINVAL, "\"disks\" is not a list of names");
 	if (r == 0)
 		r = find_with_inventory(site, call->params[0], &m);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	LB_LOCK_SCOPE(&order_lock);
 	if (policy_name != NULL)

@@ -132,7 +132,7 @@ int lb_api_point_pin(void *arg, const struct lb_http_call *call, struct lb_http_
 		r = lb_point_find(site->vault, &id, text != NULL ? text : "latest", &point);
 	if (r == 0)
 		r = lb_point_pin(site->vault, &id, &point, name);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	snprintf(point.name, sizeof(point.name), "%s", name);
 	reply->json = point_json(&point);

@@ -19,7 +19,7 @@ static int read_kind(const json_t *body, struct lb_reg_token *t)
 		r = lb_api_optional_str(body, "role", &role);
 	if (r == 0)
 		r = lb_api_optional_str(body, "name", &name);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (strcmp(kind, "machine") == 0)
 		t->role = LB_ROLE_MACHINE;
@@ -150,7 +150,7 @@ static int check_renewal(struct lb_site *site, const struct lb_http_call *call, 
 	r = lb_reg_machine_find(site->db, call->peer.name, &m);
 	if (r == 0)
 		r = lb_json_get_str(body, "hardware", &hardware);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (m.hardware[0] != '\0' && strcasecmp(hardware, m.hardware) != 0)
 		return lb_fail(-EACCES,

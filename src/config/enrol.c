@@ -313,7 +313,7 @@ int lb_api_enrol(void *arg, const struct lb_http_call *call, struct lb_http_repl
 		r = lb_json_get_str(body, "kind", &kind);
 	if (r == 0)
 		r = lb_json_get_str(body, "csr_pem", &csr_pem);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	e.body = body;
 	r = enrol(&e, token, kind, csr_pem, &cert_pem);

@@ -170,7 +170,7 @@ int lb_failover_request_read(struct lb_site *site, const json_t *body, struct lb
 		r = read_numbers(body, &q);
 	if (r == 0)
 		r = read_forwards(body, forwards, &q.n_forwards);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (strcmp(kind, "test") != 0 && strcmp(kind, "live") != 0)
 		return lb_fail(-EINVAL, "a failover is of kind test or live, not \"%.40s\"", kind);

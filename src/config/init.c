@@ -161,7 +161,7 @@ static int make_site(struct lb_env *env, const struct init *in)
 		r = lb_site_identity_renew(site, &renewed);
 	if (r == 0)
 		r = make_admin(site, in);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	printf("configuration: %s\nauthority fingerprint: %s\nadministrator: %s in %s\n", in->config,
 	       site->ca_fingerprint, in->admin_name, in->admin_identity);

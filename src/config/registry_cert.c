@@ -157,7 +157,7 @@ int lb_reg_token_used(struct lb_db *db, const char *text, const struct lb_digest
 		r = lb_db_run_changes(db, &changes,
 				      "UPDATE token SET used_ns = ?, used_by = ?, used_key = ? WHERE hash = ?", "isbb",
 				      now_ns, used_by, key->bytes, sizeof(key->bytes), hash.bytes, sizeof(hash.bytes));
-	if (r < 0)
+	if (r != 0)
 		return r;
 	return changes == 1 ? 0 : lb_fail(-EACCES, "this token is not known here");
 }

@@ -75,7 +75,7 @@ int lb_schema_update(struct lb_db *db)
 		db, "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, done_ns INTEGER NOT NULL)", "");
 	if (r == 0)
 		r = lb_db_get_int(db, &version, "SELECT ifnull(max(version), 0) FROM migration", "");
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (version > LB_DB_SCHEMA_VERSION)
 		return lb_fail(-EPROTONOSUPPORT,

@@ -95,7 +95,7 @@ static int restore_machine(struct lb_site *site, const json_t *j)
 		r = lb_json_get_i64(j, "resync_generation", &m.resync_generation);
 	if (r == 0)
 		r = lb_json_get_i64(j, "created_ns", &m.created_ns);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	snprintf(m.id, sizeof(m.id), "%s", id);
 	snprintf(m.name, sizeof(m.name), "%s", name);
@@ -160,7 +160,7 @@ int lb_vault_copy_restore(struct lb_site *site, unsigned int *ret_machines)
 		r = lb_json_parse(text.data, text.size_bytes, LB_SITE_BYTES_MAX, &copy);
 	if (r == 0)
 		r = lb_json_get_u64(copy, "version", &version);
-	if (r < 0)
+	if (r != 0)
 		return lb_wrap(r, "the registry's copy in the vault");
 	if (version != COPY_VERSION)
 		return lb_fail(-EPROTONOSUPPORT,

@@ -25,8 +25,8 @@ enum verdict { VERDICT_NONE, VERDICT_NO_DEVICE, VERDICT_NO_HARDWARE, VERDICT_FAI
 
 static const char *const verdict_text[] = {
 	[VERDICT_NO_DEVICE] = "/dev/kvm is not there or not ours to use",
-	[VERDICT_NO_HARDWARE] = "/dev/kvm is there, but the processor's virtualisation is not, and stock kernels hang "
-				"on what stands in",
+	[VERDICT_NO_HARDWARE] = ("/dev/kvm is there, but the processor's virtualisation is not, and stock kernels hang "
+				 "on what stands in"),
 	[VERDICT_FAILED] = "/dev/kvm is there, but does not run a trial guest",
 	[VERDICT_HANGS] = "/dev/kvm is there, but a trial guest hangs in it",
 	[VERDICT_WORKS] = "KVM runs a trial guest",

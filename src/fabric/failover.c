@@ -332,7 +332,7 @@ int lb_failover_open(struct lb_env *env, const char *vm_folder, const char *vm_n
 	r = failover_new(env, vm_folder, vm_name, &f);
 	r = r < 0 ? r : lock_folder(f);
 	r = r < 0 ? r : lb_record_load(f);
-	if (r == -ENOENT) {
+	if (r == -ENOENT && f != NULL) {
 		/* killed before its record was there, or after it was gone: nothing has been made, or nothing is left
 		 */
 		rmdir(f->vm.folder);

@@ -235,7 +235,7 @@ static int pull_wait(struct lb_failover *f, int (*progress)(void *arg, const str
 		}
 		if (r == 0 && pull.complete)
 			return 0;
-		if (r < 0 || !pull.running) {
+		if (r != 0 || !pull.running) {
 			if (++restarts > PULL_RESTARTS_MAX)
 				return r < 0 ? r
 					     : lb_fail(-EIO, "the blocks of double %s can't be pulled in", f->vm.name);

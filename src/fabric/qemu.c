@@ -152,7 +152,7 @@ static int qemu_state(struct lb_fabric *f, const struct lb_vm_spec *vm, enum lb_
 		r = lb_qmp_ask(q, "query-status", NULL, &value);
 	if (r == 0)
 		r = lb_json_get_str(value, "status", &status);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	*ret_state = state_of(status);
 	return 0;

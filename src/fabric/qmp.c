@@ -81,7 +81,7 @@ static int read_object(struct lb_qmp *q, int64_t end_ns, json_t **ret_object)
 		if (end != NULL)
 			break;
 		/* what was given out makes room */
-		if (q->taken_bytes > 0) {
+		if (begin != NULL && q->taken_bytes > 0) {
 			memmove(q->in.data, begin, q->in.size_bytes - q->taken_bytes);
 			q->in.size_bytes -= q->taken_bytes;
 			q->taken_bytes = 0;

@@ -164,7 +164,7 @@ static int install(struct lb_env *env, const struct lb_enrol *e, const char *fol
 	r = lb_json_get_str(reply, "cert_pem", &cert);
 	if (r == 0)
 		r = lb_json_get_str(reply, "ca_pem", &ca);
-	if (r < 0)
+	if (r != 0)
 		return lb_wrap(r, "answer to the enrolment");
 	return lb_pki_install(env, folder, cert, ca, e->ca_fingerprint_hex);
 }

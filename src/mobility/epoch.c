@@ -75,8 +75,10 @@ static int settle_pending(struct lb_session *s)
 
 	if (!p->set)
 		return 0;
-	if (d->has_segment && d->seq == p->seq && lb_equal_ct(&d->digest, &p->digest, sizeof(p->digest)))
-		return lb_ship_acknowledged(s, &(struct lb_confirmed){0}) == LB_TURNED ? LB_TURNED : 1;
+	if (d->has_segment && d->seq == p->seq && lb_equal_ct(&d->digest, &p->digest, sizeof(p->digest))) {
+		lb_ship_acknowledged(s, &(struct lb_confirmed){0});
+		return LB_TURNED;
+	}
 	p->set = (d->has_segment ? d->seq + 1 : 0) == p->seq && lb_equal_ct(&d->digest, &p->prev, sizeof(p->prev));
 	if (p->set) {
 		/* sent again as it is */

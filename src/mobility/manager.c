@@ -48,7 +48,8 @@ static void publish(struct lb_manager *m, const struct lb_agent_config *config)
 	bool changed;
 
 	pthread_mutex_lock(&m->lock);
-	/* zeroed by the parser, so bytes can be compared */
+	/* zeroed by the parser, so bytes can be compared; at worst the session reads one setting again */
+	// NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
 	changed = memcmp(&m->config, config, sizeof(*config)) != 0;
 	if (changed) {
 		m->config = *config;

@@ -127,7 +127,7 @@ static int ingest(struct lb_machine *m, const struct lb_http_call *call, uint64_
 		r = cut_time(call, &cut_ns);
 	if (r == 0)
 		r = lb_ingest(m, epoch, seq, cut_ns, call->body, call->body_bytes);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	*ret_epoch = epoch;
 	*ret_seq = seq;
@@ -145,7 +145,7 @@ static int put_segment(void *arg, const struct lb_http_call *call, struct lb_htt
 	if (r < 0)
 		return r;
 	r = ingest(m, call, &epoch, &seq);
-	if (r < 0)
+	if (r != 0)
 		return refuse(m, r, reply);
 	pthread_mutex_lock(&m->lock);
 	vault = m->vault;
@@ -185,7 +185,7 @@ static int parse_compare(const json_t *body, struct lb_compare_request *q, uint8
 		r = lb_json_get_str(body, "hashes", &hashes);
 	if (r == 0)
 		r = lb_base64_decode(hashes, LB_COMPARE_HASHES_MAX * LB_DIGEST_BYTES, ret_hashes, &size_bytes);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (disk > UINT16_MAX || size_bytes % LB_DIGEST_BYTES != 0)
 		return lb_fail(-EBADMSG, "\"disk\" is no disk's id, or \"hashes\" are no whole hashes");

@@ -121,7 +121,7 @@ static int have_vault(struct lb_process *p, const json_t *config)
 	r = lb_json_get_uuid(config, "vault_id", &id);
 	if (r == 0)
 		r = lb_json_get_str(config, "vault_url", &url);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (p->vault_url != NULL)
 		url = p->vault_url;
@@ -150,7 +150,7 @@ static int add_machine(struct lb_process *p, const struct lb_assignment *a)
 	r = lb_vault_machine_key_give(p->vault, &a->id, &a->key);
 	if (r == 0)
 		r = lb_machine_new(p, a, &m);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	m->due_mono_ns = lb_mono_ns(p->env);
 	lb_info("machine %s (%s) is assigned to this process server", a->name, m->id_text);

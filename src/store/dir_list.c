@@ -115,7 +115,7 @@ static int walk(struct lb_dir_store *d, const char *folder, const char *prefix, 
 			r = 0; /* removed since */
 			continue;
 		}
-		r = r < 0 ? lb_dir_fail(d, r, "list", full) : fn(arg, full, size_bytes);
+		r = r != 0 ? lb_dir_fail(d, r, "list", full) : fn(arg, full, size_bytes);
 	}
 	return r;
 }

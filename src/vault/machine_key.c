@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The keys of machines: random, wrapped by the vault key, kept in memory once opened or given. */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -34,7 +35,7 @@ static int grow(struct lb_vault *v)
 	machines = calloc(room, sizeof(*machines));
 	if (machines == NULL)
 		return lb_fail(-ENOMEM, "out of memory for keys");
-	if (v->n_machines > 0) { /* not realloc(), which would leave keys behind */
+	if (v->machines != NULL) { /* not realloc(), which would leave keys behind */
 		memcpy(machines, v->machines, v->n_machines * sizeof(*machines));
 		lb_wipe(v->machines, v->n_machines * sizeof(*machines));
 	}
@@ -53,6 +54,7 @@ static int remember(struct lb_vault *v, const struct lb_uuid *machine, const str
 	r = grow(v);
 	if (r < 0)
 		return r;
+	assert(v->machines != NULL);
 	v->machines[v->n_machines++] = (struct lb_vault_machine){.id = *machine, .key = *key};
 	return 0;
 }

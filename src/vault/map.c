@@ -230,7 +230,7 @@ static int leaf_split(struct disk *d, struct place *p)
 	int r;
 
 	r = leaf_insert(d, p->leaf + 1, 0, &fresh);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	fresh->n = old->n - keep;
 	memcpy(fresh->e, old->e + keep, fresh->n * sizeof(*fresh->e));

@@ -175,7 +175,7 @@ int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb
 			r = r == -EAGAIN ? 0 : r;
 		}
 	}
-	if (r == -ENOENT)
+	if (r == -ENOENT && position != NULL)
 		return no_position(&c, position);
 	if (r < 0)
 		return r;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The writing side of a journal: append, seal, begin, fence. Every object is put if absent, at the next number. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -164,6 +165,7 @@ static int put(struct lb_journal_writer *w, struct lb_pack *p, const struct lb_s
 	uint8_t salt[LB_SALT_BYTES];
 	int r;
 
+	assert(p->n == 0 || segments != NULL);
 	p->prev = w->chain.last;
 	p->prev_digest = w->chain.last_digest;
 	p->writer = w->writer;
