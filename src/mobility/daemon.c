@@ -13,12 +13,14 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "mobility/double.h"
 #include "mobility/enrol.h"
 #include "mobility/hardware.h"
 #include "mobility/manager.h"
 #include "mobility/report.h"
 #include "mobility/session.h"
 #include "wire/client.h"
+#include "wire/pki.h"
 
 #define PATH_BYTES 512
 #define UUID_COPY_NAME "product_uuid" /* put there by the unit, which may read it */
@@ -132,12 +134,9 @@ static int make_session(struct daemon *d)
 	return 0;
 }
 
-static int start(struct daemon *d)
+static int catch_signals(void)
 {
 	struct sigaction action = {.sa_handler = on_signal};
-	struct lb_manager_options manager = {
-		.env = d->env, .settings = d->settings, .hardware = d->hardware, .name = d->name};
-	int r;
 
 	wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (wake_fd < 0)
@@ -145,6 +144,15 @@ static int start(struct daemon *d)
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	return 0;
+}
+
+static int start(struct daemon *d)
+{
+	struct lb_manager_options manager = {
+		.env = d->env, .settings = d->settings, .hardware = d->hardware, .name = d->name};
+	int r;
+
 	r = identify(d);
 	if (r < 0)
 		return r;
@@ -153,6 +161,43 @@ static int start(struct daemon *d)
 		return r;
 	manager.wake_fd = wake_fd;
 	return lb_manager_start(&manager, &d->manager);
+}
+
+/* Its identity is still the one of the machine whose disks it started from. */
+static bool has_identity_of(struct daemon *d, const struct lb_uuid *source)
+{
+	struct lb_cert_info info;
+	struct lb_uuid mine;
+	char path[PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/cert.pem", d->settings->identity_folder);
+	return lb_cert_read(d->env, path, &info) == 0 && lb_uuid_parse(info.common_name, &mine) == 0 &&
+	       lb_uuid_equal(&mine, source);
+}
+
+/* A double replicates nothing into its source's journal: it waits until it is enrolled as a machine of its own. */
+static void wait_while_double(struct daemon *d)
+{
+	struct lb_session_status status = {.state = LB_SESSION_REFUSED, .cost_ns_per_kib = -1};
+	char path[PATH_BYTES], text[LB_UUID_TEXT_BYTES];
+	struct lb_uuid source;
+
+	snprintf(path, sizeof(path), "%s/" LB_SMBIOS_COPY_NAME, d->settings->run_folder);
+	if (lb_double_of(d->env, "", path, &source) < 0 || !has_identity_of(d, &source))
+		return;
+	lb_uuid_format(&source, text);
+	snprintf(status.text, sizeof(status.text),
+		 "this machine is the double of machine %s and has its identity: it replicates nothing; to protect it "
+		 "as a machine of its own, run `lifeboat-mobility enrol`",
+		 text);
+	lb_notice("%s", status.text);
+	if (lb_notify("READY=1") < 0)
+		lb_warning("%s", lb_err_text());
+	while (!stopping && has_identity_of(d, &source)) {
+		if (lb_status_write(d->env, d->settings->run_folder, &status) < 0)
+			lb_debug("%s", lb_err_text());
+		d->env->ops->wait_until(d->env, lb_mono_ns(d->env) + LB_MANAGER_POLL_S * LB_NS_PER_S, wake_fd);
+	}
 }
 
 static void take_renewed(struct daemon *d)
@@ -192,8 +237,12 @@ int lb_daemon_run(struct lb_env *env, const struct lb_agent_settings *settings)
 	uint64_t woken;
 	int r;
 
-	r = start(&d);
+	r = catch_signals();
 	if (r < 0)
+		return r;
+	wait_while_double(&d);
+	r = stopping ? 0 : start(&d);
+	if (r < 0 || stopping)
 		return r;
 	lb_notice("ready: machine %s, configuration server %s", d.name, settings->config_url);
 	if (lb_notify("READY=1") < 0)

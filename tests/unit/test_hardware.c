@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "mobility/agent_config.h"
 #include "mobility/confirm.h"
+#include "mobility/double.h"
 #include "mobility/hardware.h"
 
 static char root[64];
@@ -237,6 +238,69 @@ static void a_range_is_forgotten_only_when_the_vault_has_all_that_carried_it(voi
 	assert_false(lb_confirm_covers(c, 1, true, 1));
 }
 
+/* A structure without strings, then OEM strings as QEMU lays them out. */
+#define SMBIOS_BEGIN "\x20\x04\x00\x20\0\0"
+#define SMBIOS_OEM "\x0b\x05\x00\x0e\x02"
+#define SMBIOS_END "\0\x7f\x04\x00\x7f\0\0"
+#define SOURCE "5f1ebea7-0000-4000-8000-000000000001"
+
+static int in_tables(const char *tables, size_t size_bytes)
+{
+	_cleanup_free_ uint8_t *exact = malloc(size_bytes); /* so that a sanitizer sees a read past its end */
+	struct lb_uuid machine, expected;
+	int r;
+
+	assert_non_null(exact);
+	memcpy(exact, tables, size_bytes);
+	r = lb_double_in_tables(exact, size_bytes, &machine);
+	if (r == 0) {
+		assert_int_equal(lb_uuid_parse(SOURCE, &expected), 0);
+		assert_true(lb_uuid_equal(&machine, &expected));
+	}
+	return r;
+}
+
+static void a_double_knows_its_source_by_the_firmwares_tables(void **state)
+{
+	static const char tables[] =
+		SMBIOS_BEGIN SMBIOS_OEM "lifeboat:failover=test\0lifeboat:double=" SOURCE "\0" SMBIOS_END;
+	static const char other_type[] = SMBIOS_BEGIN "\x0c\x05\x00\x0e\x02lifeboat:double=" SOURCE "\0" SMBIOS_END;
+	static const char other_text[] = SMBIOS_BEGIN SMBIOS_OEM "lifeboat:double=x" SOURCE "\0" SMBIOS_END;
+
+	(void)state;
+	assert_int_equal(in_tables(tables, sizeof(tables) - 1), 0);
+	assert_int_equal(in_tables(other_type, sizeof(other_type) - 1), -ENOENT);
+	assert_int_equal(in_tables(other_text, sizeof(other_text) - 1), -ENOENT);
+	assert_int_equal(in_tables(SMBIOS_BEGIN SMBIOS_END, sizeof(SMBIOS_BEGIN SMBIOS_END) - 1), -ENOENT);
+}
+
+static void firmware_tables_that_break_off_are_no_harm(void **state)
+{
+	static const char tables[] = SMBIOS_BEGIN SMBIOS_OEM "lifeboat:double=" SOURCE "\0" SMBIOS_END;
+	const size_t whole = sizeof(SMBIOS_BEGIN SMBIOS_OEM "lifeboat:double=" SOURCE) - 1;
+
+	(void)state;
+	for (size_t n = 1; n < sizeof(tables); n++)
+		assert_int_equal(in_tables(tables, n), n < whole ? -ENOENT : 0);
+	/* a structure that is shorter than its own header, or longer than the tables */
+	assert_int_equal(in_tables("\x0b\x00\0\0\0\0", 6), -ENOENT);
+	assert_int_equal(in_tables("\x0b\xff\0\0\0\0", 6), -ENOENT);
+}
+
+static void a_machine_whose_tables_cant_be_read_is_taken_for_none(void **state)
+{
+	struct lb_uuid machine;
+	char copy[128];
+
+	(void)state;
+	snprintf(copy, sizeof(copy), "%s/run/smbios", root);
+	assert_int_equal(lb_double_of(lb_env_real(), root, copy, &machine), -ENOENT);
+	put("/run/smbios", "");
+	assert_int_equal(lb_double_of(lb_env_real(), root, copy, &machine), -ENOENT);
+	put("/sys/firmware/dmi/tables/DMI", "\x0b");
+	assert_int_equal(lb_double_of(lb_env_real(), root, NULL, &machine), -ENOENT);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -249,6 +313,9 @@ int main(void)
 		T(a_configuration_with_two_disks_of_one_id_is_refused),
 		T(what_the_vault_has_not_confirmed_outlives_the_agent),
 		T(a_range_is_forgotten_only_when_the_vault_has_all_that_carried_it),
+		T(a_double_knows_its_source_by_the_firmwares_tables),
+		T(firmware_tables_that_break_off_are_no_harm),
+		T(a_machine_whose_tables_cant_be_read_is_taken_for_none),
 	};
 
 	return cmocka_run_group_tests_name("hardware", tests, NULL, NULL);
