@@ -12,10 +12,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "base/io.h"
 
 #define NAME_BYTES_MAX 64
+#define ARGUMENTS_MAX 24
 
 static void wipe_passphrase(char **passphrase)
 {
@@ -75,33 +77,45 @@ static int run_config_init(const char *const *argv)
 	return 0;
 }
 
+/* What `lifeboat-config init` is run with. `conf` and `state` must stay. */
+static void init_arguments(const struct cli *c, const char *state, const char *conf, const char *argv[ARGUMENTS_MAX])
+{
+	static char host[NAME_BYTES_MAX + 1] = "localhost";
+	const char *const passed[][2] = {
+		{"--config", conf},
+		{"--state-folder", state},
+		{"--vault", c->vault_url},
+		{"--passphrase-file", c->passphrase_file},
+		{"--admin-identity", c->identity_folder},
+		{"--public-host", value_or(c, "public-host", host)},
+		{"--address", cli_value(c, "address")},
+		{"--port", value_or(c, "port", "443")},
+		{"--process-port", value_or(c, "process-port", "9443")},
+		{"--fabric", cli_value(c, "fabric")},
+	};
+	size_t n = 0;
+
+	_Static_assert(2 + 2 * LB_ARRAY_LEN(passed) < ARGUMENTS_MAX, "room for all arguments");
+	gethostname(host, sizeof(host) - 1);
+	argv[n++] = "lifeboat-config";
+	argv[n++] = "init";
+	for (size_t i = 0; i < LB_ARRAY_LEN(passed); i++) {
+		if (passed[i][1] == NULL)
+			continue;
+		argv[n++] = passed[i][0];
+		argv[n++] = passed[i][1];
+	}
+	argv[n] = NULL;
+}
+
 int cmd_setup(struct cli *c)
 {
 	const char *state = value_or(c, "state-folder", "/var/lib/lifeboat"),
 		   *etc = value_or(c, "etc-folder", "/etc/lifeboat");
-	char host[NAME_BYTES_MAX + 1] = "localhost", conf[PATH_MAX];
-	const char *argv[] = {"lifeboat-config",
-			      "init",
-			      "--config",
-			      conf,
-			      "--state-folder",
-			      state,
-			      "--vault",
-			      NULL,
-			      "--passphrase-file",
-			      NULL,
-			      "--admin-identity",
-			      NULL,
-			      "--public-host",
-			      NULL,
-			      "--port",
-			      NULL,
-			      "--process-port",
-			      NULL,
-			      NULL};
+	char conf[PATH_MAX];
+	const char *argv[ARGUMENTS_MAX];
 	int r;
 
-	gethostname(host, sizeof(host) - 1);
 	if (c->vault_url == NULL)
 		return lb_fail(-EINVAL,
 			       "where shall the vault be? Give --vault URL, for example --vault dir:/srv/vault");
@@ -111,16 +125,11 @@ int cmd_setup(struct cli *c)
 					"can read, and give --passphrase-file FILE");
 	if (snprintf(conf, sizeof(conf), "%s/config.conf", etc) >= (int)sizeof(conf))
 		return lb_fail(-ENAMETOOLONG, "--etc-folder is too long");
-	argv[7] = c->vault_url;
-	argv[9] = c->passphrase_file;
-	argv[11] = c->identity_folder;
-	argv[13] = value_or(c, "public-host", host);
-	argv[15] = value_or(c, "port", "443");
-	argv[17] = value_or(c, "process-port", "9443");
 	if (c->dry_run) {
 		printf("would make a vault in %s and a configuration server in %s\n", c->vault_url, state);
 		return 0;
 	}
+	init_arguments(c, state, conf, argv);
 	r = make_vault(c);
 	if (r == 0)
 		r = lb_folder_make(c->env, etc, 0755);

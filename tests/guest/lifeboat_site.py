@@ -50,8 +50,8 @@ class Site:
         return {"LIFEBOAT_CONFIG_URL": self.config_url, "LIFEBOAT_IDENTITY": str(self.identity),
                 "LIFEBOAT_PASSPHRASE_FILE": str(self.passphrase_file)}
 
-    def make(self, port=None, process_port=None):
-        """Vault, certificates, configuration: `lifeboat setup`."""
+    def make(self, port=None, process_port=None, fabric="auto"):
+        """Vault, certificates, configuration: `lifeboat setup`. Guests reach 127.0.0.1 as 10.0.2.2; nobody else does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port, self.process_port = port or free_port(), process_port or free_port()
         if not self.passphrase_file.exists():
@@ -61,7 +61,7 @@ class Site:
         self.lifeboat("setup", "--vault", self.vault_url, "--state-folder", self.folder / "state",
                       "--etc-folder", self.folder / "etc", "--public-host", ",".join(self.public_hosts),
                       "--port", self.port, "--process-port", self.process_port, "--identity", self.identity,
-                      server=False)
+                      "--address", "127.0.0.1", "--fabric", fabric, server=False)
         return self
 
     def start(self):
