@@ -205,7 +205,7 @@ static void map_disks(struct mkvault *m, struct lb_catalog_item *item)
 		if (m->disks[i].now == MAP_FAILED)
 			check(lb_fail(-errno, "can't map %s", m->disks[i].path));
 		*disk = (struct lb_catalog_disk){
-		    .id = (uint16_t)i, .size_bytes = m->disks[i].size_bytes, .sector_bytes = 512, .boot = i == 0};
+			.id = (uint16_t)i, .size_bytes = m->disks[i].size_bytes, .sector_bytes = 512, .boot = i == 0};
 		snprintf(disk->name, sizeof(disk->name), "%s", m->disks[i].name);
 		snprintf(disk->serial, sizeof(disk->serial), "serial-%u", i);
 	}
@@ -322,10 +322,10 @@ static void take_option(struct mkvault *m, int option)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"vault", 1, NULL, 'v'},    {"passphrase-file", 1, NULL, 'p'}, {"machine", 1, NULL, 'm'},
-	    {"disk", 1, NULL, 'd'},     {"points", 1, NULL, 'n'},          {"oracle", 1, NULL, 'o'},
-	    {"seed", 1, NULL, 's'},     {"memory", 1, NULL, 'M'},          {"cpus", 1, NULL, 'c'},
-	    {"firmware", 1, NULL, 'f'}, {"key-file", 1, NULL, 'k'},        {0},
+		{"vault", 1, NULL, 'v'},    {"passphrase-file", 1, NULL, 'p'}, {"machine", 1, NULL, 'm'},
+		{"disk", 1, NULL, 'd'},     {"points", 1, NULL, 'n'},          {"oracle", 1, NULL, 'o'},
+		{"seed", 1, NULL, 's'},     {"memory", 1, NULL, 'M'},          {"cpus", 1, NULL, 'c'},
+		{"firmware", 1, NULL, 'f'}, {"key-file", 1, NULL, 'k'},        {0},
 	};
 	struct mkvault m = {.machine = "machine",
 			    .points = 1,
