@@ -454,5 +454,5 @@ int main(void)
 		T(a_process_server_speaks_for_its_own_machines_only),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -252,5 +252,5 @@ int main(void)
 		T(orders_leave_a_trace),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("config_api", tests, NULL, NULL);
 }

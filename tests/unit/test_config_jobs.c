@@ -230,5 +230,5 @@ int main(void)
 		T(a_failed_job_tells_why),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("config_jobs", tests, NULL, NULL);
 }

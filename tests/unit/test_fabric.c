@@ -357,5 +357,5 @@ int main(void)
 		cmocka_unit_test(the_trial_of_kvm_always_ends_with_a_word_about_it),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests_name("fabric", tests, set_up, tear_down);
 }

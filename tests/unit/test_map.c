@@ -212,5 +212,5 @@ int main(void)
 		cmocka_unit_test(disks_do_not_touch_one_another),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("map", tests, NULL, NULL);
 }

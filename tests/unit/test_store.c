@@ -536,5 +536,5 @@ int main(void)
 		with_store(a_missing_folder_is_not_made_unless_asked_for),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }

@@ -286,7 +286,7 @@ static void a_vault_folder_that_may_not_be_written_loses_nothing_and_tells_the_c
 
 	(void)state;
 	if (geteuid() != 0) {
-		print_message("needs root to become another user\n");
+		print_message("skipped: needs root to become another user\n");
 		skip();
 	}
 	site_begin(&s, 1);
@@ -545,5 +545,5 @@ int main(void)
 		with_site(machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("vault", tests, NULL, NULL);
 }

@@ -340,5 +340,5 @@ int main(void)
 		cmocka_unit_test(a_position_that_the_journal_does_not_hold_is_told_with_its_end),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("vault_image", tests, NULL, NULL);
 }

@@ -340,5 +340,5 @@ int main(void)
 		with_vault(an_altered_vault_json_does_not_open),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("vault_tamper", tests, NULL, NULL);
 }

@@ -897,5 +897,5 @@ int main(void)
 		T(the_service_manager_hears_a_notification),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
