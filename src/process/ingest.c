@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -279,6 +281,18 @@ static int check_identity(const struct lb_machine *m, const struct lb_hrl_header
 	return 0;
 }
 
+#ifdef LB_FAULT_INJECTION
+/* A file in the cache's folder asks for it, once: durable, and nobody is told. */
+static void die_unacknowledged(struct lb_process_cache *cache)
+{
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof(path), "%s/die-unacknowledged", cache->folder) < PATH_MAX &&
+	    cache->env->ops->unlink(cache->env, path) == 0)
+		raise(SIGKILL);
+}
+#endif
+
 static void ended(struct lb_machine *m)
 {
 	LB_LOCK_SCOPE(&m->lock);
@@ -308,6 +322,10 @@ int lb_ingest(struct lb_machine *m, uint64_t epoch, uint64_t seq, int64_t cut_ns
 	if (r < 0 || in.again)
 		return r;
 	r = seal_and_store(&in);
+#ifdef LB_FAULT_INJECTION
+	if (r == 0)
+		die_unacknowledged(&m->process->cache);
+#endif
 	ended(m);
 	return r;
 }

@@ -14,6 +14,8 @@
  *       the disk as the vault has it
  *   segtool oracle --at E:S --out FILE SHAPE
  *       the disk as it must be
+ *   segtool digests VAULT --machine UUID
+ *       a line "EPOCH SEQ DIGEST" for each segment of the journal in the vault
  *
  *   VAULT: --vault URL --passphrase-file F
  *   SHAPE: --seed N --disk-bytes N --epochs N --segments N (per epoch) --data-bytes N (per segment)
@@ -33,6 +35,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "hrl/hrl.h"
+#include "vault/chain.h"
 #include "vault/image.h"
 #include "wire/client.h"
 
@@ -429,6 +432,30 @@ static int run_oracle(struct segtool *t)
 	return lb_file_write(lb_env_real(), t->out, disk, t->disk_bytes, 0600);
 }
 
+static int run_digests(struct segtool *t)
+{
+	_cleanup_(lb_store_freep) struct lb_store *store = NULL;
+	_cleanup_(lb_vault_freep) struct lb_vault *vault = NULL;
+	struct lb_chain chain;
+	int r;
+
+	r = open_vault(t, false, &store, &vault);
+	if (r == 0)
+		r = lb_chain_begin(&chain, vault, &t->machines[0]);
+	while (r == 0) {
+		_cleanup_(lb_pack_freep) struct lb_pack *pack = NULL;
+
+		r = lb_chain_next(&chain, &pack);
+		for (uint32_t i = 0; r == 0 && pack->kind == LB_PACK_SEGMENTS && i < pack->n; i++) {
+			char digest[2 * LB_DIGEST_BYTES + 1];
+
+			lb_hex_encode(pack->entries[i].digest.bytes, LB_DIGEST_BYTES, digest);
+			printf("%" PRIu64 " %" PRIu64 " %s\n", pack->place.epoch, pack->entries[i].seq, digest);
+		}
+	}
+	return r == -ENOENT ? lb_chain_check_end(&chain) : r;
+}
+
 /* ---- options --------------------------------------------------------------------------------------------- */
 
 static int parse_at(const char *text, struct segtool *t)
@@ -517,7 +544,8 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(struct segtool *t);
-	} modes[] = {{"vault", run_vault}, {"send", run_send}, {"image", run_image}, {"oracle", run_oracle}};
+	} modes[] = {{"vault", run_vault}, {"send", run_send}, {"image", run_image}, {"oracle", run_oracle},
+		     {"digests", run_digests}};
 	struct segtool t = {.seed = 1,
 			    .disk_bytes = 8u << 20,
 			    .epochs = 1,
@@ -527,7 +555,7 @@ int main(int argc, char **argv)
 			    .patience_s = 30};
 	int r = -EINVAL;
 
-	lb_fail(r, "usage: segtool vault|send|image|oracle OPTIONS; see the head of segtool.c");
+	lb_fail(r, "usage: segtool vault|send|image|oracle|digests OPTIONS; see the head of segtool.c");
 	for (size_t i = 0; argc > 1 && i < LB_ARRAY_LEN(modes); i++) {
 		if (strcmp(argv[1], modes[i].name) != 0)
 			continue;

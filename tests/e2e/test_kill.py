@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each process is killed at random instants while writers go on: nothing acknowledged is lost, nothing is resynced."""
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+from host_agent import HostAgent, LoopDisk
+from kill_rounds import RECOVERY_DEADLINE_S, Journal, KillableSite
+from test_replication import assert_equal_after_quiescing, judge, oracle_writers
+
+ROUNDS = int(os.environ.get("LIFEBOAT_KILL_ROUNDS", "50"))
+VICTIMS = ("mobility", "capture", "process", "config", "process, unacknowledged")
+WRITES_PER_S = 600
+RUN_S_MAX = 600
+
+
+@pytest.fixture
+def folder():
+    """pytest's own folders are closed to the agent, which runs as nobody."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="lb-e2e."))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def site(build, folder, capture_possible):
+    s = KillableSite(build, folder / "site").make().start()
+    yield s
+    s.stop()
+
+
+@pytest.fixture
+def agent(site, folder):
+    a = HostAgent(site, folder / "agent").enrol().start()
+    yield a
+    a.close()
+
+
+@pytest.fixture
+def disks(folder):
+    made = [LoopDisk(folder / f"disk{i}.img", 8) for i in range(3)]
+    yield made
+    for d in made:
+        d.close()
+
+
+@pytest.fixture
+def protected(agent, disks):
+    agent.protect(disks, ring="256M")
+    return agent
+
+
+@pytest.fixture
+def writers(build, folder, disks, protected):
+    process = oracle_writers(build, folder / "writes.log", disks, RUN_S_MAX, rate=WRITES_PER_S)
+    yield process
+    if process.poll() is None:
+        process.kill()
+        process.communicate()
+
+
+def stop_writers(writers):
+    writers.send_signal(signal.SIGTERM)
+    figures = json.loads(writers.communicate(timeout=60)[0])
+    assert figures["error"] == 0
+    return figures
+
+
+@pytest.fixture
+def chance():
+    seed = int(os.environ.get("LIFEBOAT_SEED", random.randrange(1 << 32)))
+    print("LIFEBOAT_SEED =", seed)
+    return random.Random(seed)
+
+
+class Rounds:
+    def __init__(self, site, agent):
+        self.site, self.agent = site, agent
+        self.journal = Journal(site, agent)
+        self.durable = None      # the newest that was ever seen
+        self.seen = {}           # position -> digest of what was durable at some time
+        self.point = (0, 0)
+        self.kills = dict.fromkeys(VICTIMS, 0)
+
+    def look(self):
+        """What is durable now: never less than it was."""
+        j = self.journal.ask()
+        if j is None:
+            return None
+        at = Journal.position(j)
+        assert self.durable is None or at >= self.durable, f"the journal went back from {self.durable} to {at}"
+        self.durable = at
+        assert self.seen.setdefault(at, j["digest"]) == j["digest"], f"another segment {at} took the place of a durable one"
+        return at
+
+    def went_past(self, at):
+        now = self.look()
+        return now is not None and (at is None or now > at)
+
+    def wait_past(self, at):
+        self.agent.wait(lambda: self.went_past(at), f"the journal to go on after {at}", RECOVERY_DEADLINE_S)
+
+    def look_at_points(self):
+        p = self.site.lifeboat("point", "list", self.agent.name, "--limit", "1", "-o", "json", check=False)
+        if p.returncode != 0:
+            return  # it is still starting
+        newest = json.loads(p.stdout)["data"]["points"][-1]
+        at = (newest["epoch"], newest["seq"])
+        assert at >= self.point, f"the newest recovery point went back from {self.point} to {at}"
+        self.point = at
+
+    def kill(self, victim):
+        self.kills[victim] += 1
+        if victim == "mobility":
+            self.agent.kill_agent()
+            self.agent.start_agent()
+        elif victim == "capture":
+            self.agent.kill_capture()
+            self.agent.start_capture()
+        elif victim == "process":
+            self.site.kill_process()
+        elif victim == "config":
+            self.site.kill_config()
+            self.site.spawn()
+        else:
+            self.die_unacknowledged()
+
+    def die_unacknowledged(self):
+        """It kills itself when a segment is durable and before anybody hears of it."""
+        request = self.site.cache / "die-unacknowledged"
+        request.touch()
+        self.agent.wait(lambda: not request.exists(), "death of the process server before it acknowledges",
+                        RECOVERY_DEADLINE_S)
+
+
+def assert_all_in_vault(build, site, agent, seen):
+    """Every segment that was ever durable is in the vault, the very same."""
+    machine = site.machine(agent.name)["id"]
+    out = subprocess.run([build / "tests/tools/segtool", "digests", "--vault", site.vault_url, "--passphrase-file",
+                          site.passphrase_file, "--machine", machine], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    vault = {(int(e), int(s)): d for e, s, d in map(str.split, out.stdout.splitlines())}
+    for at, digest in seen.items():
+        assert vault.get(at) == digest, f"segment {at}, once durable, is not in the vault"
+
+
+def test_each_process_killed_at_random_instants_loses_nothing_and_resyncs_nothing(build, site, agent, disks, folder,
+                                                                                  writers, chance):
+    rounds = Rounds(site, agent)
+    rounds.wait_past(None)
+    epoch = rounds.durable[0]
+    began = time.monotonic()
+    for n in range(ROUNDS):
+        victim = VICTIMS[n] if n < len(VICTIMS) else chance.choice(VICTIMS)
+        before = rounds.durable
+        rounds.kill(victim)
+        # one kill in four comes while the last is being recovered from
+        if chance.random() < 0.75:
+            rounds.wait_past(before)
+            rounds.look_at_points()
+        time.sleep(chance.uniform(0, 0.8))  # the next kill's instant
+        rounds.look()
+        print(f"{n}: {victim}, durable {before} -> {rounds.durable}, {time.monotonic() - began:.1f} s", flush=True)
+    rounds.wait_past(rounds.durable)
+    figures = stop_writers(writers)
+    agent.wait_point_after(time.time_ns())
+    summary, wrong = judge(build, site, agent, folder / "writes.log")
+    print(rounds.kills, figures, summary, f"{len(rounds.seen)} durable positions")
+    assert not wrong, "\n".join(wrong)
+    assert_all_in_vault(build, site, agent, rounds.seen)
+    epochs = {p["epoch"] for p in site.points(agent.name)}
+    assert epochs == {epoch}, f"a kill made a new epoch: {epochs}\n{agent.log('agent', 20000)}"
+    assert_equal_after_quiescing(site, agent, disks, folder)
