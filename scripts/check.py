@@ -3,8 +3,9 @@
 """Runs every test of the project and closes with one line: N passed, N failed, N skipped.
 
 Stages: style, floors (includes point downwards only), unit and simulation tests, the same under ASan and UBSan,
-clang-tidy, end-to-end tests. A test that needs what this machine lacks says so and counts as skipped; tests that
-tests/never-skip.txt names count as failed when they are skipped while CI=true.
+clang-tidy, end-to-end tests. A stage that fails, or breaks, hides none of the later ones. A test that needs what this
+machine lacks says so and counts as skipped; tests that tests/never-skip.txt names count as failed when they are
+skipped, or are not there at all, while CI=true.
 """
 import argparse
 import fnmatch
@@ -12,17 +13,20 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import xml.etree.ElementTree as ET
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
-FLOORS = ["base", "hrl", "store", "vault", "wire", "capture", "fabric", "mobility", "process", "config", "nbd", "cli"]
 LEVEL = {"base": 0, "hrl": 1, "store": 1, "vault": 2, "wire": 2, "capture": 3, "fabric": 3, "mobility": 4,
          "process": 4, "config": 4, "nbd": 4, "cli": 5}
+OUTPUT_CHARS_MAX = 4000  # of a failed test's output; the whole of it stays in meson-logs/testlog.txt
+E2E_S_MAX = 20 * 60
+MESON_TIMEOUT_FACTOR = 4  # a limit for tests that hang, not for slow machines
+JOBS = os.cpu_count() or 1
 
 
 class Results:
@@ -32,161 +36,248 @@ class Results:
     def add(self, name, outcome, text=""):
         {"passed": self.passed, "failed": self.failed, "skipped": self.skipped}[outcome].append(name)
         if outcome == "failed":
-            print(f"FAILED  {name}\n{text}", flush=True)
+            print(f"FAILED  {name}", *indented(text), sep="\n", flush=True)
         elif outcome == "skipped":
-            print(f"skipped {name}: {text or 'no reason given'}", flush=True)
+            print(f"skipped {name}: {text or 'it gives no reason'}", flush=True)
+
+    def check(self, name, problem):
+        self.add(name, "failed" if problem else "passed", problem)
+
+    def names(self):
+        return self.passed + self.failed + self.skipped
+
+    def closing_line(self):
+        return f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped"
+
+
+def indented(text):
+    text = text.strip()
+    if len(text) > OUTPUT_CHARS_MAX:
+        text = "[...]" + text[-OUTPUT_CHARS_MAX:]
+    return ["    " + line for line in text.splitlines()]
 
 
 def run(cmd, **kw):
-    return subprocess.run(cmd, cwd=TOP, text=True, **kw)
+    return subprocess.run(cmd, cwd=TOP, text=True, errors="replace", **kw)
 
 
 def tracked(*patterns):
-    out = run(["git", "ls-files", *patterns], capture_output=True, check=True).stdout
+    out = run(["git", "ls-files", *patterns], stdout=subprocess.PIPE, check=True).stdout
     return [f for f in out.splitlines() if (TOP / f).exists()]
 
 
+# ---- style ------------------------------------------------------------------------------------------------------
+
 def stage_style(res, _args):
-    files = tracked("*.c", "*.h")
-    p = run(["clang-format", "--dry-run", "-Werror", *files], capture_output=True)
+    p = run(["clang-format", "--dry-run", "-Werror", *tracked("*.c", "*.h")], stderr=subprocess.PIPE)
     bad = sorted(set(re.findall(r"^(\S+?):\d+:\d+: error", p.stderr, re.M)))
-    res.add("style::every_c_file_is_formatted", "failed" if p.returncode else "passed",
-            "run `make format`; not formatted: " + ", ".join(bad))
+    res.check("style::every_c_file_is_formatted",
+              "run `make format`; not formatted: " + (", ".join(bad) or p.stderr) if p.returncode else "")
 
 
 def stage_floors(res, _args):
     wrong = []
     for f in tracked("src/*.c", "src/*.h"):
         here = f.split("/")[1]
-        for inc in re.findall(r'^#include "([a-z]+)/', (TOP / f).read_text(), re.M):
-            if inc in LEVEL and inc != here and LEVEL[inc] >= LEVEL[here]:
+        for inc in re.findall(r'^\s*#\s*include\s+"([a-z]+)/', (TOP / f).read_text(), re.M):
+            if inc != here and LEVEL[inc] >= LEVEL[here]:
                 wrong.append(f"{f} includes {inc}/")
-    res.add("style::includes_point_downwards_only", "failed" if wrong else "passed", "\n".join(wrong))
+    res.check("style::includes_point_downwards_only", "\n".join(wrong))
 
 
-def setup(build, options):
+def stage_tidy(res, args):
+    if not built(res, "build-check"):
+        return
+    todo = [f for f in tracked("src/*.c") if not f.endswith(".bpf.c")]
+    todo.sort(key=lambda f: (TOP / f).stat().st_size)
+    running, found = [], []
+    while todo or running:
+        while todo and len(running) < args.jobs:
+            running.append(subprocess.Popen(["clang-tidy", "-p", "build-check", "--quiet", "--warnings-as-errors=*",
+                                             todo.pop()], cwd=TOP, text=True, errors="replace",
+                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        first = running.pop(0)
+        out = first.communicate()[0]
+        if first.returncode:
+            found.append(out)
+    res.check("style::clang_tidy_finds_nothing", "\n".join(found))
+
+
+# ---- unit and simulation tests -------------------------------------------------------------------------------------
+
+BUILDS = {
+    "build-check": ("build::everything_builds_without_a_warning", ["-Dfault_injection=true"]),
+    "build-asan": ("build::everything_builds_with_sanitizers",
+                   ["-Dfault_injection=true", "-Db_sanitize=address,undefined", "-Db_lundef=false"]),
+}
+
+
+def built(res, build):
+    """Builds it unless a stage before has; says whether it stands."""
+    name, options = BUILDS[build]
+    if name not in res.names():
+        res.check(name, make(build, options))
+    return name in res.passed
+
+
+def make(build, options):
+    steps = [["ninja", "-k", "0", "-C", build]]
     if not (TOP / build / "build.ninja").exists():
-        p = run(["meson", "setup", build, *options], capture_output=True)
+        steps.insert(0, ["meson", "setup", build, *options])
+    for step in steps:
+        p = run(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if p.returncode:
-            return p.stdout + p.stderr
-    p = run(["ninja", "-C", build], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return p.stdout if p.returncode else None
+            lines = p.stdout.splitlines()
+            return "\n".join([l for l in lines if re.search(r"error|warning|undefined|FAILED|ERROR", l)] or lines)
+    return ""
 
 
-def collect_cmocka(res, folder, prefix):
-    seen = set()
-    for xml in sorted(folder.glob("*.xml")):
-        seen.add(xml.stem)
-        for case in ET.parse(xml).getroot().iter("testcase"):
-            name = f"{prefix}::{xml.stem}::{case.get('name')}"
-            bad = case.find("failure") if case.find("failure") is not None else case.find("error")
-            if bad is not None:
-                res.add(name, "failed", bad.text or "")
-            elif case.find("skipped") is not None:
-                res.add(name, "skipped", "see the test's own message")
-            else:
-                res.add(name, "passed")
-    return seen
+def cmocka_cases(xml):
+    """(name, outcome, text) of each test in one group's report."""
+    cases = []
+    for case in ET.parse(xml).getroot().iter("testcase"):
+        bad = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if bad is not None:
+            cases.append((case.get("name"), "failed", bad.text or ""))
+        elif case.find("skipped") is not None:
+            cases.append((case.get("name"), "skipped", ""))
+        else:
+            cases.append((case.get("name"), "passed", ""))
+    return cases
+
+
+def add_group(res, prefix, cases, output):
+    """Skipped tests print their reason, in the order in which they ran."""
+    reasons = re.findall(r"^skipped: (.*)$", output, re.M)
+    for name, outcome, text in cases:
+        if outcome == "skipped":
+            text = reasons.pop(0) if reasons else ""
+        res.add(f"{prefix}::{name}", outcome, text)
+
+
+def add_meson_test(res, prefix, test, reports):
+    """One line of testlog.json. A unit test has a report of its group; without one, whatever it returned, it failed."""
+    suite, name = test["name"].split(":")[-1].split(" / ", 1)
+    output = (test.get("stdout") or "") + (test.get("stderr") or "")
+    told = f"{test['result']}, exit status {test.get('returncode')}\n{output}"
+    if suite != "unit":
+        outcome = {"OK": "passed", "SKIP": "skipped"}.get(test["result"], "failed")
+        res.add(f"{prefix}::{name}", outcome, told)
+        return
+    report = reports / f"{name}.xml"
+    try:
+        cases = cmocka_cases(report)
+    except (OSError, ET.ParseError):
+        res.add(f"{prefix}::{name}::runs_to_its_end", "failed", "it left no report: " + told)
+        return
+    add_group(res, f"{prefix}::{name}", cases, output)
+    if test["result"] != "OK" and not any(c[1] == "failed" for c in cases):
+        res.add(f"{prefix}::{name}::ends_well", "failed", told)
 
 
 def meson_tests(res, build, prefix, extra_env):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="lb-check."))
-    env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="XML", CMOCKA_XML_FILE=str(folder / "%g.xml"), **extra_env)
     log = TOP / build / "meson-logs" / "testlog.json"
     log.unlink(missing_ok=True)
-    run(["meson", "test", "-C", build, "--no-rebuild", "-q", "--num-processes", "2"], env=env,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    seen = collect_cmocka(res, folder, prefix)
-    shutil.rmtree(folder)
-    for line in log.read_text().splitlines() if log.exists() else []:
-        t = json.loads(line)
-        name = t["name"].split(" / ")[-1]
-        if t["result"] in ("OK", "EXPECTEDFAIL") and name in seen:
-            continue
-        outcome = {"OK": "passed", "SKIP": "skipped"}.get(t["result"], "failed")
-        text = (t.get("stdout") or "")[-3000:] + (t.get("stderr") or "")[-3000:]
-        if outcome == "failed" or name not in seen:
-            res.add(f"{prefix}::{name}", outcome, text)
+    with tempfile.TemporaryDirectory(prefix="lb-check.") as tmp:
+        reports = pathlib.Path(tmp)
+        env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="XML", CMOCKA_XML_FILE=str(reports / "%g.xml"), **extra_env)
+        p = run(["meson", "test", "-C", build, "--no-rebuild", "--quiet", "--num-processes", str(JOBS),
+                 "--timeout-multiplier", str(MESON_TIMEOUT_FACTOR)],
+                env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        ran = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        for test in ran:
+            add_meson_test(res, prefix, test, reports)
+    listed = json.loads(run(["meson", "introspect", "--tests", build], stdout=subprocess.PIPE, check=True).stdout)
+    res.check(f"{prefix}::every_test_of_the_build_ran",
+              f"{len(ran)} of {len(listed)} ran\n{p.stdout}" if len(ran) != len(listed) else "")
 
 
 def stage_unit(res, _args):
-    broken = setup("build-check", ["-Dfault_injection=true"])
-    res.add("build::everything_builds_without_a_warning", "failed" if broken else "passed", broken or "")
-    if not broken:
+    if built(res, "build-check"):
         meson_tests(res, "build-check", "unit", {})
 
 
 def stage_sanitize(res, _args):
-    broken = setup("build-asan", ["-Dfault_injection=true", "-Db_sanitize=address,undefined", "-Db_lundef=false"])
-    res.add("build::everything_builds_with_sanitizers", "failed" if broken else "passed", broken or "")
-    if not broken:
+    if built(res, "build-asan"):
         meson_tests(res, "build-asan", "asan", {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
-                                                "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-                                                "LB_TEST_SLOW": "0"})
+                                                "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
 
 
-def stage_tidy(res, _args):
-    files = [f for f in tracked("src/*.c") if not f.endswith(".bpf.c")]
-    jobs = [files[i::2] for i in range(2)]
-    procs = [subprocess.Popen(["clang-tidy", "-p", "build-check", "--quiet", "--warnings-as-errors=*", *j], cwd=TOP,
-                              text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for j in jobs if j]
-    outs = [p.communicate()[0] for p in procs]
-    bad = any(p.returncode for p in procs)
-    res.add("style::clang_tidy_finds_nothing", "failed" if bad else "passed", "\n".join(outs)[-8000:])
-
+# ---- end-to-end tests -----------------------------------------------------------------------------------------------
 
 def stage_e2e(res, args):
+    if not built(res, "build-check"):
+        return
     with tempfile.TemporaryDirectory(prefix="lb-check.") as tmp:
         xml = pathlib.Path(tmp) / "e2e.xml"
         env = dict(os.environ, LIFEBOAT_BUILD=str(TOP / "build-check"), PYTHONDONTWRITEBYTECODE="1")
-        p = run(["/usr/bin/python3", "-m", "pytest", "-q", "-x" if args.stop else "-q", "-p", "no:cacheprovider",
-                 f"--junitxml={xml}", *(args.only or ["tests/e2e"])], env=env)
+        cmd = ["timeout", "--signal=INT", "--kill-after=60", str(E2E_S_MAX), "/usr/bin/python3", "-m", "pytest", "-q",
+               "--tb=short", "--durations=15", "-p", "no:cacheprovider", f"--junitxml={xml}"]
+        p = run(cmd + (["-x"] if args.stop else []) + (args.only or ["tests/e2e"]), env=env)
         if not xml.exists():
-            res.add("e2e::pytest_runs", "failed", f"exit status {p.returncode}, no report")
+            res.add("e2e::pytest_runs_to_its_end", "failed", f"exit status {p.returncode}, no report")
             return
-        for case in ET.parse(xml).getroot().iter("testcase"):
-            name = f"e2e::{case.get('classname').split('.')[-1]}::{case.get('name')}"
-            bad = case.find("failure") if case.find("failure") is not None else case.find("error")
-            skip = case.find("skipped")
-            if bad is not None:
-                res.add(name, "failed", (bad.get("message") or "")[:500])
-            elif skip is not None:
-                res.add(name, "skipped", skip.get("message"))
-            else:
-                res.add(name, "passed")
+        add_pytest(res, xml)
+        if p.returncode not in (0, 1):
+            res.add("e2e::pytest_runs_to_its_end", "failed",
+                    f"exit status {p.returncode}; 2 is an interruption, after {E2E_S_MAX} s by this runner")
 
 
-STAGES = {"style": stage_style, "floors": stage_floors, "unit": stage_unit, "sanitize": stage_sanitize,
-          "tidy": stage_tidy, "e2e": stage_e2e}
+def add_pytest(res, xml):
+    for case in ET.parse(xml).getroot().iter("testcase"):
+        name = f"e2e::{(case.get('classname') or case.get('name')).split('.')[-1]}::{case.get('name')}"
+        bad = case.find("failure") if case.find("failure") is not None else case.find("error")
+        skip = case.find("skipped")
+        if bad is not None:
+            res.add(name, "failed", bad.get("message") or "")
+        elif skip is not None:
+            res.add(name, "skipped", skip.get("message"))
+        else:
+            res.add(name, "passed")
 
 
-def forbid_skips(res):
-    listed = [l.strip() for l in (TOP / "tests/never-skip.txt").read_text().splitlines()
-              if l.strip() and not l.startswith("#")]
+STAGES = {"style": stage_style, "floors": stage_floors, "unit": stage_unit, "e2e": stage_e2e, "tidy": stage_tidy,
+          "sanitize": stage_sanitize}
+
+
+def never_skip_patterns():
+    lines = (TOP / "tests/never-skip.txt").read_text().splitlines()
+    return [l.strip() for l in lines if l.strip() and not l.startswith("#")]
+
+
+def forbid_skips(res, patterns):
     for name in list(res.skipped):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in listed):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             res.skipped.remove(name)
             res.add(name, "failed", "tests/never-skip.txt: this test may not be skipped in CI")
-    for pattern in listed:
-        if not any(fnmatch.fnmatchcase(n, pattern) for n in res.passed + res.failed + res.skipped):
+    for pattern in patterns:
+        if not fnmatch.filter(res.names(), pattern):
             res.add(pattern, "failed", "tests/never-skip.txt names a test that did not run at all")
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__)
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("-j", "--jobs", type=int, default=JOBS, help=f"how many clang-tidy at once ({JOBS})")
     ap.add_argument("--stop", action="store_true", help="stop the end-to-end tests at the first failure")
-    ap.add_argument("--only", nargs="*", help="end-to-end tests to run (pytest's names)")
-    ap.add_argument("stages", nargs="*", help=f"of {', '.join(STAGES)}; all by default")
+    ap.add_argument("--only", action="append", metavar="TEST", help="an end-to-end test to run, as pytest names it")
+    ap.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all by default")
     args = ap.parse_args()
+    if unknown := [s for s in args.stages if s not in STAGES]:
+        ap.error(f"no stage is called {unknown[0]}: {', '.join(STAGES)}")
     res = Results()
     for name in args.stages or STAGES:
         began = time.monotonic()
         print(f"== {name}", flush=True)
-        STAGES[name](res, args)
+        try:
+            STAGES[name](res, args)
+        except Exception:  # a broken stage hides none of the later ones
+            res.add(f"check::{name}", "failed", traceback.format_exc())
         print(f"== {name}: {time.monotonic() - began:.0f} s", flush=True)
     if os.environ.get("CI") == "true" and not args.stages:
-        forbid_skips(res)
-    print(f"{len(res.passed)} passed, {len(res.failed)} failed, {len(res.skipped)} skipped")
+        forbid_skips(res, never_skip_patterns())
+    for name in res.failed:
+        print(f"FAILED  {name}")
+    print(res.closing_line())
     return 1 if res.failed else 0
 
 
