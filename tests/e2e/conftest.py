@@ -2,8 +2,10 @@
 """What the end-to-end tests share: where the build is, and what this machine lacks."""
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -32,3 +34,29 @@ def capture_possible(build):
     probe = json.loads(p.stdout)
     if not probe.get("can_capture"):
         pytest.skip(f"this host can't capture: {probe.get('reason')}")
+
+
+@pytest.fixture
+def folder():
+    """pytest's own folders are closed to the agent, which runs as nobody."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="lb-e2e."))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def site(build, folder, capture_possible):
+    from lifeboat_site import Site
+    s = Site(build, folder / "site").make().start()
+    yield s
+    s.stop()
+
+
+@pytest.fixture
+def agent(site, folder):
+    """This host as a machine of the site, enrolled and running."""
+    from host_agent import HostAgent
+    a = HostAgent(site, folder / "agent").enrol().start()
+    yield a
+    a.close()
