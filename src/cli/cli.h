@@ -76,17 +76,27 @@ void cli_help_all(void);
 /* out.c */
 /* Prints {"api":"lifeboat/v1","kind":kind,"data":data}; takes `data` over. */
 int cli_print_json(const char *kind, json_t *data);
+/* What was done: the sentence as text, or `data` as JSON of this kind; takes `data` over. */
+int cli_did(const struct cli *c, const char *kind, json_t *data, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+/* What --dry-run left undone: "would ...", or JSON of kind "dry-run". */
+int cli_would(const struct cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A member that is a string, else "". */
+const char *cli_text(const json_t *object, const char *member);
+json_int_t cli_number(const json_t *object, const char *member);
 /* "in 3 s", "12 s", "4 min", "2 h 10 min", "3 d". */
 #define CLI_AGE_BYTES 32
 const char *cli_age(int64_t age_ns, char text[CLI_AGE_BYTES]);
-/* One line, rewritten in place on a terminal, silent elsewhere and in JSON. */
+/* One line, rewritten in place on a terminal, silent elsewhere and in JSON. `total` 0: not known, so no bar. */
 void cli_progress(const struct cli *c, const char *what, uint64_t done, uint64_t total, bool bytes);
 void cli_progress_end(const struct cli *c);
 /* A destructive act goes on only when the name is typed, or given by --confirm NAME. */
 int cli_confirm(const struct cli *c, const char *act, const char *name);
 
-/* Reads a passphrase from the terminal without showing it, or from the file; the caller wipes and frees it. */
+/* Reads a passphrase from the terminal without showing it, or from the file; for _cleanup_passphrase_. */
 int cli_passphrase(const struct cli *c, bool twice, char **ret_passphrase);
+void cli_passphrase_wipe(char **passphrase);
+#define _cleanup_passphrase_ _cleanup_(cli_passphrase_wipe)
 
 /* api.c: the configuration server. Errors name it and the cure. */
 bool cli_has_server(const struct cli *c);

@@ -12,13 +12,6 @@
 #include "base/json.h"
 #include "cli/failover_direct.h"
 
-static const char *text_of(const json_t *object, const char *member)
-{
-	const json_t *v = json_object_get(object, member);
-
-	return json_is_string(v) ? json_string_value(v) : "";
-}
-
 static const char *point_text(const struct cli *c)
 {
 	const char *text = cli_value(c, "point");
@@ -35,8 +28,8 @@ static void print_double(const json_t *d)
 	size_t i;
 
 	lb_time_format(json_integer_value(json_object_get(d, "point_ns")), when);
-	printf("%-24s %-5s of %-20s %-10s at %s", text_of(d, "name"), text_of(d, "kind"), text_of(d, "machine_name"),
-	       text_of(d, "state"), when);
+	printf("%-24s %-5s of %-20s %-10s at %s", cli_text(d, "name"), cli_text(d, "kind"), cli_text(d, "machine_name"),
+	       cli_text(d, "state"), when);
 	json_array_foreach(json_object_get(d, "forwards"), i, forward)
 		printf("%s port %" JSON_INTEGER_FORMAT " -> %" JSON_INTEGER_FORMAT, i > 0 ? "," : "  ",
 		       json_integer_value(json_object_get(forward, "host_port")),

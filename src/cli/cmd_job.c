@@ -5,13 +5,6 @@
 
 #include "base/json.h"
 
-static const char *text_of(const json_t *object, const char *member)
-{
-	const json_t *v = json_object_get(object, member);
-
-	return json_is_string(v) ? json_string_value(v) : "";
-}
-
 int cmd_job_list(struct cli *c)
 {
 	_cleanup_json_ json_t *reply = NULL;
@@ -26,8 +19,8 @@ int cmd_job_list(struct cli *c)
 		return cli_print_json("jobs", json_incref(reply));
 	json_array_foreach(json_object_get(reply, "jobs"), i, j)
 	{
-		printf("%-38s %-18s %-24s %-10s %s\n", text_of(j, "id"), text_of(j, "kind"), text_of(j, "target"),
-		       text_of(j, "state"), text_of(j, "error"));
+		printf("%-38s %-18s %-24s %-10s %s\n", cli_text(j, "id"), cli_text(j, "kind"), cli_text(j, "target"),
+		       cli_text(j, "state"), cli_text(j, "error"));
 	}
 	return 0;
 }
@@ -42,7 +35,7 @@ int cmd_job_watch(struct cli *c)
 		return r;
 	if (c->json)
 		return cli_print_json("job", json_incref(job));
-	printf("Job %s (%s of %s) is done.\n", c->args[0], text_of(job, "kind"), text_of(job, "target"));
+	printf("Job %s (%s of %s) is done.\n", c->args[0], cli_text(job, "kind"), cli_text(job, "target"));
 	return 0;
 }
 

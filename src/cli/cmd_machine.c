@@ -13,13 +13,6 @@
 
 #define WATCH_POLL_NS (500 * LB_NS_PER_MS)
 
-static const char *text_of(const json_t *object, const char *member)
-{
-	const json_t *v = json_object_get(object, member);
-
-	return json_is_string(v) ? json_string_value(v) : "-";
-}
-
 static int list_one(void *arg, const struct lb_uuid *machine)
 {
 	struct cli *c = ((void **)arg)[0];
@@ -73,7 +66,7 @@ int cmd_machine_list(struct cli *c)
 		return cli_print_json("machines", json_incref(reply));
 	printf("%-24s %-38s %s\n", "NAME", "ID", "STATE");
 	json_array_foreach(json_object_get(reply, "machines"), i, m)
-		printf("%-24s %-38s %s\n", text_of(m, "name"), text_of(m, "id"), text_of(m, "state"));
+		printf("%-24s %-38s %s\n", cli_text(m, "name"), cli_text(m, "id"), cli_text(m, "state"));
 	return 0;
 }
 
@@ -115,7 +108,7 @@ static int wait_protected(struct cli *c, const char *machine)
 		}
 		if (strcmp(state, "refused") == 0) {
 			cli_progress_end(c);
-			return lb_fail(-EACCES, "%s can't be protected: %s", machine, text_of(m, "error"));
+			return lb_fail(-EACCES, "%s can't be protected: %s", machine, cli_text(m, "error"));
 		}
 		progress = json_object_get(m, "progress");
 		cli_progress(c, state, (uint64_t)json_integer_value(json_object_get(progress, "done_bytes")),

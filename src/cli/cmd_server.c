@@ -9,13 +9,6 @@
 #include "base/io.h"
 #include "base/json.h"
 
-static const char *text_of(const json_t *object, const char *member)
-{
-	const json_t *v = json_object_get(object, member);
-
-	return json_is_string(v) ? json_string_value(v) : "";
-}
-
 int cmd_server_list(struct cli *c)
 {
 	_cleanup_json_ json_t *reply = NULL;
@@ -29,8 +22,8 @@ int cmd_server_list(struct cli *c)
 	if (c->json)
 		return cli_print_json("servers", json_incref(reply));
 	json_array_foreach(json_object_get(reply, "servers"), i, s)
-		printf("%-24s %-10s %-38s %s\n", text_of(s, "name"), text_of(s, "kind"), text_of(s, "id"),
-		       text_of(s, "health"));
+		printf("%-24s %-10s %-38s %s\n", cli_text(s, "name"), cli_text(s, "kind"), cli_text(s, "id"),
+		       cli_text(s, "health"));
 	return 0;
 }
 
@@ -53,8 +46,8 @@ static int give_token(struct cli *c, const json_t *reply, const char *file)
 	if (c->json)
 		return cli_print_json("token", json_pack("{s:s,s:s?,s:s?,s:s}", "ca_fingerprint", fingerprint, "file",
 							 file, "token", file == NULL ? token : NULL, "config_url",
-							 text_of(reply, "config_url")));
-	printf("Configuration server: %s\nCA fingerprint:       %s\n", text_of(reply, "config_url"), fingerprint);
+							 cli_text(reply, "config_url")));
+	printf("Configuration server: %s\nCA fingerprint:       %s\n", cli_text(reply, "config_url"), fingerprint);
 	if (file != NULL)
 		printf("Token:                in %s (good once)\n", file);
 	else

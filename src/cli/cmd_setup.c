@@ -19,13 +19,6 @@
 #define NAME_BYTES_MAX 64
 #define ARGUMENTS_MAX 24
 
-static void wipe_passphrase(char **passphrase)
-{
-	if (*passphrase != NULL)
-		lb_wipe(*passphrase, strlen(*passphrase));
-	free(*passphrase);
-}
-
 static const char *value_or(const struct cli *c, const char *name, const char *otherwise)
 {
 	return cli_value(c, name) != NULL ? cli_value(c, name) : otherwise;
@@ -33,7 +26,7 @@ static const char *value_or(const struct cli *c, const char *name, const char *o
 
 static int make_vault(struct cli *c)
 {
-	_cleanup_(wipe_passphrase) char *passphrase = NULL;
+	_cleanup_passphrase_ char *passphrase = NULL;
 	struct lb_uuid id;
 	int r;
 

@@ -12,16 +12,9 @@
 #include "vault/catalog.h"
 #include "vault/verify.h"
 
-static void wipe_passphrase(char **passphrase)
-{
-	if (*passphrase != NULL)
-		lb_wipe(*passphrase, strlen(*passphrase));
-	free(*passphrase);
-}
-
 int cmd_vault_create(struct cli *c)
 {
-	_cleanup_(wipe_passphrase) char *passphrase = NULL;
+	_cleanup_passphrase_ char *passphrase = NULL;
 	char id[LB_UUID_TEXT_BYTES];
 	struct lb_uuid uuid;
 	int r;
@@ -125,7 +118,7 @@ static int new_passphrase(struct cli *c, char **ret_passphrase)
 
 int cmd_vault_passphrase(struct cli *c)
 {
-	_cleanup_(wipe_passphrase) char *passphrase = NULL;
+	_cleanup_passphrase_ char *passphrase = NULL;
 	int r;
 
 	r = cli_vault_open(c);

@@ -11,16 +11,9 @@ bool cli_is_direct(const struct cli *c)
 	return c->vault_url != NULL;
 }
 
-static void wipe_passphrase(char **passphrase)
-{
-	if (*passphrase != NULL)
-		lb_wipe(*passphrase, strlen(*passphrase));
-	free(*passphrase);
-}
-
 int cli_vault_open(struct cli *c)
 {
-	_cleanup_(wipe_passphrase) char *passphrase = NULL;
+	_cleanup_passphrase_ char *passphrase = NULL;
 	int r;
 
 	if (c->vault != NULL)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <termios.h>
@@ -15,6 +16,7 @@
 #include "base/text.h"
 
 #define BAR_CELLS 24
+#define WOULD_TEXT_BYTES 1024
 
 int cli_print_json(const char *kind, json_t *data)
 {
@@ -29,6 +31,43 @@ int cli_print_json(const char *kind, json_t *data)
 		return r;
 	printf("%s\n", text);
 	return 0;
+}
+
+int cli_did(const struct cli *c, const char *kind, json_t *data, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (c->json)
+		return cli_print_json(kind, data);
+	json_decref(data);
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	printf("\n");
+	return 0;
+}
+
+int cli_would(const struct cli *c, const char *fmt, ...)
+{
+	char text[WOULD_TEXT_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return cli_did(c, "dry-run", json_pack("{s:s}", "would", text), "would %s", text);
+}
+
+const char *cli_text(const json_t *object, const char *member)
+{
+	const char *text = json_string_value(json_object_get(object, member));
+
+	return text != NULL ? text : "";
+}
+
+json_int_t cli_number(const json_t *object, const char *member)
+{
+	return json_integer_value(json_object_get(object, member));
 }
 
 const char *cli_age(int64_t age_ns, char text[CLI_AGE_BYTES])
@@ -60,7 +99,9 @@ void cli_progress(const struct cli *c, const char *what, uint64_t done, uint64_t
 	memset(bar, '.', BAR_CELLS);
 	memset(bar, '#', cells);
 	bar[BAR_CELLS] = '\0';
-	if (bytes)
+	if (total == 0)
+		fprintf(stderr, "\r%s %s\033[K", what, bytes && done > 0 ? lb_size_format(done, a) : "");
+	else if (bytes)
 		fprintf(stderr, "\r%s [%s] %s of %s\033[K", what, bar, lb_size_format(done, a),
 			lb_size_format(total, b));
 	else
@@ -130,6 +171,13 @@ static int passphrase_of_file(const struct cli *c, char **ret_passphrase)
 	data[strcspn((char *)data, "\r\n")] = '\0';
 	*ret_passphrase = (char *)data;
 	return 0;
+}
+
+void cli_passphrase_wipe(char **passphrase)
+{
+	if (*passphrase != NULL)
+		lb_wipe(*passphrase, strlen(*passphrase));
+	free(*passphrase);
 }
 
 int cli_passphrase(const struct cli *c, bool twice, char **ret_passphrase)

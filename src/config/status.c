@@ -189,15 +189,30 @@ static void judge_rpo(struct view *v)
 	char age[32], threshold[32], cure[160];
 	int64_t rpo_ns = v->now_ns - v->point_ns;
 
-	snprintf(cure, sizeof(cure), "lifeboat status %s; lifeboat server list", v->m->name);
-	if (v->point_ns == 0)
-		reason(v, strcmp(v->state, "replicating") == 0 ? HEALTH_WARNING : HEALTH_CRITICAL, "",
-		       strcmp(v->state, "replicating") == 0
-			       ? "initial replication is not complete: there is no recovery point yet"
-			       : "there is no recovery point in the vault");
-	else if (rpo_ns > (int64_t)v->policy.rpo_threshold_s * LB_NS_PER_S)
+	if (v->point_ns == 0 && strcmp(v->state, "replicating") == 0) {
+		snprintf(cure, sizeof(cure), "wait; lifeboat machine protect %s follows it", v->m->name);
+		reason(v, HEALTH_WARNING, cure,
+		       "initial replication is not complete: there is no recovery point yet");
+	} else if (v->point_ns == 0) {
+		snprintf(cure, sizeof(cure), "lifeboat machine resync %s", v->m->name);
+		reason(v, HEALTH_CRITICAL, cure, "there is no recovery point in the vault");
+	} else if (rpo_ns > (int64_t)v->policy.rpo_threshold_s * LB_NS_PER_S) {
+		snprintf(cure, sizeof(cure), "lifeboat server list; on %s: journalctl -u lifeboat-mobility",
+			 v->m->name);
 		reason(v, HEALTH_CRITICAL, cure, "its newest recovery point is %s old, the policy allows %s",
 		       age_text(rpo_ns, age), age_text((int64_t)v->policy.rpo_threshold_s * LB_NS_PER_S, threshold));
+	}
+}
+
+/* Healthy, and still worth knowing: what was never tried may not work. */
+static void judge_proof(struct view *v)
+{
+	char cure[160];
+
+	if (v->point_ns == 0 || v->m->proven_ns > 0)
+		return;
+	snprintf(cure, sizeof(cure), "lifeboat failover test %s", v->m->name);
+	reason(v, HEALTH_OK, cure, "no test failover has proven it yet");
 }
 
 static void judge_findings(struct view *v)
@@ -246,11 +261,13 @@ static void judge(struct view *v)
 	if (v->error != NULL)
 		reason(v, strcmp(v->state, "refused") == 0 ? HEALTH_CRITICAL : HEALTH_WARNING, cure, "%s", v->error);
 	if (strcmp(v->state, "resyncing") == 0)
-		reason(v, HEALTH_WARNING, "", "it is catching up with what was missed; points wait until it is done");
+		reason(v, HEALTH_WARNING, "wait: earlier points stay good",
+		       "it is catching up with what was missed; points wait until it is done");
 	judge_silence(v);
 	judge_process(v);
 	judge_rpo(v);
 	judge_findings(v);
+	judge_proof(v);
 }
 
 static int look(struct lb_site *site, const struct lb_reg_machine *m, struct view *v)
