@@ -397,6 +397,14 @@ int lb_failover_do(struct lb_failover *f)
 	return lb_record_save(f);
 }
 
+/* A step that has nothing to do for this kind of failover is done without a word. */
+static bool is_told(const struct lb_failover *f)
+{
+	if (f->next == LB_STEP_FENCE)
+		return f->kind == LB_FAILOVER_LIVE && !f->fenced;
+	return f->next != LB_STEP_PULL || !f->no_pull;
+}
+
 int lb_failover_run(struct lb_failover *f, int (*step)(void *arg, enum lb_failover_step step), void *arg)
 {
 	int r;
@@ -404,7 +412,7 @@ int lb_failover_run(struct lb_failover *f, int (*step)(void *arg, enum lb_failov
 	if (f->next == LB_STEP_DONE && !f->cleaning)
 		return lb_failover_tend(f);
 	do {
-		r = step != NULL ? step(arg, f->next) : 0;
+		r = step != NULL && is_told(f) ? step(arg, f->next) : 0;
 		if (r == 0)
 			r = lb_failover_do(f);
 		if (r != 0)

@@ -72,9 +72,9 @@ enum lb_failover_step lb_failover_next(const struct lb_failover *f);
 /* Does the next step. A failure leaves it the next. */
 int lb_failover_do(struct lb_failover *f);
 /*
- * Does all that is left, telling each step before it is done; non-zero from `step` ends it there. On a failover that is
- * done already: brings back whatever of it is missing (host restarted, nbdkit or QEMU killed). -ECANCELED from `step`
- * is passed on.
+ * Does all that is left, telling each step that applies before it is done; non-zero from `step` ends it there. On a
+ * failover that is done already: brings back whatever of it is missing (host restarted, nbdkit or QEMU killed).
+ * -ECANCELED from `step` is passed on.
  */
 int lb_failover_run(struct lb_failover *f, int (*step)(void *arg, enum lb_failover_step step), void *arg);
 

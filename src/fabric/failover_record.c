@@ -156,7 +156,7 @@ static int get_fixed(const json_t *j, const char *member, char *text, size_t siz
 		return r;
 	if (strlen(value) >= size_bytes)
 		return lb_fail(-EBADMSG, "%s is too long", member);
-	strcpy(text, value);
+	memcpy(text, value, strlen(value) + 1);
 	return 0;
 }
 

@@ -169,15 +169,16 @@ static int list_one(void *arg, const char *name, bool is_dir)
 {
 	struct listing *l = arg;
 	_cleanup_(lb_vm_spec_clear) struct lb_vm_spec vm = {0};
-	enum lb_vm_state state;
+	enum lb_vm_state state = LB_VM_STARTING;
 
 	if (!is_dir || strlen(name) >= sizeof(vm.name) || asprintf(&vm.folder, "%s/%s", l->vm_folder, name) < 0)
 		return 0;
 	snprintf(vm.name, sizeof(vm.name), "%s", name);
 	if (find_process(l->f, &vm) == 0)
 		return 0;
+	/* one whose monitor does not answer yet is still starting */
 	if (qemu_state(l->f, &vm, &state) < 0)
-		state = LB_VM_STARTING;
+		lb_err_clear();
 	return l->fn(l->arg, name, state);
 }
 

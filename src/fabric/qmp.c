@@ -36,7 +36,7 @@ static int connect_unix(const char *path, int *ret_fd)
 
 	if (strlen(path) >= sizeof(address.sun_path))
 		return lb_fail(-ENAMETOOLONG, "socket path is too long: %s", path);
-	strcpy(address.sun_path, path);
+	memcpy(address.sun_path, path, strlen(path) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return lb_fail(-errno, "no socket: %s", strerror(errno));

@@ -357,25 +357,27 @@ def test_a_request_that_cannot_be_met_makes_nothing(vault, vm_folder, settings, 
 
 
 @pytest.mark.parametrize("step", range(STEP_FENCE, STEP_DONE))
-def test_a_failover_killed_before_any_step_goes_on(vault, vm_folder, step):
-    run = begin(vault, vm_folder, "one", "--point", vault.points[5], "--kill-before", step, check=False)
+def test_a_failover_killed_before_any_step_goes_on(own_vault, vm_folder, step):
+    run = begin(own_vault, vm_folder, "one", "--kind", "live", "--point", own_vault.points[2], "--kill-before", step, check=False)
     assert run.returncode == -signal.SIGKILL
     report = recover("resume", vm_folder, "one")
     assert report["state"] == "running" and report["next"] == STEP_DONE
-    same(vm_folder / "one/disk0.qcow2", vault.at(5), "-U")
-    assert len(processes_of(vm_folder)) == 3
-    recover("cleanup", vm_folder, "one")
+    assert recover("commit", vm_folder, "one")["committed"]
+    for disk in range(2):
+        same(vm_folder / f"one/disk{disk}.qcow2", own_vault.at(2, disk), "-U")
+    recover("cleanup", vm_folder, "one", "--live-too")
     assert list(vm_folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("step", range(STEP_FENCE, STEP_DONE))
-def test_a_failover_killed_before_any_step_is_cleaned_up_without_trace(vault, vm_folder, step):
-    pins = vault.pins()
-    begin(vault, vm_folder, "one", "--kill-before", step, check=False)
-    recover("cleanup", vm_folder, "one")
+def test_a_failover_killed_before_any_step_is_cleaned_up_without_trace(own_vault, vm_folder, step):
+    pins = own_vault.pins()
+    run = begin(own_vault, vm_folder, "one", "--kind", "live", "--kill-before", step, check=False)
+    assert run.returncode == -signal.SIGKILL
+    recover("cleanup", vm_folder, "one", "--live-too")
     assert list(vm_folder.iterdir()) == []
     assert processes_of(vm_folder) == []
-    assert vault.pins() == pins
+    assert own_vault.pins() == pins
 
 
 def test_a_failover_killed_at_any_moment_goes_on_or_was_never_begun(vault, vm_folder):
