@@ -12,6 +12,8 @@
 #include "vault/catalog.h"
 
 #define WATCH_POLL_NS (500 * LB_NS_PER_MS)
+#define SILENT_WAIT_NS (300 * LB_NS_PER_S) /* for an agent that doesn't speak */
+#define ASSESS_SECONDS_MAX 86400
 
 static int list_one(void *arg, const struct lb_uuid *machine)
 {
@@ -25,7 +27,7 @@ static int list_one(void *arg, const struct lb_uuid *machine)
 	r = lb_catalog_get(c->vault, machine, &item);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	return json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "id", id, "name", r == 0 ? item.name : "-",
+	return json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "id", id, "name", r == 0 ? item.name : "",
 						     "state", "in the vault")) < 0
 		       ? lb_fail(-ENOMEM, "out of memory for the list of machines")
 		       : 0;
@@ -74,7 +76,12 @@ int cmd_machine_list(struct cli *c)
 int cmd_machine_assess(struct cli *c)
 {
 	const char *argv[] = {"lifeboat-mobility", "assess", "--seconds", "10", NULL, NULL};
+	uint64_t seconds = 0;
+	int r;
 
+	r = cli_value_u64(c, "seconds", ASSESS_SECONDS_MAX, &seconds);
+	if (r < 0)
+		return r;
 	if (cli_value(c, "seconds") != NULL)
 		argv[3] = cli_value(c, "seconds");
 	if (c->json)
@@ -87,8 +94,27 @@ int cmd_machine_assess(struct cli *c)
 
 /* ---- orders to the configuration server ---------------------------------------------------------------- */
 
-static int wait_protected(struct cli *c, const char *machine)
+/* A wait that can only end by someone else's doing says so instead. */
+static int check_hopeless(const json_t *m, const char *state, int64_t waited_ns)
 {
+	const json_t *reason = json_array_get(json_object_get(m, "reasons"), 0);
+	const char *name = cli_text(m, "name");
+
+	if (strcmp(state, "refused") == 0)
+		return lb_fail(-EACCES, "%s can't be protected: %s; %s", name, cli_text(m, "error"),
+			       cli_text(reason, "cure"));
+	if (strcmp(state, "not protected") == 0 || strcmp(state, "failed over") == 0)
+		return lb_fail(-ECANCELED, "%s is %s: someone else's order ended its replication", name, state);
+	if ((strcmp(state, "silent") == 0 || strcmp(state, "waiting") == 0) && waited_ns > SILENT_WAIT_NS)
+		return lb_fail(-EAGAIN, "the agent of %s doesn't speak; %s", name, cli_text(reason, "cure"));
+	return 0;
+}
+
+/* Done when the machine is protected by an epoch newer than `epoch_before`. */
+static int wait_protected(struct cli *c, const char *machine, json_int_t epoch_before, json_t **ret_machine)
+{
+	int64_t begun_ns = lb_mono_ns(c->env);
+
 	for (;;) {
 		_cleanup_json_ json_t *m = NULL;
 		const json_t *progress;
@@ -100,19 +126,22 @@ static int wait_protected(struct cli *c, const char *machine)
 			r = lb_json_get_str(m, "state", &state);
 		if (r != 0)
 			return r;
-		if (strcmp(state, "protected") == 0) {
+		if (strcmp(state, "protected") == 0 &&
+		    cli_number(json_object_get(m, "replication"), "epoch") > epoch_before) {
 			cli_progress_end(c);
-			if (!c->json)
-				printf("%s is protected.\n", machine);
+			*ret_machine = lb_steal_ptr(m);
 			return 0;
 		}
-		if (strcmp(state, "refused") == 0) {
+		if (strcmp(state, "silent") != 0 && strcmp(state, "waiting") != 0)
+			begun_ns = lb_mono_ns(c->env);
+		r = check_hopeless(m, state, lb_mono_ns(c->env) - begun_ns);
+		if (r < 0) {
 			cli_progress_end(c);
-			return lb_fail(-EACCES, "%s can't be protected: %s", machine, cli_text(m, "error"));
+			return r;
 		}
 		progress = json_object_get(m, "progress");
-		cli_progress(c, state, (uint64_t)json_integer_value(json_object_get(progress, "done_bytes")),
-			     (uint64_t)json_integer_value(json_object_get(progress, "total_bytes")), true);
+		cli_progress(c, state, (uint64_t)cli_number(progress, "done_bytes"),
+			     (uint64_t)cli_number(progress, "total_bytes"), true);
 		c->env->ops->wait_until(c->env, lb_mono_ns(c->env) + WATCH_POLL_NS, -1);
 	}
 }
@@ -126,76 +155,118 @@ static int set_disks(json_t *body, const char *list)
 	if (copy == NULL || json_object_set_new(body, "disks", disks) < 0)
 		return lb_fail(-ENOMEM, "out of memory");
 	while ((name = strsep(&rest, ",")) != NULL)
-		if (json_array_append_new(disks, json_string(name)) < 0)
-			return lb_fail(-EINVAL, "\"%.60s\" is not a disk's name", name);
+		if (*name == '\0' || json_array_append_new(disks, json_string(name)) < 0)
+			return lb_fail(-EINVAL, "--disks takes names with commas between them, not \"%.60s\"", list);
 	return 0;
+}
+
+static int protect_body(const struct cli *c, json_t **ret_body)
+{
+	_cleanup_json_ json_t *body = json_object();
+	int r = 0;
+
+	if (cli_value(c, "policy") != NULL)
+		r = lb_json_set_str(body, "policy", cli_value(c, "policy"));
+	if (r == 0 && cli_value(c, "disks") != NULL)
+		r = set_disks(body, cli_value(c, "disks"));
+	if (r == 0)
+		*ret_body = lb_steal_ptr(body);
+	return r;
 }
 
 int cmd_machine_protect(struct cli *c)
 {
-	const char *policy = cli_value(c, "policy") != NULL ? cli_value(c, "policy") : "default";
-	_cleanup_json_ json_t *body = json_pack("{s:s}", "policy", policy);
-	_cleanup_json_ json_t *reply = NULL;
+	_cleanup_json_ json_t *body = NULL, *reply = NULL, *machine = NULL;
 	int r;
 
-	if (cli_value(c, "disks") != NULL) {
-		r = set_disks(body, cli_value(c, "disks"));
-		if (r < 0)
-			return r;
-	}
+	r = protect_body(c, &body);
+	if (r < 0)
+		return r;
 	if (c->dry_run) {
 		r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s", c->args[0]);
-		if (r == 0)
-			printf("would protect %s by policy %s\n", c->args[0], policy);
-		return r;
+		if (r < 0)
+			return r;
+		return cli_would(c, "protect %s by policy %s", c->args[0],
+				 cli_value(c, "policy") != NULL ? cli_value(c, "policy") : cli_text(reply, "policy"));
 	}
 	r = cli_callf(c, "POST", body, &reply, "/v1/machine/%s/enable", c->args[0]);
 	if (r < 0)
 		return r;
 	if (cli_value(c, "no-wait") != NULL)
-		return 0;
-	return wait_protected(c, c->args[0]);
+		return cli_did(c, "machine", json_incref(reply),
+			       "%s is being replicated; `lifeboat status %s` tells its progress.", c->args[0],
+			       c->args[0]);
+	r = wait_protected(c, c->args[0], 0, &machine);
+	return r < 0 ? r : cli_did(c, "machine", json_incref(machine), "%s is protected.", c->args[0]);
 }
 
-static int simple_order(struct cli *c, const char *method, const char *verb, const char *said)
+/* Looks first whether there is such a machine, also when nothing will be done. */
+static int look_at(struct cli *c, json_t **ret_machine)
 {
-	int r;
-
-	if (c->dry_run) {
-		printf("would %s %s\n", verb, c->args[0]);
-		return 0;
-	}
-	if (strcmp(method, "DELETE") == 0)
-		r = cli_callf(c, method, NULL, NULL, "/v1/machine/%s", c->args[0]);
-	else
-		r = cli_callf(c, method, NULL, NULL, "/v1/machine/%s/%s", c->args[0], verb);
-	if (r == 0 && !c->json)
-		printf("%s %s.\n", c->args[0], said);
-	return r;
+	return cli_callf(c, "GET", NULL, ret_machine, "/v1/machine/%s", c->args[0]);
 }
 
 int cmd_machine_pause(struct cli *c)
 {
-	return simple_order(c, "POST", "disable", "is no longer replicated; its recovery points stay in the vault");
+	_cleanup_json_ json_t *machine = NULL, *reply = NULL;
+	int r;
+
+	r = look_at(c, &machine);
+	if (r < 0)
+		return r;
+	if (c->dry_run)
+		return cli_would(c, "stop replicating %s; its recovery points would stay", c->args[0]);
+	r = cli_callf(c, "POST", NULL, &reply, "/v1/machine/%s/disable", c->args[0]);
+	if (r < 0)
+		return r;
+	return cli_did(c, "machine", json_incref(reply),
+		       "%s is no longer replicated; its recovery points stay in the vault. `lifeboat machine protect "
+		       "%s` goes on.",
+		       c->args[0], c->args[0]);
 }
 
 int cmd_machine_resync(struct cli *c)
 {
+	_cleanup_json_ json_t *before = NULL, *reply = NULL, *machine = NULL;
 	int r;
 
-	r = simple_order(c, "POST", "resync", "compares its disks with the vault and sends what differs");
-	if (r < 0 || c->dry_run || cli_value(c, "no-wait") != NULL)
+	r = look_at(c, &before);
+	if (r < 0)
 		return r;
-	return wait_protected(c, c->args[0]);
+	if (c->dry_run)
+		return cli_would(c, "compare the disks of %s with the vault and send what differs", c->args[0]);
+	r = cli_callf(c, "POST", NULL, &reply, "/v1/machine/%s/resync", c->args[0]);
+	if (r < 0)
+		return r;
+	if (cli_value(c, "no-wait") != NULL)
+		return cli_did(c, "machine", json_incref(reply),
+			       "%s compares its disks with the vault; `lifeboat status %s` tells its progress.",
+			       c->args[0], c->args[0]);
+	r = wait_protected(c, c->args[0], cli_number(json_object_get(before, "replication"), "epoch"), &machine);
+	return r < 0 ? r
+		     : cli_did(c, "machine", json_incref(machine), "%s was compared with the vault and is protected.",
+			       c->args[0]);
 }
 
 int cmd_machine_remove(struct cli *c)
 {
+	_cleanup_json_ json_t *machine = NULL;
 	int r;
 
-	r = cli_confirm(c, "forget machine and revoke its certificate:", c->args[0]);
+	r = look_at(c, &machine);
+	if (r == 0)
+		r = cli_confirm(c, "forget, and revoke the certificate of,", c->args[0]);
 	if (r < 0)
 		return r;
-	return simple_order(c, "DELETE", "remove",
-			    "is forgotten and its certificate revoked; its recovery points stay in the vault");
+	if (c->dry_run)
+		return cli_would(c, "forget %s and revoke its certificate; its recovery points would stay in the vault",
+				 c->args[0]);
+	r = cli_callf(c, "DELETE", NULL, NULL, "/v1/machine/%s", c->args[0]);
+	if (r < 0)
+		return r;
+	return cli_did(c, "machine",
+		       json_pack("{s:s,s:s,s:s}", "id", cli_text(machine, "id"), "name", cli_text(machine, "name"),
+				 "state", "removed"),
+		       "%s is forgotten and its certificate revoked; its recovery points stay in the vault.",
+		       c->args[0]);
 }

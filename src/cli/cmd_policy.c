@@ -62,7 +62,7 @@ static int set_one(const struct cli *c, json_t *body, size_t k, bool *changed)
 /* Only what is named changes: the server keeps the rest of an existing policy, and its defaults for a new one. */
 int cmd_policy_set(struct cli *c)
 {
-	_cleanup_json_ json_t *body = json_object();
+	_cleanup_json_ json_t *body = json_object(), *reply = NULL;
 	bool changed = false;
 	int r;
 
@@ -74,11 +74,11 @@ int cmd_policy_set(struct cli *c)
 	if (!changed)
 		return lb_fail(-EINVAL, "nothing to set; see `lifeboat policy set --help`");
 	if (c->dry_run) {
-		printf("would set policy %s\n", c->args[0]);
-		return 0;
+		r = cli_call(c, "GET", "/v1/policy", NULL, &reply);
+		return r < 0 ? r : cli_would(c, "set policy %s", c->args[0]);
 	}
-	r = cli_callf(c, "PUT", body, NULL, "/v1/policy/%s", c->args[0]);
-	if (r == 0 && !c->json)
-		printf("Policy %s is set; machines follow within seconds.\n", c->args[0]);
-	return r;
+	r = cli_callf(c, "PUT", body, &reply, "/v1/policy/%s", c->args[0]);
+	return r < 0 ? r
+		     : cli_did(c, "policy", json_incref(reply), "Policy %s is set; machines follow within seconds.",
+			       c->args[0]);
 }
