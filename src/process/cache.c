@@ -191,23 +191,49 @@ static int tidy_folder(void *arg, const char *name, bool is_dir)
 	return r;
 }
 
+static int lock_folder(struct lb_env *env, const char *folder, int *ret_fd)
+{
+	char path[PATH_MAX];
+	int fd, r;
+
+	if (snprintf(path, sizeof(path), "%s/lock", folder) >= (int)sizeof(path))
+		return lb_fail(-ENAMETOOLONG, "cache folder name is too long: %.80s...", folder);
+	fd = env->ops->open(env, path, O_RDWR | O_CREAT, 0600);
+	if (fd < 0)
+		return lb_fail(fd, "can't open %s: %s", path, strerror(-fd));
+	r = env->ops->lock(env, fd);
+	if (r < 0) {
+		env->ops->close(env, fd);
+		return r == -EWOULDBLOCK
+			       ? lb_fail(-EBUSY,
+					 "another lifeboat-process works in the cache folder %s; stop it, or give this "
+					 "one a cache_folder of its own",
+					 folder)
+			       : lb_fail(r, "can't lock %s: %s", path, strerror(-r));
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
 int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max,
 			  struct lb_process_cache *ret_cache)
 {
 	struct tidy t = {.cache = ret_cache};
 	char text[LB_SIZE_TEXT_BYTES];
-	int r;
+	int lock_fd, r;
 
 	r = lb_folder_make(env, folder, 0700);
+	if (r == 0)
+		r = lock_folder(env, folder, &lock_fd);
 	if (r < 0)
 		return r;
-	*ret_cache = (struct lb_process_cache){.env = env, .folder = strdup(folder), .bytes_max = bytes_max};
-	if (ret_cache->folder == NULL)
-		return lb_fail(-ENOMEM, "out of memory");
+	*ret_cache = (struct lb_process_cache){
+		.env = env, .folder = strdup(folder), .lock_fd = lock_fd, .bytes_max = bytes_max};
 	lb_err_clear();
-	r = env->ops->list(env, folder, tidy_folder, &t);
+	r = ret_cache->folder != NULL ? env->ops->list(env, folder, tidy_folder, &t) : -ENOMEM;
 	if (r < 0) {
 		free(ret_cache->folder);
+		env->ops->close(env, lock_fd);
 		return lb_fail(r, "can't read the cache folder %s: %s (%s)", folder, strerror(-r), lb_err_text());
 	}
 	ret_cache->bytes = t.bytes;
@@ -220,6 +246,7 @@ int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes
 
 void lb_process_cache_close(struct lb_process_cache *c)
 {
+	c->env->ops->close(c->env, c->lock_fd);
 	free(c->folder);
 	pthread_mutex_destroy(&c->lock);
 }

@@ -6,6 +6,7 @@
  *     <folder>/<machine>/<%08x epoch>-<%010x seq>.hrl   a sealed segment
  *     <folder>/<machine>/<%08x epoch>.epoch             how the epoch began, sealed under the machine's key
  *     <folder>/<machine>/....bad                        what was found damaged; kept for a person to look at
+ *     <folder>/lock                                     held by the one process server that works here
  *
  * Files appear whole and durable or not at all. The room is bounded by `bytes_max`: up to LB_CACHE_SOFT_PERCENT of it
  * whoever needs it takes; what is left is shared out evenly, so that no machine can stall the others.
@@ -23,13 +24,17 @@
 struct lb_process_cache {
 	struct lb_env *env;
 	char *folder;
+	int lock_fd;
 	uint64_t bytes_max;
 	pthread_mutex_t lock;
 	uint64_t bytes;
 	uint32_t machines;
 };
 
-/* Makes the folder, removes leftovers of interrupted writes and counts what is there. */
+/*
+ * Makes the folder, removes leftovers of interrupted writes and counts what is there. -EBUSY while another process
+ * server works in it: what that one still acknowledges, this one would not know of.
+ */
 int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes_max,
 			  struct lb_process_cache *ret_cache);
 void lb_process_cache_close(struct lb_process_cache *c);

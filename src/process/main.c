@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/notify.h"
@@ -17,6 +18,7 @@
 #include "process/upload.h"
 
 #define EXIT_USAGE 2
+#define CACHE_BUSY_MS 100 /* between two looks at a cache that another one holds */
 
 struct daemon {
 	struct lb_settings settings;
@@ -70,7 +72,27 @@ static int start_server(struct daemon *d)
 	return lb_http_server_start(&options, &d->server);
 }
 
-static int start(struct daemon *d)
+/*
+ * One that is ending, or whose configuration server was killed, still finishes what it took: it is waited for. 1: we
+ * are to end ourselves.
+ */
+static int open_process(struct daemon *d, const struct lb_process_options *options, const sigset_t *ends)
+{
+	const struct timespec interval = {.tv_nsec = CACHE_BUSY_MS * LB_NS_PER_MS};
+	bool told = false;
+	int r;
+
+	while ((r = lb_process_new(lb_env_real(), options, &d->process)) == -EBUSY) {
+		if (!told)
+			lb_notice("%s; it is waited for", lb_err_text());
+		told = true;
+		if (sigtimedwait(ends, NULL, &interval) > 0)
+			return 1;
+	}
+	return r;
+}
+
+static int start(struct daemon *d, const sigset_t *ends)
 {
 	const struct lb_process_options options = {
 		.cache_folder = d->settings.cache_folder,
@@ -80,8 +102,8 @@ static int start(struct daemon *d)
 	};
 	int r;
 
-	r = lb_process_new(lb_env_real(), &options, &d->process);
-	if (r < 0)
+	r = open_process(d, &options, ends);
+	if (r != 0)
 		return r;
 	r = lb_upload_start(d->process, (unsigned int)d->settings.uploads_max, &d->pool);
 	if (r < 0)
@@ -119,9 +141,9 @@ static int serve(struct daemon *d)
 	/* before any thread is made, so that all inherit it */
 	pthread_sigmask(SIG_BLOCK, &ends, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	r = start(d);
-	if (r < 0)
-		return r;
+	r = start(d, &ends);
+	if (r != 0)
+		return r < 0 ? r : 0;
 	lb_info("ready on %s, port %u", d->settings.address, lb_http_server_port(d->server));
 	if (lb_notify("READY=1") < 0)
 		lb_warning("%s", lb_err_text());

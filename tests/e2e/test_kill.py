@@ -54,14 +54,14 @@ def disks(folder):
 
 
 @pytest.fixture
-def protected(agent, disks):
-    agent.protect(disks, ring="256M")
+def protected(request, agent, disks):
+    agent.protect(disks, ring=getattr(request, "param", "256M"))
     return agent
 
 
 @pytest.fixture
-def writers(build, folder, disks, protected):
-    process = oracle_writers(build, folder / "writes.log", disks, RUN_S_MAX, rate=WRITES_PER_S)
+def writers(request, build, folder, disks, protected):
+    process = oracle_writers(build, folder / "writes.log", disks, RUN_S_MAX, rate=getattr(request, "param", WRITES_PER_S))
     yield process
     if process.poll() is None:
         process.kill()
@@ -179,4 +179,29 @@ def test_each_process_killed_at_random_instants_loses_nothing_and_resyncs_nothin
     assert_all_in_vault(build, site, agent, rounds.seen)
     epochs = {p["epoch"] for p in site.points(agent.name)}
     assert epochs == {epoch}, f"a kill made a new epoch: {epochs}\n{agent.log('agent', 20000)}"
+    assert_equal_after_quiescing(site, agent, disks, folder)
+
+
+@pytest.mark.parametrize("protected, writers", [("16M", 2000)], indirect=True)
+def test_kills_while_epochs_end_and_begin_leave_legal_points_only(build, site, agent, disks, folder, writers, chance):
+    """A ring that each death overflows: the agent is killed in debt, in the flip, in the scan."""
+    rounds = Rounds(site, agent)
+    rounds.wait_past(None)
+    for n in range(ROUNDS // 2):
+        victim = chance.choice(VICTIMS)
+        if n % 5 == 4:
+            site.lifeboat("machine", "resync", agent.name, "--yes", check=False)  # no answer while it is down
+        rounds.kill(victim)
+        time.sleep(chance.uniform(0, 1.5))  # the next kill's instant
+        rounds.look()
+        print(f"{n}: {victim}, durable {rounds.durable}", flush=True)
+        if n % 5 == 2:
+            rounds.wait_past(rounds.durable)
+    stop_writers(writers)
+    agent.wait_point_after(time.time_ns())
+    summary, wrong = judge(build, site, agent, folder / "writes.log")
+    print(rounds.kills, summary)
+    assert not wrong, "\n".join(wrong)
+    assert_all_in_vault(build, site, agent, rounds.seen)
+    assert rounds.durable[0] > 1, "the ring was to overflow in this test"
     assert_equal_after_quiescing(site, agent, disks, folder)

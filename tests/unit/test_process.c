@@ -420,6 +420,25 @@ static void leftovers_of_a_write_cut_short_are_removed(void **state)
 	send(&site.a, 0, 4096, 2);
 }
 
+static void a_second_process_server_is_kept_out_of_the_cache(void **state)
+{
+	const struct lb_process_options options = {
+		.cache_folder = cache_folder, .cache_bytes_max = site.cache_bytes_max, .seal_bytes_max = 16u << 20};
+	struct lb_process *second;
+	char path[256];
+
+	(void)state;
+	begin_epoch(&site.a);
+	send(&site.a, 0, 4096, 1);
+	cache_path("00000001-0000000001.hrl.0011223344556677.tmp", path);
+	assert_int_equal(lb_file_write(&world, path, "half", 4, 0600), 0);
+	assert_int_equal(lb_process_new(&world, &options, &second), -EBUSY);
+	assert_non_null(strstr(lb_err_text(), cache_folder));
+	assert_int_equal(files(".tmp"), 1); /* what the first is writing is left alone */
+	site_restart();
+	assert_durable(&site.a, 1, 1);
+}
+
 static void a_damaged_file_ends_the_journal_before_it_and_is_kept_for_a_look(void **state)
 {
 	char path[256];
@@ -553,6 +572,7 @@ int main(void)
 		T(a_full_disk_acknowledges_nothing_and_goes_on_when_there_is_room),
 		T(past_80_percent_agents_wait_but_none_is_starved),
 		T(leftovers_of_a_write_cut_short_are_removed),
+		T(a_second_process_server_is_kept_out_of_the_cache),
 		T(a_damaged_file_ends_the_journal_before_it_and_is_kept_for_a_look),
 		T(a_truncated_file_ends_the_journal_before_it),
 		T(a_point_bears_the_time_of_its_cut_and_never_a_later_one_than_now),
