@@ -7,8 +7,8 @@
  */
 #include "config/site.h"
 
-#define LB_CHILD_BACKOFF_S_MAX 30
-#define LB_CHILD_STABLE_S 60
+#define LB_CHILD_BACKOFF_S_MAX 5 /* the agents' rings fill meanwhile */
+#define LB_CHILD_STABLE_S 10
 #define LB_CHILD_STOP_S 45 /* then SIGKILL: its cache is made for that */
 
 /* Writes its configuration and identity and starts it, on a thread that watches it. */

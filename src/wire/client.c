@@ -71,6 +71,8 @@ static int curl_fail(const struct curl_client *c, CURLcode code, const char *url
 				       url, why);
 		return lb_fail(-EACCES, "%s: the server's certificate is not accepted: %s", url, why);
 	case CURLE_SSL_CONNECT_ERROR:
+		/* as a server that dies within the handshake makes it: one that turns us away says so in HTTP */
+		return lb_fail(-EPROTO, "%s: TLS failed: %s", url, why);
 	case CURLE_SSL_CERTPROBLEM:
 	case CURLE_SSL_CACERT_BADFILE:
 	case CURLE_SSL_CIPHER:

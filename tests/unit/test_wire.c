@@ -754,6 +754,43 @@ static void first_contact_accepts_only_the_authority_with_the_fingerprint(void *
 	assert_int_equal(atomic_load(&calls), 1);
 }
 
+/* Takes one connection, hears the beginning of the handshake and is gone. */
+static void *die_in_handshake(void *arg)
+{
+	const struct linger reset = {.l_onoff = 1};
+	int fd = accept(*(int *)arg, NULL, NULL);
+	char first;
+
+	assert_true(fd >= 0);
+	assert_int_equal(read(fd, &first, 1), 1);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	close(fd);
+	return NULL;
+}
+
+static void a_server_that_dies_in_the_handshake_refuses_nobody(void **state)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct lb_http_client_options o = {.identity_folder = in("machine")};
+	_cleanup_(lb_http_client_freep) struct lb_http_client *c = NULL;
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t n = sizeof(address);
+	char text[64];
+	pthread_t thread;
+	int r;
+
+	(void)state;
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, n), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &n), 0);
+	assert_int_equal(pthread_create(&thread, NULL, die_in_handshake, &fd), 0);
+	assert_int_equal(lb_http_client_new(&o, &c), 0);
+	snprintf(text, sizeof(text), "https://127.0.0.1:%u/v1/open", ntohs(address.sin_port));
+	r = lb_http_json(c, "GET", text, NULL, NULL);
+	pthread_join(thread, NULL);
+	assert_true(r == -EPROTO || r == -ECONNRESET);
+}
+
 static char *read_text(const char *path)
 {
 	uint8_t *data = NULL;
@@ -890,6 +927,7 @@ int main(void)
 		T(private_keys_are_readable_by_their_owner_only),
 		T(an_authority_without_its_key_is_not_made_anew),
 		T(renewal_is_due_after_two_thirds_of_a_certificates_life),
+		T(a_server_that_dies_in_the_handshake_refuses_nobody),
 		T(first_contact_accepts_only_the_authority_with_the_fingerprint),
 		T(only_what_belongs_together_is_installed),
 		T(a_policy_keeps_to_its_limits),
