@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/text.h"
+
+#define WORD_BYTES 24
 
 struct global {
 	const char *name, *value, *help;
@@ -52,18 +55,20 @@ void cli_help(const struct cli_command *command)
 	help_globals();
 }
 
-void cli_help_all(void)
+static void help_line(const struct cli_command *k)
 {
 	char left[80];
 
-	printf("lifeboat NOUN VERB [NAME]: a bootable double of every server, a few seconds behind it.\n\n");
-	for (unsigned int i = 0; i < cli_n_commands; i++) {
-		const struct cli_command *k = &cli_commands[i];
+	snprintf(left, sizeof(left), "%s%s%s %s", k->noun, k->verb != NULL ? " " : "", k->verb != NULL ? k->verb : "",
+		 k->args);
+	printf("  %-34s %s\n", left, k->summary);
+}
 
-		snprintf(left, sizeof(left), "%s%s%s %s", k->noun, k->verb != NULL ? " " : "",
-			 k->verb != NULL ? k->verb : "", k->args);
-		printf("  %-34s %s\n", left, k->summary);
-	}
+void cli_help_all(void)
+{
+	printf("lifeboat NOUN VERB [NAME]: a bootable double of every server, a few seconds behind it.\n\n");
+	for (unsigned int i = 0; i < cli_n_commands; i++)
+		help_line(&cli_commands[i]);
 	help_globals();
 }
 
@@ -187,6 +192,64 @@ static bool is_help(const char *arg)
 	return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0 || strcmp(arg, "help") == 0;
 }
 
+/* "MACHINE DISK FILE": what the n-th argument is called in the help. */
+static void word_of(const char *text, unsigned int n, char word[WORD_BYTES])
+{
+	size_t length;
+
+	text += strspn(text, " [");
+	for (; n > 0; n--) {
+		text += strcspn(text, " ");
+		text += strspn(text, " [");
+	}
+	length = strcspn(text, " ]");
+	snprintf(word, WORD_BYTES, "%.*s", (int)length, text);
+}
+
+/* Names become part of a path, here or on the server: what is no name goes no further. */
+static int check_names(const struct cli *c)
+{
+	char word[WORD_BYTES];
+	int r;
+
+	for (unsigned int i = 0; i < c->n_args; i++) {
+		word_of(c->command->args, i, word);
+		if (strcmp(word, "FILE") == 0)
+			continue;
+		for (char *p = word; *p != '\0'; p++)
+			*p = (char)tolower((unsigned char)*p);
+		r = lb_name_check(word, c->args[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* An error before -o is reached is to be told in the form that was asked for, too. */
+static bool wants_json(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (strcmp(argv[i], "-ojson") == 0 ||
+		    (strcmp(argv[i], "-o") == 0 && i + 1 < argc && strcmp(argv[i + 1], "json") == 0))
+			return true;
+	return false;
+}
+
+/* `lifeboat machine --help`: its verbs. */
+static bool help_noun(const char *noun)
+{
+	bool found = false;
+
+	for (unsigned int i = 0; i < cli_n_commands; i++)
+		if (strcmp(cli_commands[i].noun, noun) == 0 && cli_commands[i].verb != NULL) {
+			help_line(&cli_commands[i]);
+			found = true;
+		}
+	if (found)
+		help_globals();
+	return found;
+}
+
 int cli_parse(struct cli *c, int argc, char **argv)
 {
 	int used, r;
@@ -195,6 +258,9 @@ int cli_parse(struct cli *c, int argc, char **argv)
 		cli_help_all();
 		return 1;
 	}
+	c->json = wants_json(argc, argv);
+	if (argc == 3 && is_help(argv[2]) && help_noun(argv[1]))
+		return 1;
 	r = find_command(c, argc, argv, &used);
 	if (r != 0)
 		return r;
@@ -211,7 +277,7 @@ int cli_parse(struct cli *c, int argc, char **argv)
 		return lb_fail(-EINVAL, "something is missing; the form is: lifeboat %s%s%s %s", c->command->noun,
 			       c->command->verb != NULL ? " " : "", c->command->verb != NULL ? c->command->verb : "",
 			       c->command->args);
-	return 0;
+	return check_names(c);
 }
 
 const char *cli_value(const struct cli *c, const char *name)

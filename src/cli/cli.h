@@ -67,6 +67,8 @@ extern const unsigned int cli_n_commands;
 /* args.c: fills the command, its arguments and its options. -EINVAL with a text for misuse, 1 when help was asked for.
  */
 int cli_parse(struct cli *c, int argc, char **argv);
+/* Fills what wasn't given from the environment. */
+void cli_defaults(struct cli *c);
 /* The value of an option of the command, NULL when it wasn't given. */
 const char *cli_value(const struct cli *c, const char *name);
 int cli_value_u64(const struct cli *c, const char *name, uint64_t max, uint64_t *ret_value);
@@ -109,6 +111,8 @@ int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job);
 /* direct.c: the vault alone (--vault, --passphrase-file), every server gone. */
 bool cli_is_direct(const struct cli *c);
 int cli_vault_open(struct cli *c);
+/* For the commands that only a vault can answer: $LIFEBOAT_VAULT counts also when a server is known. */
+int cli_vault_need(struct cli *c);
 
 /* exec.c: becomes another program of ours: beside this one, in the build's folder, or on the path. Returns when there
  * is none. */
@@ -128,6 +132,7 @@ int cmd_machine_resync(struct cli *c);
 int cmd_machine_remove(struct cli *c);
 int cmd_point_list(struct cli *c);
 int cmd_point_pin(struct cli *c);
+int cmd_point_unpin(struct cli *c);
 int cmd_point_export(struct cli *c);
 int cmd_failover_list(struct cli *c);
 int cmd_failover_test(struct cli *c);
@@ -140,6 +145,7 @@ int cmd_policy_set(struct cli *c);
 int cmd_server_list(struct cli *c);
 int cmd_server_add(struct cli *c);
 int cmd_token_create(struct cli *c);
+int cmd_token_use(struct cli *c);
 int cmd_job_list(struct cli *c);
 int cmd_job_watch(struct cli *c);
 int cmd_job_cancel(struct cli *c);

@@ -28,7 +28,7 @@ static void print_double(const json_t *d)
 	size_t i;
 
 	lb_time_format(json_integer_value(json_object_get(d, "point_ns")), when);
-	printf("%-24s %-5s of %-20s %-10s at %s", cli_text(d, "name"), cli_text(d, "kind"), cli_text(d, "machine_name"),
+	printf("%-24s %-5s %-20s %-10s %s", cli_text(d, "name"), cli_text(d, "kind"), cli_text(d, "machine_name"),
 	       cli_text(d, "state"), when);
 	json_array_foreach(json_object_get(d, "forwards"), i, forward)
 		printf("%s port %" JSON_INTEGER_FORMAT " -> %" JSON_INTEGER_FORMAT, i > 0 ? "," : "  ",
@@ -49,6 +49,8 @@ int cmd_failover_list(struct cli *c)
 		return r;
 	if (c->json)
 		return cli_print_json("failovers", json_incref(reply));
+	if (json_array_size(json_object_get(reply, "failovers")) > 0)
+		printf("%-24s %-5s %-20s %-10s %s\n", "DOUBLE", "KIND", "MACHINE", "STATE", "POINT (UTC), PORTS");
 	json_array_foreach(json_object_get(reply, "failovers"), i, d) print_double(d);
 	if (json_array_size(json_object_get(reply, "failovers")) == 0)
 		printf("There are no doubles.\n");
@@ -67,17 +69,13 @@ static int follow(struct cli *c, const json_t *reply, const char *said)
 	if (r < 0)
 		return r;
 	if (cli_value(c, "no-wait") != NULL) {
-		if (!c->json)
-			printf("Job %s has begun; `lifeboat job watch %s` follows it.\n", id, id);
-		return c->json ? cli_print_json("job", json_incref((json_t *)reply)) : 0;
+		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
+		return r < 0 ? r
+			     : cli_did(c, "job", json_incref(job),
+				       "Job %s has begun; `lifeboat job watch %s` follows it.", id, id);
 	}
 	r = cli_job_follow(c, id, &job);
-	if (r < 0)
-		return r;
-	if (c->json)
-		return cli_print_json("job", json_incref(job));
-	printf("%s %s.\n", c->args[0], said);
-	return 0;
+	return r < 0 ? r : cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
 }
 
 static int set_forwards(json_t *body, const char *list)
@@ -139,19 +137,28 @@ static int tell_point(struct cli *c)
 	int64_t until_ns;
 	int r;
 
-	if (c->json || strcmp(point_text(c), "latest") != 0)
-		return 0;
-	r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s/point", c->args[0]);
+	r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s/point?limit=1", c->args[0]);
 	if (r < 0)
 		return r;
 	points = json_object_get(reply, "points");
 	if (json_array_size(points) == 0)
 		return lb_fail(-ENOENT, "%s has no recovery point yet; `lifeboat status %s` says why", c->args[0],
 			       c->args[0]);
+	if (c->json || strcmp(point_text(c), "latest") != 0)
+		return 0;
 	newest = json_array_get(points, json_array_size(points) - 1);
 	until_ns = json_integer_value(json_object_get(newest, "until_ns"));
 	printf("The newest recovery point holds everything up to %s, %s ago; what came later is lost.\n",
 	       lb_time_format(until_ns, when), cli_age(lb_now_ns(c->env) - until_ns, age));
+	return 0;
+}
+
+/* Options that only mean something here, where nobody is asked. */
+static int check_no_local_options(const struct cli *c)
+{
+	if (cli_value(c, "folder") != NULL || cli_value(c, "fabric") != NULL)
+		return lb_fail(-EINVAL, "--folder and --fabric are for work on the vault alone (--vault URL); the "
+					"configuration server has its own settings for them");
 	return 0;
 }
 
@@ -160,21 +167,21 @@ static int order_failover(struct cli *c, const char *kind, const char *said)
 	_cleanup_json_ json_t *body = NULL, *reply = NULL;
 	int r;
 
-	r = failover_body(c, kind, &body);
+	r = check_no_local_options(c);
+	if (r == 0)
+		r = failover_body(c, kind, &body);
 	if (r < 0)
 		return r;
 	r = tell_point(c);
 	if (r < 0)
 		return r;
 	if (kind[0] == 'l') {
-		r = cli_confirm(c, "end the replication of, and start the double of,", c->args[0]);
+		r = cli_confirm(c, "fence, and start the double of,", c->args[0]);
 		if (r < 0)
 			return r;
 	}
-	if (c->dry_run) {
-		printf("would start a %s double of %s from %s\n", kind, c->args[0], point_text(c));
-		return 0;
-	}
+	if (c->dry_run)
+		return cli_would(c, "start a %s double of %s from %s", kind, c->args[0], point_text(c));
 	r = cli_call(c, "POST", "/v1/failover", body, &reply);
 	if (r < 0)
 		return r;
@@ -195,15 +202,36 @@ int cmd_failover_start(struct cli *c)
 	return order_failover(c, "live", "is failed over: its double is running");
 }
 
+static int check_double(struct cli *c)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	const json_t *d;
+	size_t i;
+	int r;
+
+	r = check_no_local_options(c);
+	if (r == 0)
+		r = cli_call(c, "GET", "/v1/failover", NULL, &reply);
+	if (r < 0)
+		return r;
+	json_array_foreach(json_object_get(reply, "failovers"), i, d)
+	{
+		if (strcmp(cli_text(d, "name"), c->args[0]) == 0)
+			return 0;
+	}
+	return lb_fail(-ENOENT, "there is no double \"%.64s\"; `lifeboat failover list` shows them", c->args[0]);
+}
+
 static int order_double(struct cli *c, const char *verb, const json_t *body, const char *said)
 {
 	_cleanup_json_ json_t *reply = NULL;
 	int r;
 
-	if (c->dry_run) {
-		printf("would %s %s\n", verb, c->args[0]);
-		return 0;
-	}
+	r = check_double(c);
+	if (r < 0)
+		return r;
+	if (c->dry_run)
+		return cli_would(c, "%s %s", verb, c->args[0]);
 	r = cli_callf(c, "POST", body, &reply, "/v1/failover/%s/%s", c->args[0], verb);
 	if (r < 0)
 		return r;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "fabric/export.h"
@@ -13,6 +14,9 @@
 #include "vault/points.h"
 
 #define LIMIT_DEFAULT 50
+#define LIMIT_MAX 100000000
+#define PAGE_POINTS 5000
+#define POSITION_BYTES 48
 
 /* ---- list: both ways give the same JSON ------------------------------------------------------------- */
 
@@ -35,7 +39,18 @@ static int collect(void *arg, const struct lb_point *p)
 	return 0;
 }
 
-static int list_direct(struct cli *c, int64_t from_ns, int64_t to_ns, json_t **ret_points)
+struct range {
+	int64_t from_ns, to_ns;
+	uint64_t limit;
+};
+
+static void position_text(const json_t *point, char text[POSITION_BYTES])
+{
+	snprintf(text, POSITION_BYTES, "%" JSON_INTEGER_FORMAT ":%" JSON_INTEGER_FORMAT, cli_number(point, "epoch"),
+		 cli_number(point, "seq"));
+}
+
+static int list_direct(struct cli *c, const struct range *range, json_t **ret_points)
 {
 	_cleanup_json_ json_t *points = json_array();
 	struct lb_catalog_item item;
@@ -47,27 +62,63 @@ static int list_direct(struct cli *c, int64_t from_ns, int64_t to_ns, json_t **r
 	r = lb_catalog_find(c->vault, c->args[0], &item);
 	if (r < 0)
 		return r;
-	r = lb_points_list(c->vault, &item.machine, from_ns, to_ns, collect, points);
+	r = lb_points_list(c->vault, &item.machine, range->from_ns, range->to_ns, collect, points);
 	if (r < 0)
 		return r;
+	if (json_array_size(points) > range->limit) {
+		json_t *newest = json_array();
+
+		for (size_t i = json_array_size(points) - range->limit; i < json_array_size(points); i++)
+			json_array_append(newest, json_array_get(points, i));
+		json_decref(points);
+		points = newest;
+	}
 	*ret_points = lb_steal_ptr(points);
 	return 0;
 }
 
-static int list_server(struct cli *c, int64_t from_ns, int64_t to_ns, json_t **ret_points)
+/* The newest `limit` points before a position; the server gives at most PAGE_POINTS at a time. */
+static int list_page(struct cli *c, const struct range *range, const char *before, uint64_t limit, json_t **ret_reply)
 {
-	_cleanup_json_ json_t *reply = NULL;
-	json_t *points;
 	int r;
 
-	r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s/point?from_ns=%" PRId64 "&to_ns=%" PRId64, c->args[0],
-		      from_ns, to_ns);
+	r = cli_callf(c, "GET", NULL, ret_reply,
+		      "/v1/machine/%s/point?from_ns=%" PRId64 "&to_ns=%" PRId64 "&limit=%" PRIu64 "%s%s", c->args[0],
+		      range->from_ns, range->to_ns, LB_MIN(limit, (uint64_t)PAGE_POINTS),
+		      before[0] != '\0' ? "&before=" : "", before);
 	if (r < 0)
 		return r;
-	points = json_object_get(reply, "points");
-	if (!json_is_array(points))
+	if (!json_is_array(json_object_get(*ret_reply, "points")))
 		return lb_fail(-EREMOTEIO, "the server's answer has no list of points; is it of another version?");
-	*ret_points = json_incref(points);
+	return 0;
+}
+
+/* From the newest page to the oldest, each put before what is there. */
+static int list_server(struct cli *c, const struct range *range, json_t **ret_points)
+{
+	_cleanup_json_ json_t *all = json_array();
+	char before[POSITION_BYTES] = "";
+	bool more = true;
+
+	while (more && json_array_size(all) < range->limit) {
+		_cleanup_json_ json_t *reply = NULL;
+		json_t *page;
+		int r;
+
+		r = list_page(c, range, before, range->limit - json_array_size(all), &reply);
+		if (r < 0)
+			return r;
+		page = json_object_get(reply, "points");
+		position_text(json_array_get(page, 0), before);
+		more = json_is_true(json_object_get(reply, "truncated")) && json_array_size(page) > 0;
+		if (json_array_extend(page, all) < 0)
+			return lb_fail(-ENOMEM, "out of memory for the list of points");
+		json_decref(all);
+		all = json_incref(page);
+		cli_progress(c, "Listing", json_array_size(all), 0, false);
+	}
+	cli_progress_end(c);
+	*ret_points = lb_steal_ptr(all);
 	return 0;
 }
 
@@ -79,14 +130,12 @@ static void print_points(const json_t *points)
 	printf("%-26s %-26s %-14s %-10s %s\n", "TIME (UTC)", "UNCHANGED UNTIL", "POSITION", "KIND", "NAME");
 	json_array_foreach(points, i, p)
 	{
-		char when[LB_TIME_TEXT_BYTES], until[LB_TIME_TEXT_BYTES], position[48];
+		char when[LB_TIME_TEXT_BYTES], until[LB_TIME_TEXT_BYTES], position[POSITION_BYTES];
 
 		kind = json_array_get(json_object_get(p, "kinds"), 0);
 		lb_time_format(json_integer_value(json_object_get(p, "time_ns")), when);
 		lb_time_format(json_integer_value(json_object_get(p, "until_ns")), until);
-		snprintf(position, sizeof(position), "%" JSON_INTEGER_FORMAT ":%" JSON_INTEGER_FORMAT,
-			 json_integer_value(json_object_get(p, "epoch")),
-			 json_integer_value(json_object_get(p, "seq")));
+		position_text(p, position);
 		printf("%-26s %-26s %-14s %-10s %s\n", when, until, position,
 		       json_is_string(kind) ? json_string_value(kind) : "",
 		       json_is_string(json_object_get(p, "name")) ? json_string_value(json_object_get(p, "name")) : "");
@@ -96,22 +145,21 @@ static void print_points(const json_t *points)
 int cmd_point_list(struct cli *c)
 {
 	_cleanup_json_ json_t *points = NULL;
-	int64_t from_ns = 0, to_ns = INT64_MAX;
-	uint64_t limit = LIMIT_DEFAULT;
+	struct range range = {.to_ns = INT64_MAX, .limit = LIMIT_DEFAULT};
 	int r;
 
-	r = cli_value_u64(c, "limit", 1000000, &limit);
+	r = cli_value_u64(c, "limit", LIMIT_MAX, &range.limit);
 	if (r == 0 && cli_value(c, "from") != NULL)
-		r = lb_time_parse(cli_value(c, "from"), &from_ns);
+		r = lb_time_parse(cli_value(c, "from"), &range.from_ns);
 	if (r == 0 && cli_value(c, "to") != NULL)
-		r = lb_time_parse(cli_value(c, "to"), &to_ns);
+		r = lb_time_parse(cli_value(c, "to"), &range.to_ns);
 	if (r < 0)
 		return r;
-	r = cli_is_direct(c) ? list_direct(c, from_ns, to_ns, &points) : list_server(c, from_ns, to_ns, &points);
+	if (range.limit == 0)
+		range.limit = LIMIT_MAX;
+	r = cli_is_direct(c) ? list_direct(c, &range, &points) : list_server(c, &range, &points);
 	if (r < 0)
 		return r;
-	while (limit > 0 && json_array_size(points) > limit)
-		json_array_remove(points, 0);
 	if (c->json)
 		return cli_print_json("points", json_pack("{s:s,s:O}", "machine", c->args[0], "points", points));
 	print_points(points);
@@ -127,8 +175,9 @@ static const char *point_text(const struct cli *c)
 	return text != NULL ? text : "latest";
 }
 
-static int pin_direct(struct cli *c)
+static int pin_direct(struct cli *c, json_t **ret_point)
 {
+	_cleanup_json_ json_t *points = json_array();
 	struct lb_catalog_item item;
 	struct lb_point point;
 	int r;
@@ -142,27 +191,72 @@ static int pin_direct(struct cli *c)
 	r = lb_point_find(c->vault, &item.machine, point_text(c), &point);
 	if (r < 0)
 		return r;
-	return lb_point_pin(c->vault, &item.machine, &point, c->args[1]);
+	if (!c->dry_run)
+		r = lb_point_pin(c->vault, &item.machine, &point, c->args[1]);
+	if (r < 0)
+		return r;
+	snprintf(point.name, sizeof(point.name), "%s", c->args[1]);
+	r = collect(points, &point);
+	*ret_point = json_incref(json_array_get(points, 0));
+	return r;
+}
+
+/* Is there such a machine? What is no more than announced is checked, too. */
+static int check_machine(struct cli *c)
+{
+	return cli_callf(c, "GET", NULL, NULL, "/v1/machine/%s/point?limit=1", c->args[0]);
 }
 
 int cmd_point_pin(struct cli *c)
 {
 	_cleanup_json_ json_t *body = json_pack("{s:s,s:s}", "point", point_text(c), "name", c->args[1]);
+	_cleanup_json_ json_t *point = NULL;
 	int r;
 
-	r = lb_name_check("point", c->args[1]);
+	if (cli_is_direct(c))
+		r = pin_direct(c, &point);
+	else if (c->dry_run)
+		r = check_machine(c);
+	else
+		r = cli_callf(c, "POST", body, &point, "/v1/machine/%s/point", c->args[0]);
 	if (r < 0)
 		return r;
-	if (c->dry_run) {
-		printf("would pin point %s of %s as %s\n", point_text(c), c->args[0], c->args[1]);
-		return 0;
-	}
-	r = cli_is_direct(c) ? pin_direct(c) : cli_callf(c, "POST", body, NULL, "/v1/machine/%s/point", c->args[0]);
+	if (c->dry_run)
+		return cli_would(c, "pin point %s of %s as %s", point_text(c), c->args[0], c->args[1]);
+	return cli_did(c, "point", json_incref(point), "Point %s of %s is kept as \"%s\".", point_text(c), c->args[0],
+		       c->args[1]);
+}
+
+static int unpin_direct(struct cli *c)
+{
+	struct lb_catalog_item item;
+	int r;
+
+	r = cli_vault_open(c);
+	if (r == 0)
+		r = lb_catalog_find(c->vault, c->args[0], &item);
+	return r < 0 || c->dry_run ? r : lb_point_unpin(c->vault, &item.machine, c->args[1]);
+}
+
+int cmd_point_unpin(struct cli *c)
+{
+	int r;
+
+	r = cli_confirm(c, "let go of the pinned point", c->args[1]);
 	if (r < 0)
 		return r;
-	if (!c->json)
-		printf("Point %s of %s is kept as \"%s\".\n", point_text(c), c->args[0], c->args[1]);
-	return 0;
+	if (cli_is_direct(c))
+		r = unpin_direct(c);
+	else if (c->dry_run)
+		r = check_machine(c);
+	else
+		r = cli_callf(c, "DELETE", NULL, NULL, "/v1/machine/%s/point/%s", c->args[0], c->args[1]);
+	if (r < 0)
+		return r;
+	if (c->dry_run)
+		return cli_would(c, "take the pin %s of %s away", c->args[1], c->args[0]);
+	return cli_did(c, "point", json_pack("{s:s,s:s,s:b}", "machine", c->args[0], "name", c->args[1], "pinned", 0),
+		       "The pin %s of %s is gone.", c->args[1], c->args[0]);
 }
 
 static int find_disk(const struct lb_catalog_item *item, const char *text, const struct lb_catalog_disk **ret_disk)
@@ -196,24 +290,21 @@ static int export_now(struct cli *c, const struct lb_catalog_item *item, const s
 	int r;
 
 	lb_time_format(point->time_ns, when);
-	if (c->dry_run) {
-		printf("would write disk %s of %s at %s (%s) to %s\n", disk->name, item->name, when,
-		       lb_size_format(disk->size_bytes, size), c->args[2]);
-		return 0;
-	}
+	if (c->dry_run)
+		return cli_would(c, "write disk %s of %s at %s (%s) to %s", disk->name, item->name, when,
+				 lb_size_format(disk->size_bytes, size), c->args[2]);
 	r = lb_point_export(c->vault, item, &point->position, disk->id, c->args[2],
 			    format != NULL && format[0] == 'q' ? LB_EXPORT_QCOW2 : LB_EXPORT_RAW, export_progress, c);
 	cli_progress_end(c);
 	if (r < 0)
 		return r;
-	if (c->json)
-		return cli_print_json(
-			"export", json_pack("{s:s,s:s,s:s,s:I,s:I,s:I}", "machine", item->name, "disk", disk->name,
-					    "file", c->args[2], "epoch", (json_int_t)point->position.epoch, "seq",
-					    (json_int_t)point->position.seq, "time_ns", (json_int_t)point->time_ns));
-	printf("Disk %s of %s as it was at %s is in %s (%s).\n", disk->name, item->name, when, c->args[2],
-	       lb_size_format(disk->size_bytes, size));
-	return 0;
+	return cli_did(c, "export",
+		       json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "machine", item->name, "disk", disk->name, "file",
+				 c->args[2], "format", format != NULL ? format : "raw", "size_bytes",
+				 (json_int_t)disk->size_bytes, "epoch", (json_int_t)point->position.epoch, "seq",
+				 (json_int_t)point->position.seq, "time_ns", (json_int_t)point->time_ns),
+		       "Disk %s of %s as it was at %s is in %s (%s).", disk->name, item->name, when, c->args[2],
+		       lb_size_format(disk->size_bytes, size));
 }
 
 int cmd_point_export(struct cli *c)

@@ -41,16 +41,18 @@ static int make_vault(struct cli *c)
 		return r;
 	r = lb_vault_create(c->store, passphrase, &id);
 	if (r == -EEXIST) {
-		printf("1. Vault: there already, in %s.\n", c->vault_url);
-		return lb_vault_open(c->store, passphrase, &c->vault);
+		r = lb_vault_open(c->store, passphrase, &c->vault);
+		if (r == 0 && !c->json)
+			printf("1. Vault: there already, in %s.\n", c->vault_url);
+		return r;
 	}
-	if (r == 0)
+	if (r == 0 && !c->json)
 		printf("1. Vault: made in %s. Only its passphrase opens it; keep that where the servers are not.\n",
 		       c->vault_url);
 	return r;
 }
 
-static int run_config_init(const char *const *argv)
+static int run_config_init(const struct cli *c, const char *const *argv)
 {
 	int status;
 	pid_t pid;
@@ -60,6 +62,8 @@ static int run_config_init(const char *const *argv)
 	if (pid < 0)
 		return lb_fail(-errno, "can't start lifeboat-config: %s", strerror(errno));
 	if (pid == 0) {
+		if (c->json) /* standard output is for our one object */
+			dup2(STDERR_FILENO, STDOUT_FILENO);
 		cli_exec("config", argv);
 		fprintf(stderr, "lifeboat: lifeboat-config is not on this host; install the package lifeboat\n");
 		_exit(CLI_EXIT_ABSENT);
@@ -101,6 +105,22 @@ static void init_arguments(const struct cli *c, const char *state, const char *c
 	argv[n] = NULL;
 }
 
+/* What is there already, and what would be made. */
+static int would_set_up(struct cli *c, const char *state, const char *conf)
+{
+	bool vault, config = access(conf, F_OK) == 0;
+	int r;
+
+	r = lb_store_open(c->env, c->vault_url, false, &c->store);
+	if (r == 0)
+		r = lb_vault_open_keyless(c->store, &c->vault);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	vault = r == 0;
+	return cli_would(c, "%s the vault in %s; %s the configuration server in %s, with its settings in %s",
+			 vault ? "keep" : "make", c->vault_url, config ? "keep" : "make", state, conf);
+}
+
 int cmd_setup(struct cli *c)
 {
 	const char *state = value_or(c, "state-folder", "/var/lib/lifeboat"),
@@ -118,18 +138,19 @@ int cmd_setup(struct cli *c)
 					"can read, and give --passphrase-file FILE");
 	if (snprintf(conf, sizeof(conf), "%s/config.conf", etc) >= (int)sizeof(conf))
 		return lb_fail(-ENAMETOOLONG, "--etc-folder is too long");
-	if (c->dry_run) {
-		printf("would make a vault in %s and a configuration server in %s\n", c->vault_url, state);
-		return 0;
-	}
+	if (c->dry_run)
+		return would_set_up(c, state, conf);
 	init_arguments(c, state, conf, argv);
 	r = make_vault(c);
 	if (r == 0)
 		r = lb_folder_make(c->env, etc, 0755);
 	if (r == 0)
-		r = run_config_init(argv);
+		r = run_config_init(c, argv);
 	if (r < 0)
 		return r;
+	if (c->json)
+		return cli_print_json("setup", json_pack("{s:s,s:s,s:s,s:s}", "vault", c->vault_url, "state_folder",
+							 state, "config", conf, "identity", c->identity_folder));
 	printf("2. Configuration server: its certificates and database are in %s, its settings in %s.\n"
 	       "3. You: your key and certificate are in %s.\n\n"
 	       "Next: start it (`systemctl enable --now lifeboat-config`, or `lifeboat-config --config %s`),\n"

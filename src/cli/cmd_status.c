@@ -86,7 +86,8 @@ static int choose(const struct cli *c, json_t *reply)
 			json_array_append(chosen, m);
 	}
 	if (json_array_size(chosen) == 0)
-		return lb_fail(-ENOENT, "there is no machine \"%.64s\"; `lifeboat machine list` shows them", c->args[0]);
+		return lb_fail(-ENOENT, "there is no machine \"%.64s\"; `lifeboat machine list` shows them",
+			       c->args[0]);
 	return json_object_set(reply, "machines", chosen) < 0 ? lb_fail(-ENOMEM, "out of memory for a status") : 0;
 }
 

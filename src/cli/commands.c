@@ -14,7 +14,7 @@
 	}
 
 #define FAILOVER_OPTIONS                                                                                               \
-	POINT, {"name", "NAME", "the double's name (default: the machine's)"},                                         \
+	POINT, {"name", "NAME", "the double's name (default: MACHINE-test or MACHINE-double)"},                        \
 		{"forward", "HOST:GUEST[,...]", "TCP ports of this host that lead to the double's"},                   \
 		{"memory", "SIZE", "memory of the double (default: as the machine had)"},                              \
 		{"cpus", "N", "processors of the double (default: as the machine had)"},                               \
@@ -84,7 +84,7 @@ const struct cli_command cli_commands[] = {
 	 1,
 	 1,
 	 cmd_machine_protect,
-	 {{"policy", "NAME", "replication policy (default: default)"},
+	 {{"policy", "NAME", "replication policy (default: the one it has; at first, default)"},
 	  {"disks", "NAME[,NAME]", "whole disks (default: all that its agent found fit)"},
 	  NO_WAIT}},
 	{"machine", "pause", "MACHINE", "Stop replicating a machine; its points stay", 1, 1, cmd_machine_pause, {{0}}},
@@ -115,6 +115,14 @@ const struct cli_command cli_commands[] = {
 	  {"to", "TIME", "not newer than this UTC time"},
 	  {"limit", "N", "the newest N only (default 50; 0: all)"}}},
 	{"point", "pin", "MACHINE NAME", "Keep a recovery point under a name", 2, 2, cmd_point_pin, {POINT}},
+	{"point",
+	 "unpin",
+	 "MACHINE NAME",
+	 "Take a pin away; its point is kept no longer than others",
+	 2,
+	 2,
+	 cmd_point_unpin,
+	 {{0}}},
 	{"point",
 	 "export",
 	 "MACHINE DISK FILE",
@@ -196,7 +204,7 @@ const struct cli_command cli_commands[] = {
 	 1,
 	 1,
 	 cmd_server_add,
-	 {{0}}},
+	 {{"file", "FILE", "write the token there (mode 0600) instead of showing it"}}},
 	{"token",
 	 "create",
 	 "",
@@ -210,6 +218,18 @@ const struct cli_command cli_commands[] = {
 	  {"replace", NULL, "other hardware may take over the machine's name; all its disks are compared"},
 	  {"valid", "SECONDS", "how long it may wait (default 3600)"},
 	  {"file", "FILE", "write the token there (mode 0600) instead of showing it"}}},
+	{"token",
+	 "use",
+	 "NAME",
+	 "Enrol as a user or a process server: makes a key and fetches its certificate into --identity FOLDER",
+	 1,
+	 1,
+	 cmd_token_use,
+	 {{"kind", "process|user", "what enrols (default user)"},
+	  {"token-file", "FILE", "the one-time token"},
+	  {"ca-fingerprint", "HEX", "of the site's authority; it came with the token"},
+	  {"public-host", "NAME[,NAME]", "names and addresses by which machines reach a process server"},
+	  {"port", "PORT", "of a process server (default 9443)"}}},
 	{"job", "list", "", "List jobs, newest first", 0, 0, cmd_job_list, {{0}}},
 	{"job", "watch", "JOB", "Follow a job to its end", 1, 1, cmd_job_watch, {{0}}},
 	{"job", "cancel", "JOB", "Ask a job to stop at its next step", 1, 1, cmd_job_cancel, {{0}}},

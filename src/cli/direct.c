@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -11,6 +12,32 @@ bool cli_is_direct(const struct cli *c)
 	return c->vault_url != NULL;
 }
 
+void cli_defaults(struct cli *c)
+{
+	if (c->server_url == NULL)
+		c->server_url = getenv("LIFEBOAT_CONFIG_URL");
+	if (c->identity_folder == NULL)
+		c->identity_folder = getenv("LIFEBOAT_IDENTITY");
+	if (c->identity_folder == NULL)
+		c->identity_folder = "/etc/lifeboat/admin";
+	/* a known server outranks a vault from the environment, as an explicit --vault outranks a server */
+	if (c->vault_url == NULL && c->server_url == NULL)
+		c->vault_url = getenv("LIFEBOAT_VAULT");
+	if (c->passphrase_file == NULL)
+		c->passphrase_file = getenv("LIFEBOAT_PASSPHRASE_FILE");
+}
+
+int cli_vault_need(struct cli *c)
+{
+	if (c->vault_url == NULL)
+		c->vault_url = getenv("LIFEBOAT_VAULT");
+	if (c->vault_url == NULL)
+		return lb_fail(
+			-EINVAL,
+			"which vault? Give --vault URL or set LIFEBOAT_VAULT, for example --vault dir:/srv/vault");
+	return 0;
+}
+
 int cli_vault_open(struct cli *c)
 {
 	_cleanup_passphrase_ char *passphrase = NULL;
@@ -18,8 +45,9 @@ int cli_vault_open(struct cli *c)
 
 	if (c->vault != NULL)
 		return 0;
-	if (c->vault_url == NULL)
-		return lb_fail(-EINVAL, "which vault? Give --vault URL, for example --vault dir:/srv/vault");
+	r = cli_vault_need(c);
+	if (r < 0)
+		return r;
 	r = lb_store_open(c->env, c->vault_url, false, &c->store);
 	if (r < 0)
 		return r;

@@ -11,6 +11,8 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "vault/catalog.h"
+#include "vault/points.h"
 
 static const char *vm_folder(const struct cli *c)
 {
@@ -50,14 +52,19 @@ static json_t *report_json(const struct lb_failover_report *report, enum lb_vm_s
 
 	lb_uuid_format(&report->machine, id);
 	for (uint32_t i = 0; i < report->n_forwards; i++)
-		json_array_append_new(forwards, json_pack("{s:i,s:i}", "host_port", (int)report->forwards[i].host_port,
-							  "guest_port", (int)report->forwards[i].guest_port));
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:b,s:I,s:s,s:o}", "name", report->vm_name, "machine", id,
-			 "machine_name", report->machine_name, "kind",
+		json_array_append_new(forwards, json_pack("{s:s,s:i,s:i}", "address", report->forwards[i].address,
+							  "host_port", (int)report->forwards[i].host_port, "guest_port",
+							  (int)report->forwards[i].guest_port));
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:b,s:I,s:s,s:o,s:s,s:s,s:s,s:I,s:I,s:b}", "name",
+			 report->vm_name, "machine", id, "machine_name", report->machine_name, "kind",
 			 report->kind == LB_FAILOVER_LIVE ? "live" : "test", "state", lb_vm_state_name(state),
 			 "point_ns", (json_int_t)report->point_time_ns, "epoch", (json_int_t)report->position.epoch,
 			 "seq", (json_int_t)report->position.seq, "committed", (int)report->committed, "rto_ms",
-			 (json_int_t)report->rto_ms, "console", report->console_path, "forwards", forwards);
+			 (json_int_t)report->rto_ms, "console", report->console_path, "forwards", forwards, "step",
+			 lb_failover_step_name(report->next), "fabric", report->fabric != NULL ? report->fabric : "",
+			 "warning", report->warning != NULL ? report->warning : "", "started_ns",
+			 (json_int_t)report->started_ns, "running_ns", (json_int_t)report->running_ns, "cleaning",
+			 (int)report->cleaning);
 }
 
 static int tell_step(void *arg, enum lb_failover_step step)
@@ -101,6 +108,28 @@ static int start(struct cli *c, const struct lb_failover_request *request)
 	return tell_done(c, f);
 }
 
+/* Looks whether it could: the vault opens, the machine and the point are there. */
+static int would_start(struct cli *c, const struct lb_failover_request *request)
+{
+	_cleanup_free_ struct lb_catalog_item *item = malloc(sizeof(*item));
+	const char *text = request->point != NULL ? request->point : "latest";
+	char when[LB_TIME_TEXT_BYTES];
+	struct lb_point point;
+	int r;
+
+	if (item == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
+	r = cli_vault_open(c);
+	if (r == 0)
+		r = lb_catalog_find(c->vault, request->machine, item);
+	if (r == 0)
+		r = lb_point_find(c->vault, &item->machine, text, &point);
+	if (r < 0)
+		return r;
+	return cli_would(c, "start a double of %s from %s (%s) in %s", item->name, text,
+			 lb_time_format(point.time_ns, when), request->vm_folder);
+}
+
 int cli_failover_direct(struct cli *c, enum lb_failover_kind kind)
 {
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX];
@@ -131,16 +160,11 @@ int cli_failover_direct(struct cli *c, enum lb_failover_kind kind)
 		return r;
 	request.cpus = (uint32_t)cpus;
 	if (kind == LB_FAILOVER_LIVE) {
-		r = cli_confirm(c, "end the replication of, and start the double of,", c->args[0]);
+		r = cli_confirm(c, "fence, and start the double of,", c->args[0]);
 		if (r < 0)
 			return r;
 	}
-	if (c->dry_run) {
-		printf("would start a double of %s from %s in %s\n", c->args[0],
-		       request.point != NULL ? request.point : "latest", request.vm_folder);
-		return 0;
-	}
-	return start(c, &request);
+	return c->dry_run ? would_start(c, &request) : start(c, &request);
 }
 
 static int list_one(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
@@ -183,17 +207,14 @@ int cli_failover_cleanup_direct(struct cli *c)
 	r = open_double(c, &f);
 	if (r < 0)
 		return r;
-	if (c->dry_run) {
-		printf("would destroy the double %s\n", c->args[0]);
-		return 0;
-	}
+	if (c->dry_run)
+		return cli_would(c, "destroy the double %s", c->args[0]);
 	r = lb_failover_cleanup(f, cli_value(c, "live") != NULL);
 	if (r < 0)
 		return r;
 	f = NULL;
-	if (!c->json)
-		printf("%s is gone without trace.\n", c->args[0]);
-	return 0;
+	return cli_did(c, "failover", json_pack("{s:s,s:s}", "name", c->args[0], "state", "gone"),
+		       "%s is gone without trace.", c->args[0]);
 }
 
 int cli_failover_repoint_direct(struct cli *c)
@@ -205,10 +226,8 @@ int cli_failover_repoint_direct(struct cli *c)
 	r = open_double(c, &f);
 	if (r < 0)
 		return r;
-	if (c->dry_run) {
-		printf("would start %s again from %s\n", c->args[0], point);
-		return 0;
-	}
+	if (c->dry_run)
+		return cli_would(c, "start %s again from %s", c->args[0], point);
 	r = lb_failover_repoint(f, point);
 	if (r == 0)
 		r = lb_failover_run(f, tell_step, c);
@@ -229,13 +248,12 @@ int cli_failover_commit_direct(struct cli *c)
 	r = open_double(c, &f);
 	if (r < 0)
 		return r;
-	if (c->dry_run) {
-		printf("would commit %s\n", c->args[0]);
-		return 0;
-	}
+	if (c->dry_run)
+		return cli_would(c, "commit %s", c->args[0]);
 	r = lb_failover_commit(f, commit_progress, c);
 	cli_progress_end(c);
-	if (r == 0 && !c->json)
-		printf("%s is committed: it stands by itself now.\n", c->args[0]);
-	return r;
+	if (r < 0)
+		return r;
+	return cli_did(c, "failover", json_pack("{s:s,s:b}", "name", c->args[0], "committed", 1),
+		       "%s is committed: it stands by itself now.", c->args[0]);
 }

@@ -15,6 +15,7 @@ static enum cli_exit exit_of(int error)
 {
 	switch (-error) {
 	case EINVAL:
+	case ERANGE:
 		return CLI_EXIT_USAGE;
 	case ENOENT:
 		return CLI_EXIT_ABSENT;
@@ -50,21 +51,6 @@ static void print_error(const struct cli *c, int error)
 		fprintf(stderr, "%s\n", text);
 }
 
-static void defaults(struct cli *c)
-{
-	if (c->server_url == NULL)
-		c->server_url = getenv("LIFEBOAT_CONFIG_URL");
-	if (c->identity_folder == NULL)
-		c->identity_folder = getenv("LIFEBOAT_IDENTITY");
-	if (c->identity_folder == NULL)
-		c->identity_folder = "/etc/lifeboat/admin";
-	/* an explicit --server outranks a vault from the environment, as an explicit --vault outranks a server */
-	if (c->vault_url == NULL && c->server_url == NULL)
-		c->vault_url = getenv("LIFEBOAT_VAULT");
-	if (c->passphrase_file == NULL)
-		c->passphrase_file = getenv("LIFEBOAT_PASSPHRASE_FILE");
-}
-
 static void cli_close(struct cli *c)
 {
 	if (c->client != NULL)
@@ -91,9 +77,11 @@ int main(int argc, char **argv)
 	if (r > 0)
 		return CLI_EXIT_DONE;
 	if (r == 0) {
-		defaults(&c);
+		cli_defaults(&c);
 		r = c.command->run(&c);
 	}
+	if (r == 0 && fflush(stdout) != 0)
+		r = lb_fail(-EIO, "what was answered could not be written out: %s", strerror(errno));
 	if (r < 0) {
 		print_error(&c, r);
 		return exit_of(r);

@@ -16,12 +16,16 @@
 struct newest {
 	struct lb_point *points;
 	size_t room, n;
+	struct lb_position before; /* exclusive: the page that was had already; epoch 0: none */
 };
 
 static int keep(void *arg, const struct lb_point *point)
 {
 	struct newest *newest = arg;
+	const struct lb_position *at = &point->position, *before = &newest->before;
 
+	if (before->epoch != 0 && (at->epoch > before->epoch || (at->epoch == before->epoch && at->seq >= before->seq)))
+		return 0;
 	newest->points[newest->n++ % newest->room] = *point;
 	return 0;
 }
@@ -77,6 +81,24 @@ static int points_json(const struct newest *newest, json_t **ret_list)
 	return 0;
 }
 
+/* "before=EPOCH:SEQUENCE": only points older than that one, for the next page. */
+static int read_before(const struct lb_http_call *call, struct lb_position *ret_before)
+{
+	const char *text = lb_http_query(call, "before"), *colon = text != NULL ? strchr(text, ':') : NULL;
+	char epoch[24];
+	uint64_t number;
+
+	if (text == NULL)
+		return 0;
+	if (colon == NULL || (size_t)(colon - text) >= sizeof(epoch))
+		return lb_fail(-EINVAL, "query argument before is not EPOCH:SEQUENCE");
+	snprintf(epoch, sizeof(epoch), "%.*s", (int)(colon - text), text);
+	if (lb_u64_parse(epoch, INT64_MAX, &number) < 0 || lb_u64_parse(colon + 1, INT64_MAX, &ret_before->seq) < 0)
+		return lb_wrap(-EINVAL, "query argument before");
+	ret_before->epoch = number;
+	return 0;
+}
+
 int lb_api_point_list(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
@@ -91,6 +113,8 @@ int lb_api_point_list(void *arg, const struct lb_http_call *call, struct lb_http
 		r = lb_api_query_i64(call, "to_ns", INT64_MAX, &to_ns);
 	if (r == 0)
 		r = lb_api_query_i64(call, "limit", POINTS_MAX, &limit);
+	if (r == 0)
+		r = read_before(call, &newest.before);
 	if (r == 0)
 		r = find_machine(site, call->params[0], &id);
 	if (r < 0)

@@ -191,8 +191,7 @@ static void judge_rpo(struct view *v)
 
 	if (v->point_ns == 0 && strcmp(v->state, "replicating") == 0) {
 		snprintf(cure, sizeof(cure), "wait; lifeboat machine protect %s follows it", v->m->name);
-		reason(v, HEALTH_WARNING, cure,
-		       "initial replication is not complete: there is no recovery point yet");
+		reason(v, HEALTH_WARNING, cure, "initial replication is not complete: there is no recovery point yet");
 	} else if (v->point_ns == 0) {
 		snprintf(cure, sizeof(cure), "lifeboat machine resync %s", v->m->name);
 		reason(v, HEALTH_CRITICAL, cure, "there is no recovery point in the vault");
