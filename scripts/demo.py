@@ -79,7 +79,7 @@ def protect_and_lose(job, image, log):
     with Guest(site.folder / "server", [image], forwards=[LEDGER_PORT], uuid=MACHINE_UUID) as server:
         server.wait_answer(LEDGER_PORT, b"SUM\n", b"SUM ", 120)
         story.say("The server is running; a client writes transactions to it.")
-        load = ledger_client.Load(server.port(LEDGER_PORT), log, rate=200, connections=4).start()
+        load = ledger_client.Load(server.port(LEDGER_PORT), log, rate=100, connections=4).start()
         job.wait_enrolled(server, 120)
         story.say("The server has enrolled. Replicating its disk while it works:")
         job.protect()
