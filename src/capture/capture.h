@@ -222,7 +222,8 @@ int lb_capture_disk_stats(const struct lb_capture *capture, unsigned int disk, s
 void lb_capture_stats(const struct lb_capture *capture, struct lb_capture_stats *ret_stats);
 /*
  * Runs that the kernel skipped in every copy of the program since the attach, by asking the helper. A rise means that
- * requests went by unseen: declare every disk lost. */
+ * requests went by unseen: declare every disk lost. -ENODEV when nothing is attached any more: what we hold sees
+ * nothing. */
 int lb_capture_skipped(struct lb_capture *capture, uint64_t *ret_skipped);
 
 /* ---- Freezing, by the helper ----------------------------------------------------------------------------------- */

@@ -492,7 +492,8 @@ int lb_pins_skipped(const char *folder, uint64_t *ret_skipped)
 	int r = 0;
 	DIR *d = opendir(folder);
 	if (d == NULL)
-		return lb_fail(-errno, "%s: %s", folder, strerror(errno));
+		return errno == ENOENT ? lb_fail(-ENODEV, "%s: no capture is attached any more", folder)
+				       : lb_fail(-errno, "%s: %s", folder, strerror(errno));
 	while (r == 0 && (e = readdir(d)) != NULL) {
 		const char *second = strstr(e->d_name, "_second");
 		uint64_t skipped = 0;

@@ -46,6 +46,14 @@ int lb_attach_end(struct lb_session *s)
 	return r;
 }
 
+int lb_attach_gone(struct lb_session *s)
+{
+	lb_warning("%s: it is attached anew", lb_err_text());
+	lb_attach_close(s);
+	lb_session_turn(s, LB_SESSION_ATTACHING, "%s", lb_err_text());
+	return LB_TURNED;
+}
+
 /* Names move between boots; a serial number doesn't. Sizes must be what protection was set up for. */
 static int find_disks(struct lb_session *s, struct wanted_disks *w)
 {

@@ -289,12 +289,14 @@ static void begun(struct lb_session *s, uint64_t epoch, uint32_t generation)
 int lb_epoch_begin(struct lb_session *s)
 {
 	const uint64_t epoch = s->announced ? s->durable.epoch : s->durable.epoch + 1;
+	uint64_t position, skipped;
 	uint32_t generation;
-	uint64_t position;
 	int r;
 
 	if (lb_mono_ns(s->env) < s->retry_mono_ns)
 		return LB_TURNED;
+	if (lb_capture_skipped(s->capture, &skipped) == -ENODEV)
+		return lb_attach_gone(s);
 	if (!s->announced) {
 		r = announce(s, epoch);
 		if (r != 0)

@@ -45,6 +45,8 @@ static int look_for_skipped(struct lb_session *s)
 	int r;
 
 	r = lb_capture_skipped(s->capture, &skipped);
+	if (r == -ENODEV)
+		return lb_attach_gone(s);
 	if (r < 0) {
 		lb_debug("skipped runs are unknown: %s", lb_err_text());
 		return 0;

@@ -131,6 +131,8 @@ static inline bool lb_scan_done(const struct lb_session *s)
 int lb_attach(struct lb_session *s);
 /* Closes our view; the capture goes on in the kernel. */
 void lb_attach_close(struct lb_session *s);
+/* It was detached behind our back: what we have mapped sees nothing any more. This thread's error text says so. */
+int lb_attach_gone(struct lb_session *s);
 /* Ends the capture: nothing of it is left in the kernel. */
 int lb_attach_end(struct lb_session *s);
 

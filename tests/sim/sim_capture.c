@@ -506,6 +506,8 @@ void lb_capture_stats(const struct lb_capture *c, struct lb_capture_stats *ret)
 
 int lb_capture_skipped(struct lb_capture *c, uint64_t *ret)
 {
+	if (!c->k->attached)
+		return lb_fail(-ENODEV, "nothing is attached any more");
 	*ret = c->k->skipped;
 	return 0;
 }

@@ -520,6 +520,18 @@ static void disabling_leaves_nothing_in_the_kernel(void **state)
 	catch_up();
 }
 
+static void a_capture_detached_behind_the_agents_back_is_attached_anew(void **state)
+{
+	(void)state;
+	become_protected();
+	sim_kernel_forget();
+	write_some(3);
+	run(60 * S);
+	assert_true(sim->kernel.attached);
+	become_protected();
+	catch_up();
+}
+
 static void a_missing_helper_is_waited_for_and_named(void **state)
 {
 	(void)state;
@@ -595,6 +607,7 @@ int main(void)
 		T(another_agent_with_our_identity_stops_us_until_an_operator_decides),
 		T(a_clock_that_jumps_a_day_loses_nothing),
 		T(disabling_leaves_nothing_in_the_kernel),
+		T(a_capture_detached_behind_the_agents_back_is_attached_anew),
 		T(a_missing_helper_is_waited_for_and_named),
 		T(a_mark_closes_the_segment_at_once),
 		T(the_policys_bandwidth_slows_the_scan),
