@@ -12,6 +12,8 @@
 #include "fabric/libvirt_xml.h"
 
 #define LIBVIRT_URI_DEFAULT "qemu:///system"
+#define STATE_WAIT_MS 30000
+#define LOOK_AGAIN_MS 5
 
 struct fabric_libvirt {
 	struct lb_fabric fabric;
@@ -124,32 +126,6 @@ static int libvirt_stop(struct lb_fabric *f, const struct lb_vm_spec *vm, bool g
 	return 0;
 }
 
-static int libvirt_resume(struct lb_fabric *f, const struct lb_vm_spec *vm)
-{
-	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
-	int r;
-
-	r = lookup(f, vm, &domain);
-	if (r < 0)
-		return r;
-	return domain == NULL || virDomainResume(domain) < 0 ? failed(vm, "resume") : 0;
-}
-
-static int libvirt_destroy(struct lb_fabric *f, const struct lb_vm_spec *vm)
-{
-	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
-	int r;
-
-	r = libvirt_stop(f, vm, false);
-	r = r < 0 ? r : lookup(f, vm, &domain);
-	if (r < 0 || domain == NULL)
-		return r;
-	if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_KEEP_NVRAM) < 0 &&
-	    virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
-		return failed(vm, "forget");
-	return 0;
-}
-
 static enum lb_vm_state state_of(virDomainPtr domain)
 {
 	int state, reason;
@@ -167,6 +143,55 @@ static enum lb_vm_state state_of(virDomainPtr domain)
 	default:
 		return LB_VM_STOPPED;
 	}
+}
+
+/* libvirt changes a state when QEMU's event has come, not when the call returns: later calls would go by the old one.
+ */
+static int wait_state(struct lb_fabric *f, const struct lb_vm_spec *vm, virDomainPtr domain, enum lb_vm_state wanted)
+{
+	int64_t end_ns = lb_mono_ns(f->env) + STATE_WAIT_MS * LB_NS_PER_MS;
+	enum lb_vm_state state;
+
+	while ((state = state_of(domain)) != wanted) {
+		if (lb_mono_ns(f->env) >= end_ns)
+			return lb_fail(-EAGAIN, "VM %s is %s and does not become %s", vm->name, lb_vm_state_name(state),
+				       lb_vm_state_name(wanted));
+		lb_proc_pause(f->env, LOOK_AGAIN_MS);
+	}
+	return 0;
+}
+
+static int resume(struct lb_fabric *f, const struct lb_vm_spec *vm, virDomainPtr domain)
+{
+	if (virDomainResume(domain) < 0 && state_of(domain) != LB_VM_RUNNING)
+		return failed(vm, "resume");
+	return wait_state(f, vm, domain, LB_VM_RUNNING);
+}
+
+static int libvirt_resume(struct lb_fabric *f, const struct lb_vm_spec *vm)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r;
+
+	r = lookup(f, vm, &domain);
+	if (r < 0)
+		return r;
+	return domain == NULL ? lb_fail(-ENOENT, "libvirt knows no VM %s", vm->name) : resume(f, vm, domain);
+}
+
+static int libvirt_destroy(struct lb_fabric *f, const struct lb_vm_spec *vm)
+{
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r;
+
+	r = libvirt_stop(f, vm, false);
+	r = r < 0 ? r : lookup(f, vm, &domain);
+	if (r < 0 || domain == NULL)
+		return r;
+	if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_KEEP_NVRAM) < 0 &&
+	    virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
+		return failed(vm, "forget");
+	return 0;
 }
 
 static int libvirt_state(struct lb_fabric *f, const struct lb_vm_spec *vm, enum lb_vm_state *ret_state)
@@ -280,13 +305,19 @@ static int libvirt_flush(struct lb_fabric *f, const struct lb_vm_spec *vm, uint3
 		return r;
 	if (domain == NULL)
 		return lb_fail(-ENOENT, "libvirt knows no VM %s", vm->name);
-	/* libvirt has no word for it, but QEMU flushes when a VM is suspended */
-	if (state_of(domain) == LB_VM_RUNNING) {
-		if (virDomainSuspend(domain) < 0)
-			return failed(vm, "suspend");
-		if (virDomainResume(domain) < 0)
-			return failed(vm, "resume");
-	}
+	/* libvirt has no word for it, but QEMU flushes when a VM is suspended; one that is paused is not suspended
+	 * again */
+	if (state_of(domain) != LB_VM_RUNNING)
+		r = resume(f, vm, domain);
+	if (r < 0)
+		return r;
+	if (virDomainSuspend(domain) < 0)
+		return failed(vm, "suspend");
+	r = wait_state(f, vm, domain, LB_VM_PAUSED);
+	if (r == 0)
+		r = resume(f, vm, domain);
+	if (r < 0)
+		return r;
 	return lb_overlay_sync(f->env, vm->disks[n].path);
 }
 

@@ -298,7 +298,7 @@ static void a_key_file_holds_bytes_or_hex_digits(void **s)
 	assert_int_equal(lb_key_read(env, path, &key), 0);
 	assert_memory_equal(key.bytes, want.bytes, LB_KEY_BYTES);
 	lb_hex_encode(want.bytes, LB_KEY_BYTES, hex);
-	strcat(hex, "\n");
+	memcpy(hex + 2 * LB_KEY_BYTES, "\n", 2);
 	memset(&key, 0, sizeof(key));
 	assert_int_equal(lb_file_write(env, path, hex, strlen(hex), 0600), 0);
 	assert_int_equal(lb_key_read(env, path, &key), 0);
