@@ -102,11 +102,9 @@ static int folder_of(const char *path, char folder[PATH_MAX])
 	if (length >= PATH_MAX)
 		return lb_fail(-ENAMETOOLONG, "path is too long: %.80s...", path);
 	if (slash == NULL)
-		strcpy(folder, ".");
-	else if (length == 0)
-		strcpy(folder, "/");
+		snprintf(folder, PATH_MAX, ".");
 	else
-		snprintf(folder, PATH_MAX, "%.*s", (int)length, path);
+		snprintf(folder, PATH_MAX, "%.*s", length > 0 ? (int)length : 1, path);
 	return 0;
 }
 

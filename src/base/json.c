@@ -2,6 +2,7 @@
 #include "base/json.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/err.h"
 
@@ -63,6 +64,34 @@ int lb_json_get_u64(const json_t *object, const char *member, uint64_t *ret_valu
 	if (v < 0)
 		return lb_fail(-EBADMSG, "\"%s\" is negative", member);
 	*ret_value = (uint64_t)v;
+	return 0;
+}
+
+int lb_json_get_u32(const json_t *object, const char *member, uint32_t max, uint32_t *ret_value)
+{
+	uint64_t v;
+	int r;
+
+	r = lb_json_get_u64(object, member, &v);
+	if (r < 0)
+		return r;
+	if (v > max)
+		return lb_fail(-EBADMSG, "\"%s\" is more than %u", member, max);
+	*ret_value = (uint32_t)v;
+	return 0;
+}
+
+int lb_json_get_text(const json_t *object, const char *member, char *ret_text, size_t size_bytes)
+{
+	const char *text;
+	int r;
+
+	r = lb_json_get_str(object, member, &text);
+	if (r < 0)
+		return r;
+	if (strlen(text) >= size_bytes)
+		return lb_fail(-EBADMSG, "\"%s\" is longer than %zu bytes", member, size_bytes - 1);
+	memcpy(ret_text, text, strlen(text) + 1);
 	return 0;
 }
 

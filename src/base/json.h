@@ -23,6 +23,9 @@ int lb_json_dump(const json_t *object, char **ret_text);
 
 /* The string stays the object's own. */
 int lb_json_get_str(const json_t *object, const char *member, const char **ret_text);
+/* A copy in `ret_text`, which has room for `size_bytes` with the final NUL; what doesn't fit is refused. */
+int lb_json_get_text(const json_t *object, const char *member, char *ret_text, size_t size_bytes);
+int lb_json_get_u32(const json_t *object, const char *member, uint32_t max, uint32_t *ret_value);
 int lb_json_get_u64(const json_t *object, const char *member, uint64_t *ret_value);
 int lb_json_get_i64(const json_t *object, const char *member, int64_t *ret_value);
 int lb_json_get_bool(const json_t *object, const char *member, bool *ret_value);

@@ -252,7 +252,7 @@ static bool help_noun(const char *noun)
 
 int cli_parse(struct cli *c, int argc, char **argv)
 {
-	int used, r;
+	int used = 0, r;
 
 	if (argc < 2 || is_help(argv[1])) {
 		cli_help_all();

@@ -50,7 +50,7 @@ static void find_program(struct lb_process_child *child)
 		    access(child->program, X_OK) == 0)
 			return;
 	}
-	strcpy(child->program, PROGRAM);
+	snprintf(child->program, sizeof(child->program), "%s", PROGRAM);
 }
 
 static int write_conf(struct lb_process_child *child)

@@ -171,7 +171,7 @@ static int take_forwards(struct lb_failover *f, const struct lb_failover_request
 			return lb_fail(-EINVAL, "a forward needs an IPv4 address of this host and a port of the guest");
 		f->vm.forwards[i] = request->forwards[i];
 		if (address[0] == '\0')
-			strcpy(f->vm.forwards[i].address, "127.0.0.1");
+			snprintf(f->vm.forwards[i].address, sizeof(f->vm.forwards[i].address), "127.0.0.1");
 		f->port_chosen[i] = request->forwards[i].host_port == 0;
 		probe_is_there |= request->forwards[i].guest_port == request->probe_port;
 	}

@@ -146,42 +146,14 @@ static int get_copy(const json_t *j, const char *member, bool required, char **r
 	return *ret_text != NULL ? 0 : lb_fail(-ENOMEM, "out of memory");
 }
 
-static int get_fixed(const json_t *j, const char *member, char *text, size_t size_bytes)
-{
-	const char *value;
-	int r;
-
-	r = lb_json_get_str(j, member, &value);
-	if (r < 0)
-		return r;
-	if (strlen(value) >= size_bytes)
-		return lb_fail(-EBADMSG, "%s is too long", member);
-	memcpy(text, value, strlen(value) + 1);
-	return 0;
-}
-
-static int get_u32(const json_t *j, const char *member, uint32_t max, uint32_t *ret_value)
-{
-	uint64_t v;
-	int r;
-
-	r = lb_json_get_u64(j, member, &v);
-	if (r < 0)
-		return r;
-	if (v > max)
-		return lb_fail(-EBADMSG, "%s is out of bounds", member);
-	*ret_value = (uint32_t)v;
-	return 0;
-}
-
 static int get_disk(const json_t *j, struct lb_failover *f, uint32_t n)
 {
 	struct lb_vm_disk *disk = &f->vm.disks[n];
 	int r;
 
-	r = get_u32(j, "id", UINT16_MAX, &f->disks[n].id);
+	r = lb_json_get_u32(j, "id", UINT16_MAX, &f->disks[n].id);
 	r = r < 0 ? r : lb_json_get_u64(j, "size_bytes", &f->disks[n].size_bytes);
-	r = r < 0 ? r : get_fixed(j, "serial", disk->serial, sizeof(disk->serial));
+	r = r < 0 ? r : lb_json_get_text(j, "serial", disk->serial, sizeof(disk->serial));
 	r = r < 0 ? r : lb_json_get_bool(j, "boot", &disk->boot);
 	r = r < 0 ? r : lb_json_get_bool(j, "whole", &f->disks[n].whole);
 	if (r < 0)
@@ -198,9 +170,9 @@ static int get_forward(const json_t *j, struct lb_failover *f, uint32_t n)
 	uint32_t host_port = 0, guest_port = 0;
 	int r;
 
-	r = get_fixed(j, "address", forward->address, sizeof(forward->address));
-	r = r < 0 ? r : get_u32(j, "host_port", UINT16_MAX, &host_port);
-	r = r < 0 ? r : get_u32(j, "guest_port", UINT16_MAX, &guest_port);
+	r = lb_json_get_text(j, "address", forward->address, sizeof(forward->address));
+	r = r < 0 ? r : lb_json_get_u32(j, "host_port", UINT16_MAX, &host_port);
+	r = r < 0 ? r : lb_json_get_u32(j, "guest_port", UINT16_MAX, &guest_port);
 	r = r < 0 ? r : lb_json_get_bool(j, "chosen", &f->port_chosen[n]);
 	forward->host_port = (uint16_t)host_port;
 	forward->guest_port = (uint16_t)guest_port;
@@ -230,15 +202,15 @@ static int get_vm(const json_t *j, struct lb_failover *f)
 	uint32_t bus = 0;
 	int r;
 
-	r = get_fixed(j, "vm_name", f->vm.name, sizeof(f->vm.name));
+	r = lb_json_get_text(j, "vm_name", f->vm.name, sizeof(f->vm.name));
 	r = r < 0 ? r : lb_json_get_uuid(j, "vm_uuid", &f->vm.uuid);
-	r = r < 0 ? r : get_fixed(j, "fabric", f->fabric_name, sizeof(f->fabric_name));
-	r = r < 0 ? r : get_fixed(j, "firmware", f->vm.firmware, sizeof(f->vm.firmware));
+	r = r < 0 ? r : lb_json_get_text(j, "fabric", f->fabric_name, sizeof(f->fabric_name));
+	r = r < 0 ? r : lb_json_get_text(j, "firmware", f->vm.firmware, sizeof(f->vm.firmware));
 	r = r < 0 ? r : lb_json_get_u64(j, "memory_bytes", &f->vm.memory_bytes);
-	r = r < 0 ? r : get_u32(j, "cpus", LB_VM_CPUS_MAX, &f->vm.cpus);
-	r = r < 0 ? r : get_u32(j, "bus", LB_VM_SATA, &bus);
+	r = r < 0 ? r : lb_json_get_u32(j, "cpus", LB_VM_CPUS_MAX, &f->vm.cpus);
+	r = r < 0 ? r : lb_json_get_u32(j, "bus", LB_VM_SATA, &bus);
 	r = r < 0 ? r : lb_json_get_bool(j, "isolated", &f->vm.isolated);
-	r = r < 0 ? r : get_fixed(j, "network", f->vm.network, sizeof(f->vm.network));
+	r = r < 0 ? r : lb_json_get_text(j, "network", f->vm.network, sizeof(f->vm.network));
 	r = r < 0 ? r : get_list(j, "disks", LB_VM_DISKS_MAX, f, &f->vm.n_disks, get_disk);
 	r = r < 0 ? r : get_list(j, "forwards", LB_VM_FORWARDS_MAX, f, &f->vm.n_forwards, get_forward);
 	f->vm.bus = (enum lb_vm_bus)bus;
@@ -253,13 +225,13 @@ static int get_source(const json_t *j, struct lb_failover *f)
 	r = r < 0 ? r : get_copy(j, "passphrase_file", false, &f->passphrase_file);
 	r = r < 0 ? r : get_copy(j, "key_file", false, &f->key_file);
 	r = r < 0 ? r : lb_json_get_uuid(j, "machine", &f->machine);
-	r = r < 0 ? r : get_fixed(j, "machine_name", f->machine_name, sizeof(f->machine_name));
+	r = r < 0 ? r : lb_json_get_text(j, "machine_name", f->machine_name, sizeof(f->machine_name));
 	r = r < 0 ? r : get_copy(j, "point_text", true, &f->point_text);
 	r = r < 0 ? r : lb_json_get_u64(j, "epoch", &f->point.position.epoch);
 	r = r < 0 ? r : lb_json_get_u64(j, "seq", &f->point.position.seq);
 	r = r < 0 ? r : lb_json_get_i64(j, "point_time_ns", &f->point.time_ns);
 	f->point.until_ns = f->point.time_ns;
-	return r < 0 ? r : get_u32(j, "point_flags", UINT32_MAX, &f->point.flags);
+	return r < 0 ? r : lb_json_get_u32(j, "point_flags", UINT32_MAX, &f->point.flags);
 }
 
 static int get_progress(const json_t *j, struct lb_failover *f)
@@ -280,8 +252,8 @@ static int get_progress(const json_t *j, struct lb_failover *f)
 	r = r < 0 ? r : lb_json_get_bool(j, "cleaning", &f->cleaning);
 	r = r < 0 ? r : lb_json_get_i64(j, "started_ns", &f->started_ns);
 	r = r < 0 ? r : lb_json_get_i64(j, "running_ns", &f->running_ns);
-	r = r < 0 ? r : get_u32(j, "wait_s", UINT32_MAX, &f->wait_s);
-	r = r < 0 ? r : get_u32(j, "probe_port", UINT16_MAX, &f->probe_port);
+	r = r < 0 ? r : lb_json_get_u32(j, "wait_s", UINT32_MAX, &f->wait_s);
+	r = r < 0 ? r : lb_json_get_u32(j, "probe_port", UINT16_MAX, &f->probe_port);
 	r = r < 0 ? r : get_copy(j, "probe_send", false, &f->probe_send);
 	r = r < 0 ? r : get_copy(j, "warning", false, &f->warning);
 	return r < 0 ? r : lb_json_get_bool(j, "no_pull", &f->no_pull);

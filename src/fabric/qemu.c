@@ -177,7 +177,7 @@ static int list_one(void *arg, const char *name, bool is_dir)
 	if (find_process(l->f, &vm) == 0)
 		return 0;
 	/* one whose monitor does not answer yet is still starting */
-	if (qemu_state(l->f, &vm, &state) < 0)
+	if (qemu_state(l->f, &vm, &state) != 0)
 		lb_err_clear();
 	return l->fn(l->arg, name, state);
 }

@@ -18,20 +18,11 @@
 
 static int copy_text(const json_t *object, const char *member, bool required, char *ret_text, size_t text_bytes)
 {
-	const char *text;
-	int r;
-
 	if (!required && !json_is_string(json_object_get(object, member))) {
 		ret_text[0] = '\0';
 		return 0;
 	}
-	r = lb_json_get_str(object, member, &text);
-	if (r < 0)
-		return r;
-	if (strlen(text) >= text_bytes)
-		return lb_fail(-EBADMSG, "\"%s\" is longer than %zu bytes", member, text_bytes - 1);
-	strcpy(ret_text, text);
-	return 0;
+	return lb_json_get_text(object, member, ret_text, text_bytes);
 }
 
 static int parse_disk(const json_t *object, struct lb_agent_disk *ret_disk)

@@ -108,7 +108,7 @@ int lb_disk_read(struct lb_env *env, const char *root, const char *name, struct 
 
 	if (strlen(name) >= sizeof(disk.name) || strchr(name, '/') != NULL)
 		return lb_fail(-ENODEV, "%s is not the name of a disk", name);
-	strcpy(disk.name, name);
+	snprintf(disk.name, sizeof(disk.name), "%s", name);
 	snprintf(path, sizeof(path), "/sys/block/%s/size", name);
 	if (sys_u64(env, root, path, &sectors) < 0)
 		return lb_fail(-ENODEV, "this machine has no disk %s", name);

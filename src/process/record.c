@@ -8,20 +8,6 @@
 #include "base/err.h"
 #include "base/json.h"
 
-static int copy_text(const json_t *object, const char *member, char *text, size_t size_bytes)
-{
-	const char *value;
-	int r;
-
-	r = lb_json_get_str(object, member, &value);
-	if (r < 0)
-		return r;
-	if (strlen(value) >= size_bytes)
-		return lb_fail(-EBADMSG, "\"%s\" is longer than %zu characters", member, size_bytes - 1);
-	memcpy(text, value, strlen(value) + 1);
-	return 0;
-}
-
 static int disk_parse(const json_t *object, struct lb_process_disk *ret_disk)
 {
 	struct lb_process_disk disk = {0};
@@ -32,7 +18,7 @@ static int disk_parse(const json_t *object, struct lb_process_disk *ret_disk)
 	if (r == 0 && id > UINT16_MAX)
 		r = lb_fail(-EBADMSG, "disk id %" PRIu64 " is above %u", id, UINT16_MAX);
 	if (r == 0)
-		r = copy_text(object, "name", disk.name, sizeof(disk.name));
+		r = lb_json_get_text(object, "name", disk.name, sizeof(disk.name));
 	if (r == 0)
 		r = lb_json_get_u64(object, "size_bytes", &disk.size_bytes);
 	if (r < 0)
@@ -132,9 +118,9 @@ static int record_parse(const json_t *j, struct lb_epoch_record *ret_record)
 	if (r == 0)
 		r = lb_json_get_uuid(j, "instance", &record.instance);
 	if (r == 0)
-		r = copy_text(j, "hardware", record.hardware, sizeof(record.hardware));
+		r = lb_json_get_text(j, "hardware", record.hardware, sizeof(record.hardware));
 	if (r == 0)
-		r = copy_text(j, "reason", record.reason, sizeof(record.reason));
+		r = lb_json_get_text(j, "reason", record.reason, sizeof(record.reason));
 	if (r == 0)
 		r = lb_json_get_u64(j, "prev_epoch", &record.prev.epoch);
 	if (r == 0)

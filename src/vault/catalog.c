@@ -12,44 +12,16 @@
 #define PUT_ATTEMPTS_MAX 16 /* other writers of the same entry */
 #define VERSION_MAX 99999999
 
-static int get_text(const json_t *object, const char *member, char *text, size_t room_bytes)
-{
-	const char *value;
-	int r;
-
-	r = lb_json_get_str(object, member, &value);
-	if (r < 0)
-		return r;
-	if (strlen(value) >= room_bytes)
-		return lb_fail(-EBADMSG, "\"%s\" is longer than %zu bytes", member, room_bytes - 1);
-	strcpy(text, value);
-	return 0;
-}
-
-static int get_u32(const json_t *object, const char *member, uint64_t max, uint32_t *ret)
-{
-	uint64_t value;
-	int r;
-
-	r = lb_json_get_u64(object, member, &value);
-	if (r < 0)
-		return r;
-	if (value > max)
-		return lb_fail(-EBADMSG, "\"%s\" is more than %llu", member, (unsigned long long)max);
-	*ret = (uint32_t)value;
-	return 0;
-}
-
 static int disk_parse(const json_t *object, struct lb_catalog_disk *d)
 {
 	uint32_t id;
 	int r;
 
-	if ((r = get_u32(object, "id", UINT16_MAX, &id)) < 0 ||
-	    (r = get_text(object, "name", d->name, sizeof(d->name))) < 0 ||
-	    (r = get_text(object, "serial", d->serial, sizeof(d->serial))) < 0 ||
+	if ((r = lb_json_get_u32(object, "id", UINT16_MAX, &id)) < 0 ||
+	    (r = lb_json_get_text(object, "name", d->name, sizeof(d->name))) < 0 ||
+	    (r = lb_json_get_text(object, "serial", d->serial, sizeof(d->serial))) < 0 ||
 	    (r = lb_json_get_u64(object, "size_bytes", &d->size_bytes)) < 0 ||
-	    (r = get_u32(object, "sector_bytes", 65536, &d->sector_bytes)) < 0 ||
+	    (r = lb_json_get_u32(object, "sector_bytes", 65536, &d->sector_bytes)) < 0 ||
 	    (r = lb_json_get_bool(object, "boot", &d->boot)) < 0)
 		return r;
 	d->id = (uint16_t)id;
@@ -66,13 +38,13 @@ static int item_parse(const void *text, size_t size_bytes, struct lb_catalog_ite
 	if (r < 0)
 		return r;
 	if ((r = lb_json_get_uuid(object, "machine", &item->machine)) < 0 ||
-	    (r = get_text(object, "name", item->name, sizeof(item->name))) < 0 ||
-	    (r = get_text(object, "firmware", item->firmware, sizeof(item->firmware))) < 0 ||
-	    (r = get_text(object, "architecture", item->architecture, sizeof(item->architecture))) < 0 ||
-	    (r = get_text(object, "hardware", item->hardware, sizeof(item->hardware))) < 0 ||
-	    (r = get_u32(object, "cpus", UINT32_MAX, &item->cpus)) < 0 ||
+	    (r = lb_json_get_text(object, "name", item->name, sizeof(item->name))) < 0 ||
+	    (r = lb_json_get_text(object, "firmware", item->firmware, sizeof(item->firmware))) < 0 ||
+	    (r = lb_json_get_text(object, "architecture", item->architecture, sizeof(item->architecture))) < 0 ||
+	    (r = lb_json_get_text(object, "hardware", item->hardware, sizeof(item->hardware))) < 0 ||
+	    (r = lb_json_get_u32(object, "cpus", UINT32_MAX, &item->cpus)) < 0 ||
 	    (r = lb_json_get_u64(object, "memory_bytes", &item->memory_bytes)) < 0 ||
-	    (r = get_text(object, "policy", item->policy, sizeof(item->policy))) < 0 ||
+	    (r = lb_json_get_text(object, "policy", item->policy, sizeof(item->policy))) < 0 ||
 	    (r = lb_json_get_u64(object, "consistency_interval_s", &item->consistency_interval_s)) < 0)
 		return r;
 	disks = json_object_get(object, "disks");

@@ -225,13 +225,14 @@ static void leaves_remove(struct disk *d, size_t from, size_t to)
 /* Makes room in a full leaf: at the very end of the disk a fresh one, so that a sequential fill leaves full leaves. */
 static int leaf_split(struct disk *d, struct place *p)
 {
-	struct leaf *old = d->leaf[p->leaf], *fresh;
+	struct leaf *old = d->leaf[p->leaf], *fresh = NULL;
 	uint32_t keep = p->i == old->n && p->leaf + 1 == d->n ? old->n : old->n / 2;
 	int r;
 
 	r = leaf_insert(d, p->leaf + 1, 0, &fresh);
 	if (r != 0)
 		return r;
+	assert(fresh != NULL);
 	fresh->n = old->n - keep;
 	memcpy(fresh->e, old->e + keep, fresh->n * sizeof(*fresh->e));
 	old->n = keep;

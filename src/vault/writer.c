@@ -165,7 +165,6 @@ static int put(struct lb_journal_writer *w, struct lb_pack *p, const struct lb_s
 	uint8_t salt[LB_SALT_BYTES];
 	int r;
 
-	assert(p->n == 0 || segments != NULL);
 	p->prev = w->chain.last;
 	p->prev_digest = w->chain.last_digest;
 	p->writer = w->writer;
@@ -175,6 +174,7 @@ static int put(struct lb_journal_writer *w, struct lb_pack *p, const struct lb_s
 	    (r = lb_pack_encode(&v->id, &w->chain.machine, &w->key, salt, p, &object)) < 0)
 		return r;
 	for (uint32_t i = 0; i < p->n; i++) {
+		assert(segments != NULL);
 		r = lb_buf_append(&object, segments[i].data, segments[i].size_bytes);
 		if (r < 0)
 			return r;

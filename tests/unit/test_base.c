@@ -186,6 +186,26 @@ static void json_with_a_member_twice_is_refused(void **state)
 	assert_null(object);
 }
 
+static void json_that_does_not_fit_is_refused_by_name_and_leaves_what_was_there(void **state)
+{
+	static const char text[] = "{\"name\":\"abcd\",\"n\":7}";
+	_cleanup_json_ json_t *object = NULL;
+	char five[5] = "", four[4] = "old";
+	uint32_t n = 1;
+
+	(void)state;
+	assert_int_equal(lb_json_parse(text, sizeof(text) - 1, 64, &object), 0);
+	assert_int_equal(lb_json_get_text(object, "name", five, sizeof(five)), 0);
+	assert_string_equal(five, "abcd");
+	assert_int_equal(lb_json_get_text(object, "name", four, sizeof(four)), -EBADMSG);
+	assert_non_null(strstr(lb_err_text(), "\"name\""));
+	assert_string_equal(four, "old");
+	assert_int_equal(lb_json_get_u32(object, "n", 6, &n), -EBADMSG);
+	assert_int_equal(n, 1);
+	assert_int_equal(lb_json_get_u32(object, "n", 7, &n), 0);
+	assert_int_equal(n, 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -201,6 +221,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_misspelt_setting_is_an_error_that_names_its_line, make_folder,
 						remove_folder),
 		cmocka_unit_test(json_with_a_member_twice_is_refused),
+		cmocka_unit_test(json_that_does_not_fit_is_refused_by_name_and_leaves_what_was_there),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);
