@@ -99,8 +99,8 @@ def stage_tidy(res, args):
         first = running.pop(0)
         out = first.communicate()[0]
         if first.returncode:
-            found.append(out)
-    res.check("style::clang_tidy_finds_nothing", "\n".join(found))
+            found += re.findall(r"^.*: error: .*$", out, re.M) or [f"{first.args[-1]}: exit status {first.returncode}"]
+    res.check("style::clang_tidy_finds_nothing", "\n".join(sorted(set(found))))
 
 
 # ---- unit and simulation tests -------------------------------------------------------------------------------------
