@@ -95,6 +95,14 @@ class HostAgent:
         self.capture.wait()
         self.socket.unlink(missing_ok=True)
 
+    def detach(self):
+        """Ends the capture in the kernel, as a reboot does."""
+        subprocess.run([self.site.programs["capture"], "--detach", "--pins", self.pins], check=True)
+
+    def status(self):
+        """What the agent last wrote about itself."""
+        return json.loads((self.folder / "run/status.json").read_text())
+
     def log(self, what, n_bytes=3000):
         path = self.folder / f"{what}.log"
         return path.read_bytes()[-n_bytes:].decode(errors="replace") if path.exists() else ""
@@ -134,5 +142,5 @@ class HostAgent:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        subprocess.run([self.site.programs["capture"], "--detach", "--pins", self.pins], check=True)
+        self.detach()
         assert not os.path.exists(self.pins), "capture left pins behind"

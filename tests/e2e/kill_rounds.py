@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deaths of the site's processes: whom to kill, who starts it again, and what was durable before."""
+import fcntl
 import http.client
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import signal
 import ssl
 import subprocess
+import time
 
 from host_agent import HostAgent
 from lifeboat_site import Site
@@ -50,6 +52,18 @@ class KillableSite(Site):
                 except OSError:
                     pass
         return None
+
+    def wait_process_gone(self):
+        """The process server ends when its configuration server has died; then nobody holds the cache."""
+        lock = self.cache / "lock"
+        end = time.monotonic() + RECOVERY_DEADLINE_S
+        with open(lock) as f:
+            while True:
+                try:
+                    return fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    assert time.monotonic() < end, "the process server outlives its configuration server"
+                    time.sleep(0.05)
 
     def kill_process(self):
         pid = self.wait(self.process_pid, "process server to kill", RECOVERY_DEADLINE_S)

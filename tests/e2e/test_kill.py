@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from host_agent import HostAgent, LoopDisk
+from host_agent import AGENT_UID, HostAgent, LoopDisk
 from kill_rounds import RECOVERY_DEADLINE_S, Journal, KillableSite
 from test_replication import assert_equal_after_quiescing, judge, oracle_writers
 
@@ -190,7 +190,7 @@ def test_kills_while_epochs_end_and_begin_leave_legal_points_only(build, site, a
     for n in range(ROUNDS // 2):
         victim = chance.choice(VICTIMS)
         if n % 5 == 4:
-            site.lifeboat("machine", "resync", agent.name, "--yes", check=False)  # no answer while it is down
+            site.lifeboat("machine", "resync", agent.name, "--no-wait", check=False)  # no answer while it is down
         rounds.kill(victim)
         time.sleep(chance.uniform(0, 1.5))  # the next kill's instant
         rounds.look()
@@ -205,3 +205,84 @@ def test_kills_while_epochs_end_and_begin_leave_legal_points_only(build, site, a
     assert_all_in_vault(build, site, agent, rounds.seen)
     assert rounds.durable[0] > 1, "the ring was to overflow in this test"
     assert_equal_after_quiescing(site, agent, disks, folder)
+
+
+# ---- losses of more than a process -----------------------------------------------------------------------------------
+
+
+def assert_legal_and_equal(build, site, agent, disks, folder):
+    agent.wait_point_after(time.time_ns())
+    summary, wrong = judge(build, site, agent, folder / "writes.log")
+    print(summary)
+    assert not wrong, "\n".join(wrong)
+    assert_equal_after_quiescing(site, agent, disks, folder)
+
+
+def epochs_of(site, agent):
+    return sorted({p["epoch"] for p in site.points(agent.name)})
+
+
+@pytest.mark.parametrize("protected", ["16M"], indirect=True)
+def test_a_process_server_that_hangs_until_the_ring_overflows_costs_an_epoch_and_no_write(build, site, agent, disks, folder,
+                                                                                           writers):
+    agent.wait_point_after(time.time_ns())
+    before = epochs_of(site, agent)
+    pid = site.process_pid()
+    os.kill(pid, signal.SIGSTOP)
+    agent.wait(lambda: agent.status()["dirty_bytes"] > 0 or agent.status()["state"] == "debt", "the ring's overflow")
+    os.kill(pid, signal.SIGCONT)
+    agent.wait_point_after(time.time_ns())
+    stop_writers(writers)
+    assert_legal_and_equal(build, site, agent, disks, folder)
+    assert epochs_of(site, agent) > before, "the ring was to overflow in this test"
+
+
+def test_a_lost_cache_costs_what_was_in_it_and_no_resync(build, site, agent, disks, folder, writers):
+    """As after a power cut that took the cache's disk with it: the bitmap of what the vault lacks is scanned again."""
+    agent.wait_point_after(time.time_ns())
+    vault, away = site.folder / "vault", site.folder / "vault.away"
+    vault.rename(away)  # what comes now stays in the cache
+    rounds = Rounds(site, agent)
+    rounds.wait_past(None)
+    rounds.wait_past(rounds.durable)
+    cache = site.cache
+    site.kill_config()
+    site.wait_process_gone()
+    away.rename(vault)
+    for f in cache.glob("*-*-*-*-*"):
+        shutil.rmtree(f)
+    site.spawn()
+    agent.wait(lambda: "what it lost is scanned again" in agent.log("agent", 1 << 20), "news of the loss")
+    agent.wait_point_after(time.time_ns())
+    stop_writers(writers)
+    assert_legal_and_equal(build, site, agent, disks, folder)
+    assert "begins: the process server lost acknowledged data" in agent.log("agent", 1 << 20)
+
+
+def test_after_a_reboot_only_what_differs_is_sent(build, site, agent, disks, folder, writers):
+    agent.wait_point_after(time.time_ns())
+    stop_writers(writers)
+    agent.wait_point_after(time.time_ns())
+    # the kernel forgets everything; disks change before the agent is back
+    agent.kill_agent()
+    agent.kill_capture()
+    agent.detach()
+    shutil.rmtree(agent.folder / "run")
+    (agent.folder / "run").mkdir()
+    os.chown(agent.folder / "run", AGENT_UID, AGENT_UID)
+    with open(disks[1].device, "r+b", buffering=0) as d:
+        d.seek(1 << 20)
+        d.write(os.urandom(64 << 10))
+        os.fsync(d.fileno())
+    agent.start()
+    agent.wait_point_after(time.time_ns())
+    assert_equal_after_quiescing(site, agent, disks, folder)
+    assert 64 << 10 <= agent.status()["shipped_bytes"] <= 1 << 20, agent.status()
+
+
+def test_a_capture_that_is_detached_behind_the_agents_back_is_attached_anew(build, site, agent, disks, folder, writers):
+    agent.wait_point_after(time.time_ns())
+    agent.detach()
+    agent.wait_point_after(time.time_ns())
+    stop_writers(writers)
+    assert_legal_and_equal(build, site, agent, disks, folder)
