@@ -2,18 +2,25 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/buf.h"
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "vault/catalog.h"
 
 #define WATCH_POLL_NS (500 * LB_NS_PER_MS)
+/* A refusal from before the order stands until the agent has heard of it, tried again and told the server. */
+#define REFUSED_STALE_NS (20 * LB_NS_PER_S)
 #define SILENT_WAIT_NS (300 * LB_NS_PER_S) /* for an agent that doesn't speak */
 #define ASSESS_SECONDS_MAX 86400
+#define ASSESS_BYTES_MAX (4u << 20)
 
 static int list_one(void *arg, const struct lb_uuid *machine)
 {
@@ -72,6 +79,55 @@ int cmd_machine_list(struct cli *c)
 	return 0;
 }
 
+static int no_agent(void)
+{
+	return lb_fail(-ENOENT,
+		       "lifeboat-mobility is not beside this program and not on the path: copy it to this server "
+		       "(nothing needs to be installed) and run it again");
+}
+
+/* Reads the agent's JSON to its end; its errors go to standard error by themselves. */
+static int read_assessment(int fd, pid_t pid, json_t **ret_assessment)
+{
+	_cleanup_buf_ struct lb_buf text = LB_BUF(ASSESS_BYTES_MAX);
+	char part[4096];
+	ssize_t n;
+	int status, r = 0;
+
+	while (r == 0 && (n = read(fd, part, sizeof(part))) > 0)
+		r = lb_buf_append(&text, part, (size_t)n);
+	if (waitpid(pid, &status, 0) < 0 || !WIFEXITED(status))
+		return lb_fail(-EIO, "lifeboat-mobility was ended before it had assessed this machine; run it again");
+	if (WEXITSTATUS(status) == CLI_EXIT_ABSENT)
+		return no_agent();
+	if (WEXITSTATUS(status) != 0)
+		return lb_fail(-EIO, "lifeboat-mobility could not assess this machine; its message is above");
+	return r < 0 ? r : lb_json_parse(text.data, text.size_bytes, ASSESS_BYTES_MAX, ret_assessment);
+}
+
+static int assess_json(const char *const *argv)
+{
+	_cleanup_json_ json_t *assessment = NULL;
+	_cleanup_close_ int from = -1;
+	int fds[2], r;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return lb_fail(-errno, "no pipe to lifeboat-mobility: %s", strerror(errno));
+	from = fds[0];
+	pid = fork();
+	if (pid == 0) {
+		dup2(fds[1], STDOUT_FILENO);
+		cli_exec("mobility", argv);
+		_exit(CLI_EXIT_ABSENT);
+	}
+	close(fds[1]);
+	if (pid < 0)
+		return lb_fail(-errno, "can't start lifeboat-mobility: %s", strerror(errno));
+	r = read_assessment(from, pid, &assessment);
+	return r < 0 ? r : cli_print_json("assessment", json_incref(assessment));
+}
+
 /* The agent's program does the looking: it stands beside this one, or on the path. */
 int cmd_machine_assess(struct cli *c)
 {
@@ -84,12 +140,12 @@ int cmd_machine_assess(struct cli *c)
 		return r;
 	if (cli_value(c, "seconds") != NULL)
 		argv[3] = cli_value(c, "seconds");
-	if (c->json)
+	if (c->json) {
 		argv[4] = "--json";
+		return assess_json(argv);
+	}
 	cli_exec("mobility", argv);
-	return lb_fail(-ENOENT,
-		       "lifeboat-mobility is not beside this program and not on the path: copy it to this server "
-		       "(nothing needs to be installed) and run it again");
+	return no_agent();
 }
 
 /* ---- orders to the configuration server ---------------------------------------------------------------- */
@@ -100,7 +156,7 @@ static int check_hopeless(const json_t *m, const char *state, int64_t waited_ns)
 	const json_t *reason = json_array_get(json_object_get(m, "reasons"), 0);
 	const char *name = cli_text(m, "name");
 
-	if (strcmp(state, "refused") == 0)
+	if (strcmp(state, "refused") == 0 && waited_ns > REFUSED_STALE_NS)
 		return lb_fail(-EACCES, "%s can't be protected: %s; %s", name, cli_text(m, "error"),
 			       cli_text(reason, "cure"));
 	if (strcmp(state, "not protected") == 0 || strcmp(state, "failed over") == 0)
@@ -132,7 +188,7 @@ static int wait_protected(struct cli *c, const char *machine, json_int_t epoch_b
 			*ret_machine = lb_steal_ptr(m);
 			return 0;
 		}
-		if (strcmp(state, "silent") != 0 && strcmp(state, "waiting") != 0)
+		if (strcmp(state, "silent") != 0 && strcmp(state, "waiting") != 0 && strcmp(state, "refused") != 0)
 			begun_ns = lb_mono_ns(c->env);
 		r = check_hopeless(m, state, lb_mono_ns(c->env) - begun_ns);
 		if (r < 0) {

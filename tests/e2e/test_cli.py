@@ -1,0 +1,484 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's command as a person and a script meet it: answers, refusals, exit statuses, JSON. One site for all."""
+import json
+import os
+import pathlib
+import pty
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import pytest
+
+from lifeboat_site import Site
+from test_config import enrol_machine
+
+MIB = 1 << 20
+DONE, FAILED, USAGE, DEGRADED, ABSENT, REFUSED, RETRY = range(7)
+POINTS = 4
+for tool in ("nbdkit", "qemu-img", "qemu-system-x86_64"):
+    if not shutil.which(tool):
+        pytest.skip(f"{tool} is missing; run 'make deps'", allow_module_level=True)
+
+
+def processes_of(folder):
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{folder}/".encode() in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+class Cli:
+    """Runs the command; `vault` in place of a server where asked."""
+
+    def __init__(self, site):
+        self.site = site
+
+    def run(self, *words, **kw):
+        return self.site.lifeboat(*words, check=False, stdin=subprocess.DEVNULL, **kw)
+
+    def alone(self, *words):
+        return self.run(*words, "--vault", self.site.vault_url, server=False)
+
+    def data(self, kind, *words, status=DONE, alone=False):
+        p = (self.alone if alone else self.run)(*words, "-o", "json")
+        assert p.returncode == status, (words, p.returncode, p.stdout, p.stderr)
+        answer = json.loads(p.stdout)
+        assert set(answer) == {"api", "kind", "data"} and answer["api"] == "lifeboat/v1" and answer["kind"] == kind, answer
+        return answer["data"]
+
+    def error(self, status, *words, alone=False):
+        """Refused with this status, the same in text and in JSON, and nothing on standard output. The message."""
+        run = self.alone if alone else self.run
+        p = run(*words)
+        assert (p.returncode, p.stdout) == (status, ""), (words, p.returncode, p.stdout, p.stderr)
+        assert p.stderr.startswith("lifeboat: ")
+        j = run(*words, "-o", "json")
+        assert (j.returncode, j.stdout) == (status, "")
+        answer = json.loads(j.stderr)
+        assert answer["api"] == "lifeboat/v1" and answer["kind"] == "error" and answer["data"]["exit"] == status
+        return p.stderr
+
+
+@pytest.fixture(scope="module")
+def site(build):
+    os.environ["LIFEBOAT_NBDKIT_PLUGIN"] = str(pathlib.Path(build).resolve() / "src/nbd/nbdkit-lifeboat-plugin.so")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lbcl."))  # short: sockets are below it
+    s = Site(build, folder)
+    s.passphrase_file.touch(mode=0o600)
+    s.passphrase_file.write_text("correct horse battery staple\n")
+    disk = folder / "vda.img"
+    disk.write_bytes(os.urandom(2 * MIB) + bytes(6 * MIB))
+    (folder / "oracle").mkdir()
+    subprocess.run([build / "tests/tools/mkvault", "--vault", s.vault_url, "--passphrase-file", s.passphrase_file, "--machine", "db1",
+                    "--points", str(POINTS), "--oracle", folder / "oracle", f"--disk=vda={disk}"], check=True, capture_output=True)
+    s.make(fabric="qemu").start()
+    enrol_machine(s, folder / "web1", "web1")
+    yield s
+    s.stop()
+    left = processes_of(folder)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder)
+    del os.environ["LIFEBOAT_NBDKIT_PLUGIN"]
+    assert not left, f"processes were left behind: {left}"
+
+
+@pytest.fixture
+def cli(site):
+    return Cli(site)
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): (p.read_bytes() if p.is_file() else None) for p in sorted(folder.rglob("*"))}
+
+
+# ---- status ------------------------------------------------------------------------------------------------
+
+
+def test_status_says_what_is_in_the_way_with_the_command_that_mends_it(cli):
+    p = cli.run("status")
+    assert p.returncode == DEGRADED
+    assert "web1: can NOT be recovered yet" in p.stdout
+    assert "it is not protected\n           -> lifeboat machine protect web1" in p.stdout
+    assert "server" in p.stdout
+
+
+def test_status_in_json_has_its_shape(cli):
+    status = cli.data("status", "status", status=DEGRADED)
+    assert set(status) == {"summary", "machines", "servers"} and status["summary"] == {"machines": 1, "recoverable": 0}
+    machine, = status["machines"]
+    assert {"id", "name", "health", "recoverable", "point_ns", "rpo_s", "state", "progress", "proven_ns", "reasons"} <= set(machine)
+    assert (machine["health"], machine["recoverable"], machine["point_ns"]) == ("warning", False, None)
+
+
+def test_status_of_one_machine_is_asked_by_name_or_id_and_absent_is_absent(cli):
+    machine, = cli.data("status", "status", "web1", status=DEGRADED)["machines"]
+    assert cli.data("status", "status", machine["id"], status=DEGRADED)["machines"][0]["name"] == "web1"
+    assert "lifeboat machine list" in cli.error(ABSENT, "status", "web2")
+
+
+def test_status_of_the_vault_alone_says_what_can_be_recovered(cli):
+    status = cli.data("status", "status", alone=True)
+    machine, = status["machines"]
+    assert status["summary"] == {"machines": 1, "recoverable": 1} and status["servers"] == []
+    assert (machine["name"], machine["recoverable"], machine["proven_ns"]) == ("db1", True, None)
+    assert machine["point_ns"] > 0 and machine["rpo_s"] >= 0
+    p = cli.alone("status", "db1")
+    assert p.returncode == DONE and "db1: recoverable to 20" in p.stdout and "never proven" in p.stdout
+    cli.error(ABSENT, "status", "web1", alone=True)
+
+
+def test_an_empty_vault_is_told_as_such(cli, tmp_path):
+    words = ["--vault", f"dir:{tmp_path}/v"]
+    assert cli.data("vault", "vault", "create", *words)["url"] == words[1]
+    assert "holds no machine" in cli.run("status", *words).stdout
+    assert "holds a vault already" in cli.error(REFUSED, "vault", "create", *words)
+
+
+# ---- setup and vault --------------------------------------------------------------------------------------
+
+
+def test_a_dry_setup_changes_nothing_and_says_what_is_there(cli, site, tmp_path):
+    words = ["setup", "--vault", f"dir:{tmp_path}/v", "--state-folder", tmp_path / "s", "--etc-folder", tmp_path / "e",
+             "--identity", tmp_path / "i", "--dry-run"]
+    would = cli.data("dry-run", *words)["would"]
+    assert "make the vault" in would and "make the configuration server" in would
+    assert list(tmp_path.iterdir()) == []
+    words = ["setup", "--vault", site.vault_url, "--etc-folder", site.folder / "etc", "--dry-run"]
+    assert "keep the vault" in cli.data("dry-run", *words)["would"]
+
+
+def test_setup_in_json_prints_one_object_and_again_the_same(cli, tmp_path):
+    words = ["setup", "--vault", f"dir:{tmp_path}/v", "--state-folder", tmp_path / "s", "--etc-folder", tmp_path / "e",
+             "--identity", tmp_path / "i", "--port", 40443, "--process-port", 49443, "--address", "127.0.0.1"]
+    first = cli.data("setup", *words)
+    assert first["config"] == f"{tmp_path}/e/config.conf" and (tmp_path / "i/key.pem").stat().st_mode & 0o777 == 0o600
+    before = tree(tmp_path / "e"), tree(tmp_path / "i"), (tmp_path / "s/config/ca/ca.pem").read_bytes()
+    assert cli.data("setup", *words) == first
+    assert (tree(tmp_path / "e"), tree(tmp_path / "i"), (tmp_path / "s/config/ca/ca.pem").read_bytes()) == before
+
+
+def test_setup_without_a_vault_or_with_a_wrong_passphrase_says_what_to_do(cli, site, tmp_path):
+    assert "--vault" in cli.error(USAGE, "setup")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the right one at all\n")
+    words = ["setup", "--vault", site.vault_url, "--passphrase-file", wrong, "--state-folder", tmp_path / "s", "--etc-folder",
+             tmp_path / "e", "--identity", tmp_path / "i"]
+    cli.error(REFUSED, *words)
+    assert not (tmp_path / "e").exists()
+    cli.error(ABSENT, *words, "--passphrase-file", tmp_path / "missing")
+
+
+def test_a_vault_is_proven_whole_and_damage_is_degraded(cli, site, tmp_path):
+    report = cli.data("verify", "vault", "verify", "--deep", alone=True)
+    assert report["found"] == 0 and report["findings"] == [] and report["frames"] > 0 and report["newest_ns"] > 0
+    copy = tmp_path / "vault"
+    shutil.copytree(site.folder / "vault", copy)
+    journal = max((p for p in copy.rglob("e/*/*") if p.is_file()), key=lambda p: p.stat().st_size)
+    damaged = bytearray(journal.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    journal.write_bytes(damaged)
+    p = cli.run("vault", "verify", "--deep", "--vault", f"dir:{copy}", "-o", "json", server=False)
+    assert p.returncode == DEGRADED, p.stderr
+    report = json.loads(p.stdout)["data"]
+    assert report["found"] == len(report["findings"]) > 0 and journal.name in report["findings"][0]["object"]
+    assert "NOT WHOLE" in cli.run("vault", "verify", "--deep", "--vault", f"dir:{copy}", server=False).stdout
+
+
+def test_a_changed_passphrase_opens_the_vault_and_the_old_one_no_longer(cli, tmp_path):
+    new = tmp_path / "new"
+    new.write_text("another staple altogether\n")
+    words = ["--vault", f"dir:{tmp_path}/v"]
+    cli.data("vault", "vault", "create", *words)
+    before = tree(tmp_path / "v")
+    cli.data("dry-run", "vault", "passphrase", *words, "--new-passphrase-file", new, "--dry-run")
+    assert tree(tmp_path / "v") == before
+    assert cli.data("vault", "vault", "passphrase", *words, "--new-passphrase-file", new)["passphrase_changed"] is True
+    assert "passphrase" in cli.error(REFUSED, "status", *words)
+    cli.data("status", "status", *words, "--passphrase-file", new)
+
+
+def test_a_passphrase_is_asked_for_without_being_shown(site):
+    """On a terminal: the prompt is there, what is typed is not."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("LIFEBOAT_")}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(site.programs["lifeboat"], ["lifeboat", "status", "--vault", site.vault_url], env)
+    shown = b""
+    while b"passphrase: " not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, b"correct horse battery staple\n")
+    try:
+        while got := os.read(terminal, 1000):
+            shown += got
+    except OSError:  # the terminal's other end is closed
+        pass
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == DONE, shown
+    os.close(terminal)
+    assert b"staple" not in shown and b"db1" in shown
+
+
+# ---- machines ---------------------------------------------------------------------------------------------
+
+
+def test_machines_are_listed_by_the_server_and_by_the_vault(cli):
+    assert [m["name"] for m in cli.data("machines", "machine", "list")["machines"]] == ["web1"]
+    assert [m["name"] for m in cli.data("machines", "machine", "list", alone=True)["machines"]] == ["db1"]
+    assert cli.run("machine", "list").stdout.splitlines()[0].split() == ["NAME", "ID", "STATE"]
+
+
+def test_a_dry_run_of_each_order_on_a_machine_changes_nothing(cli):
+    before = cli.data("machines", "machine", "list")["machines"][0]
+    for verb in ("protect", "pause", "resync", "remove"):
+        assert "web1" in cli.data("dry-run", "machine", verb, "web1", "--dry-run")["would"]
+        assert cli.run("machine", verb, "web1", "--dry-run").stdout.startswith("would ")
+        cli.error(ABSENT, "machine", verb, "web2", "--dry-run")
+    after = cli.data("machines", "machine", "list")["machines"][0]
+    assert [before[k] for k in ("id", "enabled", "policy", "resync_generation")] == \
+        [after[k] for k in ("id", "enabled", "policy", "resync_generation")]
+
+
+def test_a_machine_is_protected_compared_paused_and_removed_by_name(cli, site):
+    enrol_machine(site, site.folder / "web3", "web3", hardware="ef" * 32)
+    assert "protect" in cli.error(USAGE, "machine", "resync", "web3")
+    cli.data("policy", "policy", "set", "gold", "--rpo-threshold", 17)
+    machine = cli.data("machine", "machine", "protect", "web3", "--no-wait", "--policy", "gold", "--disks", "sda")
+    assert (machine["name"], machine["enabled"], machine["policy"]) == ("web3", True, "gold")
+    # what a later order doesn't name stays
+    assert cli.data("machine", "machine", "protect", "web3", "--no-wait")["policy"] == "gold"
+    assert "sda" in cli.error(ABSENT, "machine", "protect", "web3", "--no-wait", "--disks", "sdz")
+    assert cli.data("machine", "machine", "resync", "web3", "--no-wait")["resync_generation"] == 1
+    assert cli.data("machine", "machine", "pause", "web3")["enabled"] is False
+    assert "--confirm web3" in cli.error(REFUSED, "machine", "remove", "web3")
+    assert "nothing was done" in cli.error(REFUSED, "machine", "remove", "web3", "--confirm", "web1")
+    assert cli.data("machine", "machine", "remove", "web3", "--confirm", "web3")["state"] == "removed"
+    cli.error(ABSENT, "machine", "remove", "web3", "--confirm", "web3")
+
+
+def test_an_assessment_looks_and_installs_nothing(cli):
+    p = cli.run("machine", "assess", "--seconds", 1, "-o", "json")
+    assert p.returncode == DONE, p.stderr
+    assert json.loads(p.stdout)["kind"] == "assessment"
+    assert {"disks", "fit", "ring_bytes", "link_bits_per_s"} <= set(json.loads(p.stdout)["data"])
+    assert "--seconds" in cli.error(USAGE, "machine", "assess", "--seconds", "soon")
+
+
+# ---- points -----------------------------------------------------------------------------------------------
+
+
+def test_points_are_the_same_from_server_and_vault_and_limits_hold(cli):
+    by_server, by_vault = (cli.data("points", "point", "list", "db1", alone=a)["points"] for a in (False, True))
+    assert by_server == by_vault and len(by_server) == POINTS
+    assert set(by_server[0]) == {"epoch", "seq", "time_ns", "until_ns", "kinds", "name"}
+    for alone in (False, True):
+        assert cli.data("points", "point", "list", "db1", "--limit", 2, alone=alone)["points"] == by_server[-2:]
+        assert cli.data("points", "point", "list", "db1", "--limit", 0, alone=alone)["points"] == by_server
+        assert cli.data("points", "point", "list", "db1", "--to", "2000-01-01T00:00:00Z", alone=alone)["points"] == []
+    cli.error(USAGE, "point", "list", "db1", "--from", "yesterday")
+    cli.error(ABSENT, "point", "list", "web2")
+    cli.error(ABSENT, "point", "list", "web2", alone=True)
+
+
+def test_a_long_list_of_points_is_fetched_page_by_page(build, tmp_path):
+    """More points than the server gives at once: none is missing, none is there twice, all are in order."""
+    s = Site(build, tmp_path / "site")
+    s.folder.mkdir()
+    s.passphrase_file.touch(mode=0o600)
+    s.passphrase_file.write_text("correct horse battery staple\n")
+    disk = tmp_path / "vda.img"
+    disk.write_bytes(os.urandom(4096) + bytes(MIB - 4096))
+    n = 5200
+    subprocess.run([build / "tests/tools/mkvault", "--vault", s.vault_url, "--passphrase-file", s.passphrase_file, "--machine", "db1",
+                    "--points", str(n), f"--disk=vda={disk}"], check=True, capture_output=True)
+    s.make().start()
+    try:
+        points = Cli(s).data("points", "point", "list", "db1", "--limit", 0)["points"]
+        assert points == Cli(s).data("points", "point", "list", "db1", "--limit", 0, alone=True)["points"]
+        positions = [(p["epoch"], p["seq"]) for p in points]
+        assert len(positions) == n and positions == sorted(set(positions))
+        assert [(p["epoch"], p["seq"]) for p in Cli(s).data("points", "point", "list", "db1", "--limit", 5100)["points"]] == \
+            positions[-5100:]
+    finally:
+        s.stop()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_point_is_pinned_and_let_go(cli, alone):
+    name = "kept-alone" if alone else "kept"
+    first = cli.data("points", "point", "list", "db1")["points"][0]
+    position = f"{first['epoch']}:{first['seq']}"
+    cli.data("dry-run", "point", "pin", "db1", name, "--point", position, "--dry-run", alone=alone)
+    assert name not in [p["name"] for p in cli.data("points", "point", "list", "db1")["points"]]
+    pinned = cli.data("point", "point", "pin", "db1", name, "--point", position, alone=alone)
+    assert (pinned["epoch"], pinned["seq"], pinned["name"]) == (first["epoch"], first["seq"], name)
+    assert name in [p["name"] for p in cli.data("points", "point", "list", "db1", alone=alone)["points"]]
+    assert name in cli.run("point", "list", "db1").stdout
+    cli.error(REFUSED, "point", "unpin", "db1", name, alone=alone)
+    assert cli.data("point", "point", "unpin", "db1", name, "--confirm", name, alone=alone)["pinned"] is False
+    assert name not in [p["name"] for p in cli.data("points", "point", "list", "db1")["points"]]
+    cli.error(ABSENT, "point", "pin", "db1", name, "--point", "99:99", alone=alone)
+
+
+def test_an_export_is_the_disk_at_the_point_in_either_format(cli, site, tmp_path):
+    last = cli.data("points", "point", "list", "db1")["points"][-1]
+    oracle = (site.folder / f"oracle/{last['epoch']}:{last['seq']}-vda.raw").read_bytes()
+    raw, qcow2, again = tmp_path / "a.raw", tmp_path / "a.qcow2", tmp_path / "b.raw"
+    cli.data("dry-run", "point", "export", "db1", "vda", raw, "--dry-run", alone=True)
+    assert not raw.exists()
+    told = cli.data("export", "point", "export", "db1", "vda", raw, alone=True)
+    assert (told["machine"], told["disk"], told["epoch"], told["seq"]) == ("db1", "vda", last["epoch"], last["seq"])
+    assert raw.read_bytes() == oracle
+    cli.data("export", "point", "export", "db1", "0", qcow2, "--format", "qcow2", alone=True)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", qcow2, again], check=True)
+    assert again.read_bytes() == oracle
+    assert "is there already" in cli.error(REFUSED, "point", "export", "db1", "vda", raw, alone=True)
+    assert "vda" in cli.error(ABSENT, "point", "export", "db1", "vdz", tmp_path / "z", alone=True)
+    cli.error(USAGE, "point", "export", "db1", "vda", tmp_path / "z", "--format", "vmdk", alone=True)
+    assert "--vault" in cli.error(USAGE, "point", "export", "db1", "vda", tmp_path / "z")
+    # a server in the environment doesn't hide the vault that is there, too
+    p = subprocess.run([site.programs["lifeboat"], "point", "export", "db1", "vda", tmp_path / "c.raw"], capture_output=True, text=True,
+                       env={**os.environ, **site.environment(), "LIFEBOAT_VAULT": site.vault_url})
+    assert p.returncode == DONE and (tmp_path / "c.raw").read_bytes() == oracle, p.stderr
+
+
+# ---- failover ---------------------------------------------------------------------------------------------
+
+
+def test_a_double_is_made_moved_to_another_point_and_removed_through_the_server(cli):
+    assert cli.data("failovers", "failover", "list")["failovers"] == []
+    cli.data("dry-run", "failover", "test", "db1", "--dry-run")
+    assert cli.data("failovers", "failover", "list")["failovers"] == []
+    cli.error(ABSENT, "failover", "test", "web9", "--dry-run")
+    assert "--vault" in cli.error(USAGE, "failover", "test", "db1", "--folder", "/tmp/x")
+    p = cli.run("failover", "test", "db1", "--memory", "64M")
+    assert p.returncode == DONE and "newest recovery point holds everything up to 20" in p.stdout, p.stderr
+    double, = cli.data("failovers", "failover", "list")["failovers"]
+    assert (double["name"], double["kind"], double["state"]) == ("db1-test", "test", "running")
+    assert "db1-test" in cli.error(REFUSED, "failover", "test", "db1")
+    first = cli.data("points", "point", "list", "db1")["points"][0]
+    words = ["failover", "repoint", "db1-test", "--point", f"{first['epoch']}:{first['seq']}"]
+    cli.error(REFUSED, *words)
+    assert cli.data("job", *words, "--confirm", "db1-test")["state"] == "done"
+    assert cli.data("failovers", "failover", "list")["failovers"][0]["seq"] == first["seq"]
+    cli.error(REFUSED, "failover", "cleanup", "db1-test")
+    cli.data("dry-run", "failover", "cleanup", "db1-test", "--dry-run")
+    job = cli.data("job", "failover", "cleanup", "db1-test", "--confirm", "db1-test", "--no-wait")
+    assert cli.data("job", "job", "watch", job["id"])["state"] == "done"
+    assert cli.data("failovers", "failover", "list")["failovers"] == []
+    assert [j["kind"] for j in cli.data("jobs", "job", "list")["jobs"]][:3] == ["cleanup", "repoint", "failover"]
+    assert job["id"] in cli.run("job", "list").stdout
+    for verb in ("cleanup", "repoint", "commit"):
+        cli.error(ABSENT, "failover", verb, "db1-test", "--confirm", "db1-test")
+
+
+def test_a_live_double_is_committed_and_removed_with_the_vault_alone(cli, site):
+    folder = site.folder / "vm"
+    words = ["failover", "start", "db1", "--folder", folder, "--memory", "64M", "--fabric", "qemu"]
+    assert "--confirm db1" in cli.error(REFUSED, *words, alone=True)
+    would = cli.data("dry-run", *words, "--dry-run", alone=True)["would"]
+    assert "db1" in would and not folder.exists()
+    # a copy of the vault: a live failover ends its machine's journal
+    copy = site.folder / "vault-copy"
+    shutil.copytree(site.folder / "vault", copy)
+    direct = ["--vault", f"dir:{copy}", "--folder", folder]
+    p = cli.run("failover", "start", "db1", *direct, "--memory", "64M", "--fabric", "qemu", "--confirm", "db1", "-o", "json", server=False)
+    assert p.returncode == DONE, p.stderr
+    started = json.loads(p.stdout)
+    double, = cli.data("failovers", "failover", "list", *direct)["failovers"]
+    assert started["kind"] == "failover" and set(started["data"]) == set(double)
+    assert (double["name"], double["kind"], double["state"]) == ("db1-double", "live", "running")
+    assert cli.data("failover", "failover", "commit", "db1-double", *direct)["committed"] is True
+    assert "--live" in cli.error(REFUSED, "failover", "cleanup", "db1-double", *direct, "--confirm", "db1-double")
+    gone = cli.data("failover", "failover", "cleanup", "db1-double", *direct, "--live", "--confirm", "db1-double")
+    assert gone["state"] == "gone"
+    assert cli.data("failovers", "failover", "list", *direct)["failovers"] == []
+
+
+def test_a_job_that_fails_says_why_and_an_absent_one_is_absent(cli):
+    nobody = "00000000-0000-0000-0000-000000000000"
+    assert "lifeboat job list" in cli.error(ABSENT, "job", "watch", nobody)
+    cli.error(ABSENT, "job", "cancel", nobody)
+    cli.error(ABSENT, "job", "cancel", nobody, "--dry-run")
+    p = cli.run("failover", "test", "db1", "--point", "99:99", "--memory", "64M")
+    assert p.returncode == FAILED and "99:99" in p.stderr, p
+    assert cli.data("jobs", "job", "list")["jobs"][0]["state"] == "failed"
+    for double in cli.data("failovers", "failover", "list")["failovers"]:
+        cli.data("job", "failover", "cleanup", double["name"], "--confirm", double["name"])
+
+
+# ---- policies, servers, tokens ----------------------------------------------------------------------------
+
+
+def test_a_policy_changes_only_in_what_is_named(cli):
+    before = {p["name"]: p for p in cli.data("policies", "policy", "list")["policies"]}
+    cli.data("dry-run", "policy", "set", "silver", "--compression", 3, "--dry-run")
+    assert "silver" not in {p["name"] for p in cli.data("policies", "policy", "list")["policies"]}
+    made = cli.data("policy", "policy", "set", "silver", "--compression", 3, "--ring", "32M")
+    assert made == {**before["default"], "name": "silver", "zstd_level": 3, "ring_bytes": 32 * MIB}
+    assert cli.data("policy", "policy", "set", "silver", "--rpo-threshold", 90) == {**made, "rpo_threshold_s": 90}
+    cli.error(USAGE, "policy", "set", "silver")
+    cli.error(USAGE, "policy", "set", "silver", "--compression", 17)
+    cli.error(USAGE, "policy", "set", "silver", "--ring", "33M")
+    assert "silver: " in cli.run("policy", "list").stdout
+
+
+def test_a_user_enrols_by_token_and_may_what_the_role_allows(cli, site, tmp_path):
+    cli.data("dry-run", "token", "create", "--dry-run")
+    token = cli.data("token", "token", "create", "--kind", "user", "--role", "reader", "--name", "rita", "--file", tmp_path / "token")
+    assert token["token"] is None and (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    use = ["token", "use", "rita", "--ca-fingerprint", token["ca_fingerprint"], "--token-file", tmp_path / "token", "--identity",
+           tmp_path / "rita"]
+    assert cli.data("dry-run", *use, "--dry-run")["would"] and not (tmp_path / "rita").exists()
+    assert "rita" == cli.data("identity", *use)["name"]
+    assert (tmp_path / "rita/key.pem").stat().st_mode & 0o777 == 0o600
+    cli.data("status", "status", "--identity", tmp_path / "rita", status=DEGRADED)
+    assert "reader" in cli.error(REFUSED, "policy", "set", "default", "--compression", 2, "--identity", tmp_path / "rita")
+    again = ["token", "use", "rita", "--ca-fingerprint", "00" * 32, "--token-file", tmp_path / "token", "--identity", tmp_path / "x"]
+    cli.error(REFUSED, *again)
+    assert not (tmp_path / "x/cert.pem").exists()
+    cli.error(USAGE, "token", "create", "--kind", "pirate")
+
+
+def test_another_process_server_joins_by_the_token_of_server_add(cli, tmp_path):
+    token = cli.data("token", "server", "add", "ps2", "--file", tmp_path / "token")
+    use = ["token", "use", "ps2", "--kind", "process", "--ca-fingerprint", token["ca_fingerprint"], "--token-file", tmp_path / "token",
+           "--identity", tmp_path / "ps2"]
+    assert "--public-host" in cli.error(USAGE, *use)
+    identity = cli.data("identity", *use, "--public-host", "127.0.0.1")
+    servers = {s["name"]: s for s in cli.data("servers", "server", "list")["servers"]}
+    assert servers["ps2"]["id"] == identity["id"]
+    assert "ps2" in cli.run("server", "list").stdout
+
+
+def test_the_text_of_a_token_says_what_to_type_where_it_is_used(cli):
+    p = cli.run("token", "create")
+    assert p.returncode == DONE and "lifeboat-mobility enrol --config-url https://" in p.stdout
+    assert "lifeboat token use ps3 --kind process" in cli.run("server", "add", "ps3").stdout
+
+
+# ---- errors -----------------------------------------------------------------------------------------------
+
+
+def test_misuse_is_told_as_usage_and_an_unreachable_server_as_try_again(cli, tmp_path):
+    for words in (["sever", "list"], ["vault"], ["vault", "crate"], ["status", "--sideways"], ["status", "a", "b"],
+                  ["machine", "remove", "../x"], ["point", "pin", "db1"]):
+        cli.error(USAGE, *words)
+    message = cli.error(RETRY, "status", "--server", "https://127.0.0.1:1")
+    assert "127.0.0.1:1" in message
+    cli.error(ABSENT, "machine", "list", "--vault", f"dir:{tmp_path}/nothing")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("LIFEBOAT_")}
+    p = subprocess.run([cli.site.programs["lifeboat"], "status"], env=env, capture_output=True, text=True)
+    assert p.returncode == USAGE and "LIFEBOAT_CONFIG_URL" in p.stderr and "--vault" in p.stderr
+
+
+def test_an_answer_that_can_not_be_written_is_a_failure(cli, site):
+    with open("/dev/full", "w") as full:
+        p = subprocess.run([site.programs["lifeboat"], "policy", "list"], env={**os.environ, **site.environment()}, stdout=full,
+                           stderr=subprocess.PIPE, text=True)
+    assert p.returncode == FAILED and "written" in p.stderr
