@@ -60,9 +60,13 @@ int64_t lb_beats_run(struct lb_process *p)
 	freed = b.beats;
 	if (r == 0 && b.news)
 		r = lb_heartbeat_put(p->vault, &p->id, b.beats, b.n);
-	if (r < 0)
+	/* said once: it is tried again every second or so */
+	if (r < 0 && !p->beats_failing)
 		lb_warning("heartbeats of idle machines can't be put into the vault: %s", lb_err_text());
-	else if (b.news)
+	if (r == 0 && b.news && p->beats_failing)
+		lb_notice("the vault takes heartbeats of idle machines again");
+	p->beats_failing = r < 0 || (p->beats_failing && !b.news);
+	if (r == 0 && b.news)
 		for (size_t i = 0; i < b.n; i++)
 			note_in_vault(p, &b.beats[i]);
 	return (int64_t)b.interval_s * LB_NS_PER_S;

@@ -85,7 +85,7 @@ static int check_disks(const struct lb_machine *m, const struct lb_process_disks
 			return lb_fail(-EINVAL,
 				       "machine %s, disk %s has %" PRIu64 " bytes where %" PRIu64
 				       " are known; if its size was changed, "
-				       "run `lifeboat machine resync %s`",
+				       "run `lifeboat machine protect %s` again",
 				       name, a->name, a->size_bytes, b->size_bytes, name);
 	}
 	for (uint32_t i = 0; i < ours->n; i++)

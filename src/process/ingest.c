@@ -133,7 +133,7 @@ static int check_disks(const struct lb_machine *m, const struct lb_hrl_segment *
 			return lb_fail(
 				-EBADMSG,
 				"machine %s, disk %s: a write at byte %" PRIu64 " lies past its known size of %" PRIu64
-				" bytes; if the disk has grown, run `lifeboat machine resync %s`",
+				" bytes; if the disk has grown, run `lifeboat machine protect %s` again",
 				m->assigned.name, disk->name, x->offset_bytes, disk->size_bytes, m->assigned.name);
 	}
 	return 0;

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "process/process.h"
 
 void lb_upload_pack_free(struct lb_upload_pack *pack)
@@ -47,15 +48,46 @@ static int load_all(struct lb_machine *m, const struct lb_position *first, uint6
 	return 0;
 }
 
-/* Authenticates the heads: what is damaged must not be taken for the vault's fault. */
+static int open_frames(const struct lb_hrl_segment *s, const struct lb_sealed_segment *sealed, uint8_t *raw)
+{
+	const uint8_t *bytes = sealed->data;
+	struct lb_hrl_frame_place place;
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < lb_hrl_frames(s); i++) {
+		r = lb_hrl_frame_place(s, i, &place);
+		if (r == 0 && place.offset_bytes + place.stored_bytes > sealed->size_bytes)
+			r = lb_fail(-EBADMSG, "it is cut short in frame %u", i);
+		if (r == 0)
+			r = lb_hrl_frame_open(s, i, bytes + place.offset_bytes, place.stored_bytes, raw);
+	}
+	return r;
+}
+
+/* Its index is sound, so nothing else would ever look at its data again before somebody needs it. */
+static int put_aside(struct lb_machine *m, const struct lb_position *at, int error)
+{
+	lb_error("machine %s: a segment in the cache was altered on its disk; it is put aside as *.bad and what it "
+		 "held is read "
+		 "from the machine again; check that disk: %s",
+		 m->assigned.name, lb_err_text());
+	if (lb_process_cache_put_aside(&m->process->cache, m, &(struct lb_process_cache_file){.at = *at}) < 0)
+		lb_warning("machine %s: %s", m->assigned.name, lb_err_text());
+	return error;
+}
+
+/* Authenticates all of it: what is damaged must neither be taken for the vault's fault nor come into the vault. */
 static int look_at(struct lb_machine *m, const struct lb_position *first, struct lb_upload_pack *pack)
 {
 	struct lb_hrl_header expect = {
 		.vault = *lb_vault_id(m->process->vault), .machine = m->id, .epoch = first->epoch, .seq = first->seq};
-	_cleanup_(lb_key_wipe) struct lb_key key;
+	_cleanup_free_ uint8_t *raw = malloc(LB_HRL_FRAME_BYTES_MAX);
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	const uint8_t *p = pack->bytes.data;
 	int r;
 
+	if (raw == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a frame");
 	pthread_mutex_lock(&m->lock);
 	key = m->assigned.key;
 	pthread_mutex_unlock(&m->lock);
@@ -66,6 +98,11 @@ static int look_at(struct lb_machine *m, const struct lb_position *first, struct
 		sealed->data = p;
 		p += sealed->size_bytes;
 		r = lb_hrl_open_sealed(&key, &expect, sealed->data, sealed->size_bytes, &s);
+		if (r < 0)
+			return r;
+		r = open_frames(s, sealed, raw);
+		if (r == -EBADMSG)
+			return put_aside(m, &(struct lb_position){.epoch = expect.epoch, .seq = expect.seq}, r);
 		if (r < 0)
 			return r;
 		if ((lb_hrl_header(s)->flags & LB_HRL_POINT) != 0)

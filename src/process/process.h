@@ -40,6 +40,7 @@ struct lb_process {
 	bool stopping;
 	int64_t beats_due_mono_ns;
 	bool beats_busy;
+	bool beats_failing; /* of the one worker that has them */
 };
 
 int lb_process_new(struct lb_env *env, const struct lb_process_options *options, struct lb_process **ret_process);

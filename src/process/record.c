@@ -39,6 +39,9 @@ int lb_disks_parse(const json_t *array, struct lb_process_disks *ret_disks)
 	if (!json_is_array(array) || json_array_size(array) > LB_HRL_DISKS_MAX)
 		return lb_fail(-EBADMSG, "\"disks\" is no list of at most %d", LB_HRL_DISKS_MAX);
 	for (size_t i = 0; i < json_array_size(array); i++) {
+		/* kept for its number only: it is no longer protected */
+		if (json_is_true(json_object_get(json_array_get(array, i), "retired")))
+			continue;
 		r = disk_parse(json_array_get(array, i), &disks.disk[disks.n]);
 		if (r < 0)
 			return lb_wrap(r, "disk %zu of the list", i + 1);

@@ -41,8 +41,13 @@ int lb_dir_fail(struct lb_dir_store *d, int code, const char *doing, const char 
 {
 	const char *url = d->store.url;
 
+	int r;
+
 	switch (code) {
 	case -ENOENT:
+		r = lb_dir_check_mounted(d);
+		if (r < 0)
+			return r;
 		return lb_fail(-ENOENT, "%s: there is no object %s", url, name);
 	case -EEXIST:
 		return lb_fail(-EEXIST, "%s: object %s is there already", url, name);
@@ -61,6 +66,49 @@ int lb_dir_fail(struct lb_dir_store *d, int code, const char *doing, const char 
 	default:
 		return lb_fail(-EIO, "%s: can't %s object %s: %s", url, doing, name, strerror(-code));
 	}
+}
+
+static void note_witness(struct lb_dir_store *d, const char *name)
+{
+	if (strchr(name, '/') != NULL)
+		return;
+	LB_LOCK_SCOPE(&d->lock);
+	if (d->witness == NULL)
+		d->witness = strdup(name);
+}
+
+static void forget_witness(struct lb_dir_store *d, const char *name)
+{
+	LB_LOCK_SCOPE(&d->lock);
+
+	if (d->witness == NULL || strcmp(d->witness, name) != 0)
+		return;
+	free(d->witness);
+	d->witness = NULL;
+}
+
+/* Under a mount point that lost its file system we would write into the disk below it, for nobody to find. */
+int lb_dir_check_mounted(struct lb_dir_store *d)
+{
+	char path[PATH_MAX];
+	uint64_t size_bytes;
+	int r = -ENOENT;
+
+	{
+		LB_LOCK_SCOPE(&d->lock);
+		if (d->witness != NULL)
+			r = lb_dir_path(d, d->witness, path);
+	}
+	if (r < 0)
+		return 0;
+	r = lb_dir_size(d, path, &size_bytes);
+	if (r != -ENOENT)
+		return 0;
+	return lb_fail(-EIO,
+		       "%s: %s is gone, which was there before: is its file system mounted? Mount it again; nothing is "
+		       "written "
+		       "until then",
+		       d->store.url, path);
 }
 
 int lb_dir_path(struct lb_dir_store *d, const char *name, char path[PATH_MAX])
@@ -259,12 +307,21 @@ static int dir_put_new(struct lb_store *s, const char *name, const void *data, s
 	if (r < 0)
 		return r;
 	r = -ENOENT;
-	for (int i = 0; i < PUT_ATTEMPTS_MAX && r == -ENOENT; i++)
+	for (int i = 0; i < PUT_ATTEMPTS_MAX && r == -ENOENT; i++) {
+		if (lb_dir_check_mounted(d) < 0)
+			return -EIO;
 		r = put_once(d, path, data, size_bytes);
+	}
+	/* also if that happened meanwhile */
+	if (r == 0 && lb_dir_check_mounted(d) < 0)
+		return -EIO;
 	if (r == -ENOENT)
 		return lb_fail(-EIO, "%s: can't write object %s: the folder %s is gone; is its file system mounted?",
 			       s->url, name, d->root);
-	return r < 0 ? lb_dir_fail(d, r, "write", name) : 0;
+	if (r < 0)
+		return lb_dir_fail(d, r, "write", name);
+	note_witness(d, name);
+	return 0;
 }
 
 static int take_lock(struct lb_dir_store *d, struct open_file *ret_file)
@@ -275,7 +332,9 @@ static int take_lock(struct lb_dir_store *d, struct open_file *ret_file)
 	char path[PATH_MAX];
 	int r;
 
-	r = lb_dir_path(d, ".lock", path);
+	r = lb_dir_check_mounted(d);
+	if (r == 0)
+		r = lb_dir_path(d, ".lock", path);
 	if (r < 0)
 		return r;
 	f.fd = env->ops->open(env, path, O_RDWR | O_CREAT, FILE_MODE);
@@ -325,6 +384,7 @@ static int read_part(struct lb_dir_store *d, const char *name, uint64_t offset_b
 		return lb_dir_fail(d, r, "read", name);
 	out->size_bytes += size_bytes;
 	out->data[out->size_bytes] = '\0';
+	note_witness(d, name);
 	return 0;
 }
 
@@ -426,6 +486,7 @@ static int dir_remove(struct lb_store *s, const char *name)
 	if (r < 0)
 		return r;
 	folder_of(path, folder);
+	forget_witness(d, name);
 	r = s->env->ops->unlink(s->env, path);
 	if (r == 0)
 		r = sync_folder(s->env, folder);
@@ -445,6 +506,7 @@ static void dir_free(struct lb_store *s)
 	for (size_t i = 0; i < LB_DIR_FOLDERS_KNOWN; i++)
 		free(d->folders_known[i]);
 	pthread_mutex_destroy(&d->lock);
+	free(d->witness);
 	free(d->root);
 	free(s->url);
 	free(d);

@@ -14,6 +14,7 @@ struct lb_dir_store {
 	pthread_mutex_t lock;                      /* of what follows */
 	char *folders_known[LB_DIR_FOLDERS_KNOWN]; /* made durable by this process, by hash */
 	bool cleaned;
+	char *witness; /* an object right under the root that was there: NULL until one was seen */
 };
 
 static inline struct lb_dir_store *lb_dir_of(struct lb_store *s)
@@ -23,6 +24,9 @@ static inline struct lb_dir_store *lb_dir_of(struct lb_store *s)
 
 /* Turns an errno of the file system into the store's codes and names object and cure. */
 int lb_dir_fail(struct lb_dir_store *d, int code, const char *doing, const char *name);
+/* -EIO when the root has lost what was in it before: its file system was unmounted, and what is there now is not ours.
+ */
+int lb_dir_check_mounted(struct lb_dir_store *d);
 int lb_dir_path(struct lb_dir_store *d, const char *name, char path[PATH_MAX]);
 int lb_dir_size(struct lb_dir_store *d, const char *path, uint64_t *ret_size_bytes);
 

@@ -76,7 +76,9 @@ static int collect(struct lb_dir_store *d, struct entries *e)
 	char path[PATH_MAX];
 	int r;
 
-	r = lb_dir_path(d, e->folder, path);
+	r = lb_dir_check_mounted(d);
+	if (r == 0)
+		r = lb_dir_path(d, e->folder, path);
 	if (r < 0)
 		return r;
 	r = d->store.env->ops->list(d->store.env, path, entry_add, e);
