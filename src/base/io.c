@@ -187,19 +187,24 @@ int lb_file_write_new(struct lb_env *env, const char *path, const void *data, si
 	return lb_folder_sync(env, path);
 }
 
+/* What is above a private folder may have other folders in it, of other users. */
+#define FOLDER_ABOVE_MODE 0755
+
 int lb_folder_make(struct lb_env *env, const char *path, mode_t mode)
 {
 	char part[PATH_MAX];
 	size_t length = strlen(path);
 	int r;
 
+	while (length > 1 && path[length - 1] == '/')
+		length--;
 	if (length == 0 || length >= sizeof(part))
 		return lb_fail(-ENAMETOOLONG, "folder name of %zu characters can't be made", length);
 	for (size_t i = 1; i <= length; i++) {
-		if (path[i] != '/' && path[i] != '\0')
+		if (i < length && path[i] != '/')
 			continue;
 		snprintf(part, sizeof(part), "%.*s", (int)i, path);
-		r = env->ops->mkdir(env, part, mode);
+		r = env->ops->mkdir(env, part, i < length ? FOLDER_ABOVE_MODE : mode);
 		if (r == -EEXIST)
 			continue;
 		if (r < 0)

@@ -78,6 +78,25 @@ static void a_new_file_never_replaces_one_that_is_there(void **state)
 	assert_string_equal((char *)data, "one");
 }
 
+static void only_the_last_folder_is_private_those_above_can_be_passed(void **state)
+{
+	char path[128], above[128];
+	struct stat st;
+	mode_t mask = umask(022);
+
+	(void)state;
+	snprintf(above, sizeof(above), "%s/above", folder);
+	snprintf(path, sizeof(path), "%s/above/private/", folder);
+	assert_int_equal(lb_folder_make(lb_env_real(), path, 0700), 0);
+	umask(mask);
+	assert_int_equal(stat(above, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0755);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0700);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(rmdir(above), 0);
+}
+
 static void a_file_above_the_limit_is_not_read(void **state)
 {
 	struct lb_env *env = lb_env_real();
@@ -212,6 +231,8 @@ int main(void)
 		cmocka_unit_test(a_buffer_refuses_to_grow_past_its_ceiling),
 		cmocka_unit_test(wrapping_an_error_keeps_its_cause),
 		cmocka_unit_test_setup_teardown(a_new_file_never_replaces_one_that_is_there, make_folder,
+						remove_folder),
+		cmocka_unit_test_setup_teardown(only_the_last_folder_is_private_those_above_can_be_passed, make_folder,
 						remove_folder),
 		cmocka_unit_test_setup_teardown(a_file_above_the_limit_is_not_read, make_folder, remove_folder),
 		cmocka_unit_test(sealed_bytes_open_only_unaltered_and_with_their_context),
