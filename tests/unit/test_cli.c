@@ -264,5 +264,5 @@ int main(void)
 		cmocka_unit_test(the_reference_tells_of_each_command_and_option),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
 }
