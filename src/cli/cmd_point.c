@@ -41,7 +41,7 @@ static int collect(void *arg, const struct lb_point *p)
 
 struct range {
 	int64_t from_ns, to_ns;
-	uint64_t limit;
+	uint64_t limit, page;
 };
 
 static void position_text(const json_t *point, char text[POSITION_BYTES])
@@ -77,15 +77,15 @@ static int list_direct(struct cli *c, const struct range *range, json_t **ret_po
 	return 0;
 }
 
-/* The newest `limit` points before a position; the server gives at most PAGE_POINTS at a time. */
+/* The newest `limit` points before a position; the server gives a page at a time. */
 static int list_page(struct cli *c, const struct range *range, const char *before, uint64_t limit, json_t **ret_reply)
 {
 	int r;
 
 	r = cli_callf(c, "GET", NULL, ret_reply,
 		      "/v1/machine/%s/point?from_ns=%" PRId64 "&to_ns=%" PRId64 "&limit=%" PRIu64 "%s%s", c->args[0],
-		      range->from_ns, range->to_ns, LB_MIN(limit, (uint64_t)PAGE_POINTS),
-		      before[0] != '\0' ? "&before=" : "", before);
+		      range->from_ns, range->to_ns, LB_MIN(limit, range->page), before[0] != '\0' ? "&before=" : "",
+		      before);
 	if (r < 0)
 		return r;
 	if (!json_is_array(json_object_get(*ret_reply, "points")))
@@ -145,10 +145,14 @@ static void print_points(const json_t *points)
 int cmd_point_list(struct cli *c)
 {
 	_cleanup_json_ json_t *points = NULL;
-	struct range range = {.to_ns = INT64_MAX, .limit = LIMIT_DEFAULT};
+	struct range range = {.to_ns = INT64_MAX, .limit = LIMIT_DEFAULT, .page = PAGE_POINTS};
 	int r;
 
 	r = cli_value_u64(c, "limit", LIMIT_MAX, &range.limit);
+	if (r == 0)
+		r = cli_value_u64(c, "page", PAGE_POINTS, &range.page);
+	if (r == 0 && range.page == 0)
+		r = lb_fail(-EINVAL, "--page takes 1 to %d", PAGE_POINTS);
 	if (r == 0 && cli_value(c, "from") != NULL)
 		r = lb_time_parse(cli_value(c, "from"), &range.from_ns);
 	if (r == 0 && cli_value(c, "to") != NULL)

@@ -48,6 +48,17 @@ static bool is_named(const json_t *disk, const json_t *names)
 	return false;
 }
 
+static int no_such_disk(const struct lb_reg_machine *m, const json_t *inventory, const char *name)
+{
+	char names[512] = "";
+	const json_t *disk;
+	size_t i;
+
+	json_array_foreach(inventory, i, disk) snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s",
+							i > 0 ? ", " : "", text_of(disk, "name"));
+	return lb_fail(-ENOENT, "machine %s has no disk \"%.60s\"; its agent reports: %s", m->name, name, names);
+}
+
 static int check_names(const struct lb_reg_machine *m, const json_t *inventory, const json_t *names)
 {
 	const json_t *name, *disk;
@@ -63,8 +74,7 @@ static int check_names(const struct lb_reg_machine *m, const json_t *inventory, 
 		json_array_foreach(inventory, k, disk) there =
 			there || strcmp(text, text_of(disk, "name")) == 0 || strcmp(text, text_of(disk, "path")) == 0;
 		if (!there)
-			return lb_fail(-ENOENT, "machine %s has no disk \"%.60s\"; its agent reports %zu disks",
-				       m->name, text, json_array_size(inventory));
+			return no_such_disk(m, inventory, text);
 	}
 	return 0;
 }
