@@ -13,8 +13,7 @@
 
 #define LB_RECORD_BYTES_MAX (48u << 10)
 
-/* An array of {"id", "name", "size_bytes", ...}; other members are passed over. */
-/* Without those that are retired. */
+/* An array of {"id", "name", "size_bytes", ...}; other members are passed over, and disks that are retired. */
 int lb_disks_parse(const json_t *array, struct lb_process_disks *ret_disks);
 const struct lb_process_disk *lb_disks_find(const struct lb_process_disks *disks, uint16_t id);
 
