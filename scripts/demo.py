@@ -100,11 +100,10 @@ def show(args, folder, story):
     job, log = rescue.Rescue(site, story, MACHINE), folder / "acknowledged.log"
     protect_and_lose(job, image, log)
     port = take_port(DOUBLE_PORT)
-    ledger = job.fail_over(port, LEDGER_PORT, lambda p: ledger_client.Ledger(p, deadline_s=5))
+    ledger = job.fail_over({LEDGER_PORT: port}, LEDGER_PORT, lambda p: ledger_client.Ledger(p, deadline_s=5))
     result = job.judge(log, ledger)
     ledger.close()
-    job.wait_console("replicates nothing", 120)
-    story.say("The double's agent knows that it runs on a double, and replicates nothing.")
+    job.wait_double_knows(job.console, 120)
     job.tell_figures()
     (folder / "result.json").write_text(json.dumps({**result, "figures": job.figures, "port": port}, indent=1) + "\n")
     if not result["ok"]:

@@ -69,9 +69,23 @@ class Site:
             self.server = subprocess.Popen([self.programs["config"], "--config", self.folder / "etc/config.conf"],
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         (self.folder / "config.pid").write_text(f"{self.server.pid}\n")
-        self.wait(lambda: self.lifeboat("status", "-o", "json", check=False).returncode in (0, 3),
-                  "answer of the configuration server", START_DEADLINE_S)
+        (self.folder / "site.json").write_text(json.dumps({"port": self.port, "process_port": self.process_port}) + "\n")
+        self.wait(self.answers, "answer of the configuration server", START_DEADLINE_S)
         return self
+
+    @classmethod
+    def load(cls, build, folder):
+        """The site that another process started in this folder, or None."""
+        site = cls(build, folder)
+        try:
+            ports = json.loads((site.folder / "site.json").read_text())
+        except OSError:
+            return None
+        site.port, site.process_port = ports["port"], ports["process_port"]
+        return site
+
+    def answers(self):
+        return self.lifeboat("status", "-o", "json", check=False).returncode in (0, 3)
 
     def lifeboat(self, *words, check=True, server=True, **kw):
         env = dict(os.environ, **(self.environment() if server else

@@ -119,18 +119,19 @@ class Rescue:
         load.stop()
         self.story.say(f"Its client had {load.acked} transactions acknowledged.")
 
-    def fail_over(self, port, guest_port, connect, point=None):
-        """`lifeboat failover start`, until the double's ledger answers."""
-        words = ["failover", "start", self.machine, "--forward", f"{port}:{guest_port}"] + (["--point", point] if point else [])
+    def fail_over(self, forwards, guest_port, connect):
+        """`lifeboat failover start`, until the double's ledger answers. forwards: {guest port: port of this machine}."""
+        ports = ",".join(f"{host}:{guest}" for guest, host in forwards.items())
+        words = ["failover", "start", self.machine, "--forward", ports]
         self.story.say(f"$ lifeboat {' '.join(words)}")
         began = time.monotonic()
         self.site.lifeboat(*words, "--confirm", self.machine)
         double = self.double()
         self.story.say(f"The double is running, straight from the vault ({double['fabric']}).")
-        ledger = self._wait_ledger(port, connect)
+        ledger = self._wait_ledger(forwards[guest_port], connect)
         self.figures["RTO"] = time.monotonic() - began
         self.figures["RPO at the kill"] = (self.killed_ns - double["point_ns"]) / 1e9
-        self.story.say(f"Its ledger answers on port {port}.", BOLD)
+        self.story.say(f"Its ledger answers on port {forwards[guest_port]}.", BOLD)
         return ledger
 
     def _wait_ledger(self, port, connect):
@@ -154,8 +155,10 @@ class Rescue:
         path = pathlib.Path(self.double()["console"])
         return path.read_bytes().decode(errors="replace") if path.exists() else ""
 
-    def wait_console(self, text, deadline_s):
-        self.site.wait(lambda: text in self.console(), f"{text!r} on the double's console", deadline_s)
+    def wait_double_knows(self, said, deadline_s):
+        """Until the agent in the double has said (to the console, or where `said` reads) that it is in one."""
+        self.site.wait(lambda: "replicates nothing" in said(), "word of the double's agent that it knows what it is", deadline_s)
+        self.story.say("The double's agent knows that it runs on a double, and replicates nothing.")
 
     def judge(self, log, ledger):
         """The double against the client's log: all that was acknowledged before the point's time must be there."""
