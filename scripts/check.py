@@ -205,35 +205,55 @@ def stage_sanitize(res, _args):
 
 # ---- end-to-end tests -----------------------------------------------------------------------------------------------
 
+# A wait that ran out: this machine was too slow, or something hangs. What the data are is never given a second try.
+WAIT_RAN_OUT = re.compile(r"(SiteError|GuestError|LedgerError).*\bwithin \d", re.S)
+
+
+def run_pytest(res, args, xml, tests):
+    """Runs end-to-end tests to a report; False when there is none."""
+    env = dict(os.environ, LIFEBOAT_BUILD=str(TOP / "build-check"), PYTHONDONTWRITEBYTECODE="1")
+    cmd = ["timeout", "--signal=INT", "--kill-after=60", str(E2E_S_MAX), "/usr/bin/python3", "-m", "pytest", "-q",
+           "--tb=short", "--durations=15", "-p", "no:cacheprovider", f"--junitxml={xml}"]
+    p = run(cmd + (["-x"] if args.stop else []) + tests, env=env)
+    if not xml.exists():
+        res.add("e2e::pytest_runs_to_its_end", "failed", f"exit status {p.returncode}, no report")
+    elif p.returncode not in (0, 1):
+        res.add("e2e::pytest_runs_to_its_end", "failed",
+                f"exit status {p.returncode}; 2 is an interruption, after {E2E_S_MAX} s by this runner")
+    return xml.exists()
+
+
 def stage_e2e(res, args):
     if not built(res, "build-check"):
         return
     with tempfile.TemporaryDirectory(prefix="lb-check.") as tmp:
-        xml = pathlib.Path(tmp) / "e2e.xml"
-        env = dict(os.environ, LIFEBOAT_BUILD=str(TOP / "build-check"), PYTHONDONTWRITEBYTECODE="1")
-        cmd = ["timeout", "--signal=INT", "--kill-after=60", str(E2E_S_MAX), "/usr/bin/python3", "-m", "pytest", "-q",
-               "--tb=short", "--durations=15", "-p", "no:cacheprovider", f"--junitxml={xml}"]
-        p = run(cmd + (["-x"] if args.stop else []) + (args.only or ["tests/e2e"]), env=env)
-        if not xml.exists():
-            res.add("e2e::pytest_runs_to_its_end", "failed", f"exit status {p.returncode}, no report")
+        first, second = pathlib.Path(tmp) / "first.xml", pathlib.Path(tmp) / "second.xml"
+        if not run_pytest(res, args, first, args.only or ["tests/e2e"]):
             return
-        add_pytest(res, xml)
-        if p.returncode not in (0, 1):
-            res.add("e2e::pytest_runs_to_its_end", "failed",
-                    f"exit status {p.returncode}; 2 is an interruption, after {E2E_S_MAX} s by this runner")
+        again = add_pytest(res, first, once_more=True)
+        if again:
+            print(f"unsteady: a wait ran out, tried once more: {', '.join(again)}", flush=True)
+            if run_pytest(res, args, second, again):
+                add_pytest(res, second, once_more=False)
 
 
-def add_pytest(res, xml):
+def add_pytest(res, xml, once_more):
+    """Takes a report in; with `once_more`, returns the tests whose waits ran out instead of calling them failed."""
+    again = []
     for case in ET.parse(xml).getroot().iter("testcase"):
-        name = f"e2e::{(case.get('classname') or case.get('name')).split('.')[-1]}::{case.get('name')}"
+        module = (case.get("classname") or case.get("name")).split(".")[-1]
+        name = f"e2e::{module}::{case.get('name')}"
         bad = case.find("failure") if case.find("failure") is not None else case.find("error")
         skip = case.find("skipped")
-        if bad is not None:
+        if bad is not None and once_more and WAIT_RAN_OUT.search((bad.get("message") or "") + (bad.text or "")):
+            again.append(f"tests/e2e/{module}.py::{case.get('name')}")
+        elif bad is not None:
             res.add(name, "failed", bad.get("message") or "")
         elif skip is not None:
             res.add(name, "skipped", skip.get("message"))
         else:
             res.add(name, "passed")
+    return again
 
 
 STAGES = {"style": stage_style, "floors": stage_floors, "unit": stage_unit, "e2e": stage_e2e, "tidy": stage_tidy,
