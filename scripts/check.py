@@ -24,7 +24,7 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 LEVEL = {"base": 0, "hrl": 1, "store": 1, "vault": 2, "wire": 2, "capture": 3, "fabric": 3, "mobility": 4,
          "process": 4, "config": 4, "nbd": 4, "cli": 5}
 OUTPUT_CHARS_MAX = 4000  # of a failed test's output; the whole of it stays in meson-logs/testlog.txt
-E2E_S_MAX = 20 * 60
+E2E_S_MAX = 35 * 60
 MESON_TIMEOUT_FACTOR = 4  # a limit for tests that hang, not for slow machines
 JOBS = os.cpu_count() or 1
 
@@ -213,7 +213,7 @@ def run_pytest(res, args, xml, tests):
     """Runs end-to-end tests to a report; False when there is none."""
     env = dict(os.environ, LIFEBOAT_BUILD=str(TOP / "build-check"), PYTHONDONTWRITEBYTECODE="1")
     cmd = ["timeout", "--signal=INT", "--kill-after=60", str(E2E_S_MAX), "/usr/bin/python3", "-m", "pytest", "-q",
-           "--tb=short", "--durations=15", "-p", "no:cacheprovider", f"--junitxml={xml}"]
+           "--tb=short", "--durations=15", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", f"--junitxml={xml}"]
     p = run(cmd + (["-x"] if args.stop else []) + tests, env=env)
     if not xml.exists():
         res.add("e2e::pytest_runs_to_its_end", "failed", f"exit status {p.returncode}, no report")
