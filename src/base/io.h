@@ -22,5 +22,6 @@ int lb_file_write_new(struct lb_env *env, const char *path, const void *data, si
 
 /* fsync of the folder that holds `path`. */
 int lb_folder_sync(struct lb_env *env, const char *path);
-/* mkdir -p, each folder that it makes durable; an existing one is fine. `mode` is the last one's, not of those above. */
+/* mkdir -p, each folder that it makes durable; an existing one is fine. `mode` is the last one's, not of those above.
+ */
 int lb_folder_make(struct lb_env *env, const char *path, mode_t mode);

@@ -39,8 +39,8 @@ const char *lb_session_state_name(enum lb_session_state state);
 #define LB_SESSION_REFUSED_S_MAX 60
 #define LB_SESSION_BACKOFF_MS_MIN 250
 #define LB_SESSION_BACKOFF_MS_MAX 8000 /* the ring fills meanwhile */
-#define LB_SESSION_AUDIT_S 30 /* an idle agent asks that often whether its journal is still where it was */
-#define LB_SESSION_POLL_MS 50 /* how often the ring's fill is looked at */
+#define LB_SESSION_AUDIT_S 30          /* an idle agent asks that often whether its journal is still where it was */
+#define LB_SESSION_POLL_MS 50          /* how often the ring's fill is looked at */
 
 struct lb_session_options {
 	struct lb_env *env;

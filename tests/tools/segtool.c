@@ -544,7 +544,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(struct segtool *t);
-	} modes[] = {{"vault", run_vault}, {"send", run_send}, {"image", run_image}, {"oracle", run_oracle},
+	} modes[] = {{"vault", run_vault},
+		     {"send", run_send},
+		     {"image", run_image},
+		     {"oracle", run_oracle},
 		     {"digests", run_digests}};
 	struct segtool t = {.seed = 1,
 			    .disk_bytes = 8u << 20,

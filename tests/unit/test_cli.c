@@ -29,7 +29,7 @@ static int parse(struct cli *c, const char *line)
 	memset(c, 0, sizeof(*c));
 	lb_err_clear();
 	snprintf(text, sizeof(text), "%s", line);
-	argv[0] = (char *)(uintptr_t)"lifeboat";
+	argv[0] = (char *)(uintptr_t) "lifeboat";
 	while (argc <= WORDS_MAX && (argv[argc] = strsep(&rest, " ")) != NULL)
 		argc++;
 	return cli_parse(c, argc, argv);
