@@ -41,7 +41,8 @@ def site(build, folder, capture_possible):
 
 
 @pytest.fixture
-def agent(site, folder):
+def agent(site, folder, disks):
+    """After the disks: it reports at once which there are."""
     a = HostAgent(site, folder / "agent").enrol().start()
     yield a
     a.close()
