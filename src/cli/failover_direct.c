@@ -210,6 +210,8 @@ int cli_failover_cleanup_direct(struct cli *c)
 	if (c->dry_run)
 		return cli_would(c, "destroy the double %s", c->args[0]);
 	r = lb_failover_cleanup(f, cli_value(c, "live") != NULL);
+	if (r == -EPERM)
+		return lb_wrap(r, "not without --live");
 	if (r < 0)
 		return r;
 	f = NULL;

@@ -148,8 +148,9 @@ static int ask_hidden(const char *prompt, char *line, size_t size_bytes)
 		return lb_fail(-EINVAL, "no passphrase: there is no terminal to ask on; give --passphrase-file FILE");
 	hidden = shown;
 	hidden.c_lflag &= (tcflag_t)~ECHO;
-	fprintf(stderr, "%s: ", prompt);
+	/* hidden before it is asked for: who types at once must neither be shown nor lose what was typed */
 	tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden);
+	fprintf(stderr, "%s: ", prompt);
 	got = fgets(line, (int)size_bytes, stdin);
 	tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
 	fprintf(stderr, "\n");

@@ -11,6 +11,7 @@ import tempfile
 
 import pytest
 
+from host_agent import LoopDisk
 from lifeboat_site import Site
 from test_config import enrol_machine
 
@@ -80,6 +81,9 @@ def site(build):
     s.make(fabric="qemu").start()
     enrol_machine(s, folder / "web1", "web1")
     yield s
+    cleaner = Cli(s)
+    for double in json.loads(cleaner.run("failover", "list", "-o", "json").stdout)["data"]["failovers"]:
+        cleaner.run("failover", "cleanup", double["name"], "--live", "--confirm", double["name"])
     s.stop()
     left = processes_of(folder)
     for pid in left:
@@ -261,6 +265,29 @@ def test_a_machine_is_protected_compared_paused_and_removed_by_name(cli, site):
     cli.error(ABSENT, "machine", "remove", "web3", "--confirm", "web3")
 
 
+def test_a_live_machine_is_followed_until_it_is_protected_and_until_it_is_compared(cli, site, capture_possible, agent, folder):
+    disk = LoopDisk(folder / "disk.img", 8)
+    try:
+        site.lifeboat("policy", "set", "quick", "--consistency-interval", 1, "--upload-interval", 1, "--heartbeat-interval", 1, "--ring", "16M")
+        protected = cli.data("machine", "machine", "protect", "host", "--disks", disk.name, "--policy", "quick")
+        assert (protected["state"], protected["recoverable"]) == ("protected", True)
+        told = cli.run("status", "host").stdout
+        assert "host: recoverable to 20" in told and "-> lifeboat failover test host" in told
+        assert "web1" not in told
+        epoch = protected["replication"]["epoch"]
+        compared = cli.data("machine", "machine", "resync", "host")
+        assert compared["state"] == "protected" and compared["replication"]["epoch"] > epoch
+        assert cli.run("machine", "pause", "host").stdout.startswith("host is no longer replicated")
+        assert "-> lifeboat machine protect host" in cli.run("status", "host").stdout
+        cli.data("machine", "machine", "remove", "host", "--confirm", "host")
+        # its points stay, and are found without any server
+        assert cli.data("points", "point", "list", "host", alone=True)["points"]
+    finally:
+        agent.close()
+        agent.agent = agent.capture = None
+        disk.close()
+
+
 def test_an_assessment_looks_and_installs_nothing(cli):
     p = cli.run("machine", "assess", "--seconds", 1, "-o", "json")
     assert p.returncode == DONE, p.stderr
@@ -346,7 +373,8 @@ def test_a_double_is_made_moved_to_another_point_and_removed_through_the_server(
     assert p.returncode == DONE and "newest recovery point holds everything up to 20" in p.stdout, p.stderr
     double, = cli.data("failovers", "failover", "list")["failovers"]
     assert (double["name"], double["kind"], double["state"]) == ("db1-test", "test", "running")
-    assert "db1-test" in cli.error(REFUSED, "failover", "test", "db1")
+    again = cli.run("failover", "test", "db1")
+    assert again.returncode == REFUSED and "`lifeboat failover cleanup db1-test`" in again.stderr
     first = cli.data("points", "point", "list", "db1")["points"][0]
     words = ["failover", "repoint", "db1-test", "--point", f"{first['epoch']}:{first['seq']}"]
     cli.error(REFUSED, *words)
@@ -436,7 +464,7 @@ def test_another_process_server_joins_by_the_token_of_server_add(cli, tmp_path):
     use = ["token", "use", "ps2", "--kind", "process", "--ca-fingerprint", token["ca_fingerprint"], "--token-file", tmp_path / "token",
            "--identity", tmp_path / "ps2"]
     assert "--public-host" in cli.error(USAGE, *use)
-    identity = cli.data("identity", *use, "--public-host", "127.0.0.1")
+    identity = cli.data("identity", *use, "--public-host", "127.0.0.2")
     servers = {s["name"]: s for s in cli.data("servers", "server", "list")["servers"]}
     assert servers["ps2"]["id"] == identity["id"]
     assert "ps2" in cli.run("server", "list").stdout
