@@ -36,8 +36,8 @@ check: deps
 check-fresh:
 	scripts/check-fresh.sh
 
-bench: build
-	scripts/bench.sh $(BUILD)
+bench: deps
+	scripts/bench.sh $(BUILD)-bench
 
 deb: build
 	packaging/build-deb.sh $(BUILD)

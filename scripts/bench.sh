@@ -10,9 +10,10 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 quick=
 [ "${1:-}" = --quick ] && { quick=--quick; shift; }
 build=$top/build-bench
-[ $# -gt 0 ] && case $1 in /*) build=$1-bench ;; *) build=$top/$1-bench ;; esac
+[ $# -gt 0 ] && case $1 in /*) build=$1 ;; *) build=$top/$1 ;; esac
 
 [ -f "$build/build.ninja" ] || meson setup "$build" "$top" --buildtype=debugoptimized >&2
-ninja -C "$build" >&2
-ninja -C "$build" tests/bench/capture_bench tests/bench/hrl_bench tests/bench/vault_bench >&2
+ninja -C "$build" src/cli/lifeboat src/config/lifeboat-config src/process/lifeboat-process src/mobility/lifeboat-mobility \
+	src/capture/lifeboat-capture src/nbd/nbdkit-lifeboat-plugin.so tests/tools/mkvault tests/tools/recover tests/tools/segtool \
+	tests/tools/oracle_write tests/bench/capture_bench tests/bench/hrl_bench tests/bench/vault_bench >&2
 exec /usr/bin/python3 "$top/scripts/bench_table.py" $quick "$build"
