@@ -34,6 +34,10 @@ class KillableSite(Site):
             self.server = subprocess.Popen([self.programs["config"], "--config", self.folder / "etc/config.conf"],
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
+    def wait_ready(self):
+        self.wait(lambda: self.lifeboat("status", "-o", "json", check=False).returncode in (0, 3),
+                  "answer of the configuration server", RECOVERY_DEADLINE_S)
+
     def kill_config(self):
         self.server.kill()
         self.server.wait()

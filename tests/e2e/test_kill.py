@@ -175,6 +175,7 @@ def test_each_process_killed_at_random_instants_loses_nothing_and_resyncs_nothin
         print(f"{n}: {victim}, durable {before} -> {rounds.durable}, {time.monotonic() - began:.1f} s", flush=True)
     rounds.wait_past(rounds.durable)
     figures = stop_writers(writers)
+    site.wait_ready()
     agent.wait_point_after(time.time_ns())
     summary, wrong = judge(build, site, agent, folder / "writes.log")
     print(rounds.kills, figures, summary, f"{len(rounds.seen)} durable positions")
@@ -201,6 +202,7 @@ def test_kills_while_epochs_end_and_begin_leave_legal_points_only(build, site, a
         if n % 5 == 2:
             rounds.wait_past(rounds.durable)
     stop_writers(writers)
+    site.wait_ready()
     agent.wait_point_after(time.time_ns())
     summary, wrong = judge(build, site, agent, folder / "writes.log")
     print(rounds.kills, summary)
@@ -257,6 +259,7 @@ def test_a_lost_cache_costs_what_was_in_it_and_no_resync(build, site, agent, dis
     for f in cache.glob("*-*-*-*-*"):
         shutil.rmtree(f)
     site.spawn()
+    site.wait_ready()
     agent.wait(lambda: "what it lost is scanned again" in agent.log("agent", 1 << 20), "news of the loss")
     agent.wait_point_after(time.time_ns())
     stop_writers(writers)
