@@ -31,8 +31,14 @@ class LoopDisk:
         """Everything that was written through the page cache is on the disk."""
         subprocess.run(["blockdev", "--flushbufs", self.device], check=True)
 
+    def is_attached(self):
+        """By its file: the number may be another's by now."""
+        listed = subprocess.run(["losetup", "--associated", self.path], check=True, capture_output=True, text=True).stdout
+        return listed.startswith(f"{self.device}:")
+
     def close(self):
-        subprocess.run(["losetup", "--detach", self.device], check=True)
+        if self.is_attached():
+            subprocess.run(["losetup", "--detach", self.device], check=True)
         self.path.unlink()
 
 

@@ -2,39 +2,12 @@
 """The whole chain on loop devices of this host: capture, agent, process server, vault, and what comes back out of it."""
 import filecmp
 import json
-import pathlib
-import shutil
 import subprocess
-import tempfile
 import time
 
 import pytest
 
-from host_agent import HostAgent, LoopDisk
-from lifeboat_site import Site
-
-
-@pytest.fixture
-def folder():
-    """pytest's own folders are closed to the agent, which runs as nobody."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="lb-e2e."))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def site(build, folder, capture_possible):
-    s = Site(build, folder / "site").make().start()
-    yield s
-    s.stop()
-
-
-@pytest.fixture
-def agent(site, folder):
-    a = HostAgent(site, folder / "agent").enrol().start()
-    yield a
-    a.close()
+from host_agent import LoopDisk
 
 
 @pytest.fixture
