@@ -119,8 +119,8 @@ def show(args, folder, fabric, story):
 def clean_double(job):
     """The product's own way, so that nothing stays with libvirt."""
     name = job.double()["name"]
-    job.site.lifeboat("failover", "cleanup", name, "--confirm", name)
-    job.story.say(f"$ lifeboat failover cleanup {name}")
+    job.site.lifeboat("failover", "cleanup", name, "--live", "--confirm", name)
+    job.story.say(f"$ lifeboat failover cleanup {name} --live")
 
 
 def remove_doubles(args, folder):
@@ -130,7 +130,7 @@ def remove_doubles(args, folder):
         return
     try:
         for double in site.ask("failover", "list")["failovers"]:
-            site.lifeboat("failover", "cleanup", double["name"], "--confirm", double["name"])
+            site.lifeboat("failover", "cleanup", double["name"], "--live", "--confirm", double["name"])
     except SiteError as e:
         print(f"demo-full: {e}", file=sys.stderr)
 
