@@ -25,7 +25,7 @@ class Table:
         print(f"\n{title}\n{'-' * len(title)}", flush=True)
 
     def row(self, what, figure, ratio=""):
-        print(f"  {what:<46} {figure:>22}   {ratio}", flush=True)
+        print(f"  {what:<52} {figure:>20}   {ratio}".rstrip(), flush=True)
 
     def skip(self, title, why):
         self.head(title)
@@ -73,7 +73,7 @@ def bench_hrl(t, build, folder, quick):
 
 
 def bench_process(t, build, folder, quick):
-    for line in output(TOP / "tests/bench/process_bench.py", folder, build=build).splitlines():
+    for line in output("/usr/bin/python3", TOP / "tests/bench/process_bench.py", folder, build=build).splitlines():
         r = json.loads(line)
         t.row(f"{r['machines']} machines, segments of {r['segment']}, durable", f"{r['acknowledged_mb_per_s']} MB/s",
               f"{r['segments_per_s']} segments/s; {r['in_vault_mb_per_s'] / r['acknowledged_mb_per_s']:.2f} x into the vault")
@@ -95,7 +95,7 @@ def bench_vault(t, build, folder, quick):
 
 def bench_recovery(t, build, folder, quick):
     need("nbdkit", "nbdinfo", "nbdcopy", "qemu-img", "qemu-system-x86_64")
-    r = json.loads(output(TOP / "tests/bench/recovery_bench.py", "--build", build, "--size-mib", 256 if quick else 1024, build=build))
+    r = json.loads(output("/usr/bin/python3", TOP / "tests/bench/recovery_bench.py", "--build", build, "--size-mib", 256 if quick else 1024, build=build))
     t.row("RTO: from the command to a running VM", f"{r['rto_ms_median']:.0f} ms", f"at most {r['rto_ms_max']:.0f} ms")
     t.row("open a point over NBD", f"{r['open_s'] * 1000:.0f} ms")
     copy = r["nbdcopy_data_mib_per_s"]
@@ -106,7 +106,7 @@ def bench_recovery(t, build, folder, quick):
 
 
 def bench_memory(t, build, folder, quick):
-    r = json.loads(output(TOP / "tests/bench/agent_memory.py", "--seconds", 5 if quick else 15, build=build))
+    r = json.loads(output("/usr/bin/python3", TOP / "tests/bench/agent_memory.py", "--seconds", 5 if quick else 15, build=build))
     for name, most in r["most_bytes"].items():
         t.row(f"lifeboat-{name} at {r['writes_per_s']} writes/s", f"{most / MIB:.1f} MiB",
               f"{most / max(r['idle_bytes'][name], 1):.1f} x idle; promised: < {r['promise_bytes'] >> 20} MiB beside its ring"
