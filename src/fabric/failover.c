@@ -370,11 +370,6 @@ int lb_failover_secret_set(struct lb_failover *f, const struct lb_vault_secret *
 
 /* ---- going on ------------------------------------------------------------------------------------------ */
 
-enum lb_failover_step lb_failover_next(const struct lb_failover *f)
-{
-	return f->next;
-}
-
 int lb_failover_do(struct lb_failover *f)
 {
 	char machine_point[64];

@@ -68,7 +68,6 @@ int lb_failover_secret_set(struct lb_failover *f, const struct lb_vault_secret *
 void lb_failover_free(struct lb_failover *f);
 LB_DEFINE_CLEANUP(struct lb_failover *, lb_failover_free);
 
-enum lb_failover_step lb_failover_next(const struct lb_failover *f);
 /* Does the next step. A failure leaves it the next. */
 int lb_failover_do(struct lb_failover *f);
 /*

@@ -97,14 +97,6 @@ void lb_machine_epoch_pop(struct lb_machine *m)
 	free(e);
 }
 
-bool lb_machine_backlog(const struct lb_machine *m)
-{
-	for (const struct lb_epoch *e = m->oldest; e != NULL; e = e->newer)
-		if (e->next_seq > e->first_seq)
-			return true;
-	return false;
-}
-
 static int journal_json(struct lb_machine *m, json_t *j)
 {
 	const struct lb_durable *d = &m->durable;
@@ -168,11 +160,4 @@ void lb_machine_stop(struct lb_machine *m, enum lb_machine_state state)
 	m->state = state;
 	snprintf(m->error, sizeof(m->error), "%.500s", lb_err_text());
 	lb_error("machine %s: replication stopped: %s", m->assigned.name, m->error);
-}
-
-void lb_machine_assigned(struct lb_machine *m, struct lb_assignment *ret_assignment)
-{
-	LB_LOCK_SCOPE(&m->lock);
-
-	*ret_assignment = m->assigned;
 }

@@ -154,12 +154,9 @@ LB_DEFINE_CLEANUP(struct lb_machine *, lb_machine_unref);
 void lb_machine_epoch_add(struct lb_machine *m, struct lb_epoch *e);
 /* With `lock` held: forgets the oldest. */
 void lb_machine_epoch_pop(struct lb_machine *m);
-/* With `lock` held. */
-bool lb_machine_backlog(const struct lb_machine *m);
 
 /* {"known", "epoch", "seq", "next_seq", ...}: what GET /v1/journal answers; takes `lock`. */
 int lb_machine_journal_json(struct lb_machine *m, json_t **ret_object);
 /* Sets `state` and `error` from this thread's error text, and logs it once. */
 void lb_machine_stop(struct lb_machine *m, enum lb_machine_state state);
-void lb_machine_assigned(struct lb_machine *m, struct lb_assignment *ret_assignment);
 void lb_assignment_wipe(struct lb_assignment *a); /* for _cleanup_() */

@@ -166,9 +166,3 @@ void lb_cache_release(struct lb_cache *c, struct lb_cache_entry *e)
 	e->users--;
 	evict(c);
 }
-
-size_t lb_cache_bytes(struct lb_cache *c)
-{
-	LB_LOCK_SCOPE(&c->lock);
-	return c->size_bytes;
-}

@@ -23,4 +23,3 @@ void lb_cache_free(struct lb_cache *c);
 int lb_cache_hold(struct lb_cache *c, uint64_t key, struct lb_cache_entry **ret_entry);
 void *lb_cache_data(const struct lb_cache_entry *e);
 void lb_cache_release(struct lb_cache *c, struct lb_cache_entry *e);
-size_t lb_cache_bytes(struct lb_cache *c);
