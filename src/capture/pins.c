@@ -3,6 +3,7 @@
  * The privileged half: loads the program, pins it, finds it again, removes it. Everything is pinned in a folder that
  * gets its name by a rename at the end, so that a kill within leaves nothing that looks whole.
  */
+#include <assert.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <dirent.h>
@@ -272,6 +273,7 @@ static int pins_make(const struct plan *p, const char *folder)
 	int r = skel_load(p, &skel);
 	if (r != 0)
 		return r;
+	assert(skel != NULL);
 	r = control_write(p, skel);
 	if (r < 0)
 		return r;

@@ -124,7 +124,7 @@ static int would_start(struct cli *c, const struct lb_failover_request *request)
 		r = lb_catalog_find(c->vault, request->machine, item);
 	if (r == 0)
 		r = lb_point_find(c->vault, &item->machine, text, &point);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	return cli_would(c, "start a double of %s from %s (%s) in %s", item->name, text,
 			 lb_time_format(point.time_ns, when), request->vm_folder);

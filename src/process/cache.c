@@ -225,7 +225,7 @@ int lb_process_cache_open(struct lb_env *env, const char *folder, uint64_t bytes
 	r = lb_folder_make(env, folder, 0700);
 	if (r == 0)
 		r = lock_folder(env, folder, &lock_fd);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	*ret_cache = (struct lb_process_cache){
 		.env = env, .folder = strdup(folder), .lock_fd = lock_fd, .bytes_max = bytes_max};
