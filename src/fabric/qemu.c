@@ -148,6 +148,11 @@ static int qemu_state(struct lb_fabric *f, const struct lb_vm_spec *vm, enum lb_
 		return 0;
 	}
 	r = monitor(f, vm, &q);
+	/* whoever started it was killed before its monitor was there */
+	if (r == -ENOENT || r == -ECONNREFUSED) {
+		*ret_state = LB_VM_STARTING;
+		return 0;
+	}
 	if (r == 0)
 		r = lb_qmp_ask(q, "query-status", NULL, &value);
 	if (r == 0)
