@@ -48,9 +48,7 @@ static int token_read(const char *path, struct token *ret_token)
 		n--;
 	ret_token->text[n] = '\0';
 	if (n == 0)
-		return lb_fail(-EINVAL,
-			       "token file %s is empty; make a token with `lifeboat token create`",
-			       path);
+		return lb_fail(-EINVAL, "token file %s is empty; make a token with `lifeboat token create`", path);
 	return 0;
 }
 
