@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/env.h"
+#include "vault/catalog.h"
 #include "vault/vault.h"
 
 /* Documented in docs/operations.md and printed by `lifeboat help exit`. */
@@ -111,6 +112,8 @@ int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job);
 /* direct.c: the vault alone (--vault, --passphrase-file), every server gone. */
 bool cli_is_direct(const struct cli *c);
 int cli_vault_open(struct cli *c);
+/* Opens the vault and looks a machine up in it, by name or id. */
+int cli_vault_machine(struct cli *c, const char *name, struct lb_catalog_item *ret_item);
 /* For the commands that only a vault can answer: $LIFEBOAT_VAULT counts also when a server is known. */
 int cli_vault_need(struct cli *c);
 

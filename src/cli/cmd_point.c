@@ -56,10 +56,7 @@ static int list_direct(struct cli *c, const struct range *range, json_t **ret_po
 	struct lb_catalog_item item;
 	int r;
 
-	r = cli_vault_open(c);
-	if (r < 0)
-		return r;
-	r = lb_catalog_find(c->vault, c->args[0], &item);
+	r = cli_vault_machine(c, c->args[0], &item);
 	if (r < 0)
 		return r;
 	r = lb_points_list(c->vault, &item.machine, range->from_ns, range->to_ns, collect, points);
@@ -186,10 +183,7 @@ static int pin_direct(struct cli *c, json_t **ret_point)
 	struct lb_point point;
 	int r;
 
-	r = cli_vault_open(c);
-	if (r < 0)
-		return r;
-	r = lb_catalog_find(c->vault, c->args[0], &item);
+	r = cli_vault_machine(c, c->args[0], &item);
 	if (r < 0)
 		return r;
 	r = lb_point_find(c->vault, &item.machine, point_text(c), &point);
@@ -321,10 +315,7 @@ int cmd_point_export(struct cli *c)
 
 	if (format != NULL && strcmp(format, "raw") != 0 && strcmp(format, "qcow2") != 0)
 		return lb_fail(-EINVAL, "--format takes raw or qcow2, not \"%.40s\"", format);
-	r = cli_vault_open(c);
-	if (r < 0)
-		return r;
-	r = lb_catalog_find(c->vault, c->args[0], &item);
+	r = cli_vault_machine(c, c->args[0], &item);
 	if (r < 0)
 		return r;
 	r = find_disk(&item, c->args[1], &disk);

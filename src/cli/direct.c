@@ -56,3 +56,11 @@ int cli_vault_open(struct cli *c)
 		return r;
 	return lb_vault_open(c->store, passphrase, &c->vault);
 }
+
+int cli_vault_machine(struct cli *c, const char *name, struct lb_catalog_item *ret_item)
+{
+	int r;
+
+	r = cli_vault_open(c);
+	return r < 0 ? r : lb_catalog_find(c->vault, name, ret_item);
+}

@@ -2,12 +2,10 @@
 """Each process is killed at random instants while writers go on: nothing acknowledged is lost, nothing is resynced."""
 import json
 import os
-import pathlib
 import random
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 
 import pytest
@@ -22,15 +20,6 @@ WRITES_PER_S = 600
 RUN_S_MAX = 600
 LOG_RECORD_BYTES = 48
 RING_OVERFLOWS_AFTER_WRITES = 3 * (16 << 20) // (16 << 10)  # of 16 KiB on average
-
-
-@pytest.fixture
-def folder():
-    """pytest's own folders are closed to the agent, which runs as nobody."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="lb-e2e."))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
