@@ -19,6 +19,7 @@ static const struct {
 	{"compression", "zstd_level", false},
 	{"ring", "ring_bytes", true},
 	{"bandwidth", "bandwidth_bytes_per_s", true},
+	{"app-consistent-interval", "app_consistent_interval_s", false},
 };
 
 int cmd_policy_list(struct cli *c)

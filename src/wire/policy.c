@@ -39,6 +39,7 @@ static const struct member {
 	MEMBER(heartbeat_interval_s, 1, LB_POLICY_INTERVAL_S_MAX),
 	MEMBER(budget_ns_per_kib, 0, INT64_MAX),
 	MEMBER(bandwidth_bytes_per_s, 0, INT64_MAX),
+	MEMBER(app_consistent_interval_s, 0, LB_POLICY_APP_INTERVAL_S_MAX),
 #undef MEMBER
 };
 
@@ -79,6 +80,10 @@ int lb_policy_check(const struct lb_policy *policy)
 		if (r < 0)
 			return r;
 	}
+	if (policy->app_consistent_interval_s != 0 && policy->app_consistent_interval_s < LB_POLICY_APP_INTERVAL_S_MIN)
+		return lb_fail(-EINVAL, "policy: app_consistent_interval_s must be 0 (off) or from %d to %d, not %u",
+			       LB_POLICY_APP_INTERVAL_S_MIN, LB_POLICY_APP_INTERVAL_S_MAX,
+			       policy->app_consistent_interval_s);
 	if ((policy->ring_bytes & (policy->ring_bytes - 1)) != 0)
 		return lb_fail(-EINVAL, "policy: ring_bytes must be a power of two, not %" PRIu64, policy->ring_bytes);
 	return 0;

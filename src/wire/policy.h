@@ -5,7 +5,7 @@
  * server's API to process servers and agents:
  *
  *   {"name", "rpo_threshold_s", "consistency_interval_s", "upload_interval_s", "zstd_level", "ring_bytes",
- *    "heartbeat_interval_s", "budget_ns_per_kib", "bandwidth_bytes_per_s"}
+ *    "heartbeat_interval_s", "budget_ns_per_kib", "bandwidth_bytes_per_s", "app_consistent_interval_s"}
  *
  * Pure functions; nothing is shared between threads.
  */
@@ -19,19 +19,22 @@
 #define LB_POLICY_INTERVAL_S_MAX 3600
 #define LB_POLICY_RPO_THRESHOLD_S_MAX (7 * 24 * 3600)
 #define LB_POLICY_ZSTD_LEVEL_MAX 9
+#define LB_POLICY_APP_INTERVAL_S_MIN 10
+#define LB_POLICY_APP_INTERVAL_S_MAX (24 * 3600)
 #define LB_POLICY_RING_BYTES_MIN (16u << 20)
 #define LB_POLICY_RING_BYTES_MAX (2048u << 20)
 
 struct lb_policy {
 	char name[LB_POLICY_NAME_BYTES];
-	uint32_t rpo_threshold_s;        /* an older newest point in the vault raises an alert; 1 s to 7 days */
-	uint32_t consistency_interval_s; /* a segment closes after it; 1..3600 */
-	uint32_t upload_interval_s;      /* an object goes to the vault after it; 1..3600 */
-	uint32_t zstd_level;             /* 0 (none) .. 9 */
-	uint64_t ring_bytes;             /* of the capture ring: a power of two, 16 MiB .. 2 GiB */
-	uint32_t heartbeat_interval_s;   /* 1..3600 */
-	uint64_t budget_ns_per_kib;      /* capture's cost above which the agent only marks; 0: no budget */
-	uint64_t bandwidth_bytes_per_s;  /* of the agent; 0: unlimited */
+	uint32_t rpo_threshold_s;           /* an older newest point in the vault raises an alert; 1 s to 7 days */
+	uint32_t consistency_interval_s;    /* a segment closes after it; 1..3600 */
+	uint32_t upload_interval_s;         /* an object goes to the vault after it; 1..3600 */
+	uint32_t zstd_level;                /* 0 (none) .. 9 */
+	uint64_t ring_bytes;                /* of the capture ring: a power of two, 16 MiB .. 2 GiB */
+	uint32_t heartbeat_interval_s;      /* 1..3600 */
+	uint32_t app_consistent_interval_s; /* an application-consistent point this often; 0: only on demand */
+	uint64_t budget_ns_per_kib;         /* capture's cost above which the agent only marks; 0: no budget */
+	uint64_t bandwidth_bytes_per_s;     /* of the agent; 0: unlimited */
 };
 
 extern const struct lb_policy lb_policy_default;

@@ -846,6 +846,8 @@ static void a_policy_keeps_to_its_limits(void **state)
 		"{\"name\":7}",
 		"{\"rpo_threshold_s\":\"60\"}",
 		"{\"rpo_treshold_s\":60}",
+		"{\"app_consistent_interval_s\":9}",
+		"{\"app_consistent_interval_s\":86401}",
 	};
 	struct lb_policy policy;
 
@@ -867,6 +869,7 @@ static void a_policy_comes_back_as_it_was_written(void **state)
 	policy.budget_ns_per_kib = 77;
 	policy.bandwidth_bytes_per_s = 1u << 20;
 	policy.zstd_level = 0;
+	policy.app_consistent_interval_s = 3600;
 	assert_int_equal(lb_policy_print(&policy, &j), 0);
 	assert_int_equal(lb_policy_parse(j, true, &back), 0);
 	assert_memory_equal(&policy, &back, sizeof(policy));
