@@ -25,7 +25,7 @@ enum cli_exit {
 	CLI_EXIT_RETRY = 6, /* nothing is wrong for good: try again later */
 };
 
-#define CLI_OPTIONS_MAX 12
+#define CLI_OPTIONS_MAX 24
 #define CLI_ARGS_MAX 4
 
 struct cli_option {

@@ -10,17 +10,31 @@
 
 static const struct {
 	const char *option, *member;
-	bool is_size;
+	enum { NUMBER, SIZE, TEXT } kind;
 } settings[] = {
-	{"rpo-threshold", "rpo_threshold_s", false},
-	{"consistency-interval", "consistency_interval_s", false},
-	{"upload-interval", "upload_interval_s", false},
-	{"heartbeat-interval", "heartbeat_interval_s", false},
-	{"compression", "zstd_level", false},
-	{"ring", "ring_bytes", true},
-	{"bandwidth", "bandwidth_bytes_per_s", true},
-	{"app-consistent-interval", "app_consistent_interval_s", false},
+	{"rpo-threshold", "rpo_threshold_s", NUMBER},
+	{"consistency-interval", "consistency_interval_s", NUMBER},
+	{"upload-interval", "upload_interval_s", NUMBER},
+	{"heartbeat-interval", "heartbeat_interval_s", NUMBER},
+	{"compression", "zstd_level", NUMBER},
+	{"ring", "ring_bytes", SIZE},
+	{"bandwidth", "bandwidth_bytes_per_s", SIZE},
+	{"app-consistent-interval", "app_consistent_interval_s", NUMBER},
+	{"retention", "retention", TEXT},
+	{"app-retention", "app_retention_days", NUMBER},
+	{"delete-delay", "delete_delay_s", NUMBER},
+	{"early-deletion", "early_deletion_days", NUMBER},
+	{"object-lock", "object_lock_days", NUMBER},
 };
+
+static void print_setting(size_t k, const json_t *value)
+{
+	printf("%s %s ", k > 0 ? "," : "", settings[k].option);
+	if (json_is_string(value))
+		printf("\"%s\"", json_string_value(value));
+	else
+		printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+}
 
 int cmd_policy_list(struct cli *c)
 {
@@ -38,9 +52,8 @@ int cmd_policy_list(struct cli *c)
 	{
 		printf("%s:", json_string_value(json_object_get(p, "name")));
 		for (size_t k = 0; k < sizeof(settings) / sizeof(settings[0]); k++)
-			printf(" %s %" JSON_INTEGER_FORMAT "%s", settings[k].option,
-			       json_integer_value(json_object_get(p, settings[k].member)),
-			       k + 1 < sizeof(settings) / sizeof(settings[0]) ? "," : "\n");
+			print_setting(k, json_object_get(p, settings[k].member));
+		printf("\n");
 	}
 	return 0;
 }
@@ -53,10 +66,12 @@ static int set_one(const struct cli *c, json_t *body, size_t k, bool *changed)
 
 	if (text == NULL)
 		return 0;
-	r = settings[k].is_size ? lb_size_parse(text, &value) : lb_u64_parse(text, INT64_MAX, &value);
+	*changed = true;
+	if (settings[k].kind == TEXT)
+		return lb_json_set_str(body, settings[k].member, text);
+	r = settings[k].kind == SIZE ? lb_size_parse(text, &value) : lb_u64_parse(text, INT64_MAX, &value);
 	if (r < 0)
 		return lb_wrap(-EINVAL, "--%s", settings[k].option);
-	*changed = true;
 	return lb_json_set_u64(body, settings[k].member, value);
 }
 

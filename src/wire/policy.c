@@ -19,6 +19,10 @@ const struct lb_policy lb_policy_default = {
 	.zstd_level = 1,
 	.ring_bytes = 256u << 20,
 	.heartbeat_interval_s = 5,
+	.retention =
+		{.n = 4,
+		 .rungs = {{0, 2 * 3600}, {3600, 24 * 3600}, {2 * 3600, 7 * 24 * 3600}, {4 * 3600, 15 * 24 * 3600}}},
+	.delete_delay_s = 24 * 3600,
 };
 
 static const struct member {
@@ -40,6 +44,10 @@ static const struct member {
 	MEMBER(budget_ns_per_kib, 0, INT64_MAX),
 	MEMBER(bandwidth_bytes_per_s, 0, INT64_MAX),
 	MEMBER(app_consistent_interval_s, 0, LB_POLICY_APP_INTERVAL_S_MAX),
+	MEMBER(app_retention_days, 0, LB_POLICY_RETENTION_DAYS_MAX),
+	MEMBER(delete_delay_s, 0, LB_POLICY_DELETE_DELAY_S_MAX),
+	MEMBER(early_deletion_days, 0, LB_POLICY_LOCK_DAYS_MAX),
+	MEMBER(object_lock_days, 0, LB_POLICY_LOCK_DAYS_MAX),
 #undef MEMBER
 };
 
@@ -96,7 +104,7 @@ static int refuse_unknown(const json_t *object)
 
 	json_object_foreach((json_t *)object, name, value)
 	{
-		bool known = strcmp(name, "name") == 0;
+		bool known = strcmp(name, "name") == 0 || strcmp(name, "retention") == 0;
 
 		for (size_t i = 0; i < LB_ARRAY_LEN(members); i++)
 			known = known || strcmp(name, members[i].name) == 0;
@@ -126,6 +134,13 @@ int lb_policy_parse(const json_t *object, bool strict, struct lb_policy *ret_pol
 			return r;
 		memcpy(policy.name, name, strlen(name) + 1);
 	}
+	if (json_object_get(object, "retention") != NULL) {
+		r = lb_json_get_str(object, "retention", &name);
+		if (r == 0)
+			r = lb_ladder_parse(name, &policy.retention);
+		if (r < 0)
+			return lb_wrap(r, "policy");
+	}
 	for (size_t i = 0; i < LB_ARRAY_LEN(members); i++) {
 		if (json_object_get(object, members[i].name) == NULL)
 			continue;
@@ -146,11 +161,14 @@ int lb_policy_parse(const json_t *object, bool strict, struct lb_policy *ret_pol
 int lb_policy_print(const struct lb_policy *policy, json_t **ret_object)
 {
 	_cleanup_json_ json_t *object = json_object();
+	char retention[LB_LADDER_TEXT_BYTES];
 	int r;
 
 	if (object == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a policy");
 	r = lb_json_set_str(object, "name", policy->name);
+	if (r == 0)
+		r = lb_json_set_str(object, "retention", lb_ladder_format(&policy->retention, retention));
 	for (size_t i = 0; r == 0 && i < LB_ARRAY_LEN(members); i++)
 		r = lb_json_set_u64(object, members[i].name, member_get(policy, &members[i]));
 	if (r < 0)

@@ -5,7 +5,8 @@
  * server's API to process servers and agents:
  *
  *   {"name", "rpo_threshold_s", "consistency_interval_s", "upload_interval_s", "zstd_level", "ring_bytes",
- *    "heartbeat_interval_s", "budget_ns_per_kib", "bandwidth_bytes_per_s", "app_consistent_interval_s"}
+ *    "heartbeat_interval_s", "budget_ns_per_kib", "bandwidth_bytes_per_s", "app_consistent_interval_s",
+ *    "retention", "app_retention_days", "delete_delay_s", "early_deletion_days", "object_lock_days"}
  *
  * Pure functions; nothing is shared between threads.
  */
@@ -14,6 +15,8 @@
 
 #include <jansson.h>
 
+#include "base/ladder.h"
+
 #define LB_POLICY_NAME_BYTES 65
 #define LB_POLICY_NAME_DEFAULT "default"
 #define LB_POLICY_INTERVAL_S_MAX 3600
@@ -21,6 +24,9 @@
 #define LB_POLICY_ZSTD_LEVEL_MAX 9
 #define LB_POLICY_APP_INTERVAL_S_MIN 10
 #define LB_POLICY_APP_INTERVAL_S_MAX (24 * 3600)
+#define LB_POLICY_DELETE_DELAY_S_MAX (90 * 24 * 3600)
+#define LB_POLICY_RETENTION_DAYS_MAX 365
+#define LB_POLICY_LOCK_DAYS_MAX 3650
 #define LB_POLICY_RING_BYTES_MIN (16u << 20)
 #define LB_POLICY_RING_BYTES_MAX (2048u << 20)
 
@@ -35,6 +41,11 @@ struct lb_policy {
 	uint32_t app_consistent_interval_s; /* an application-consistent point this often; 0: only on demand */
 	uint64_t budget_ns_per_kib;         /* capture's cost above which the agent only marks; 0: no budget */
 	uint64_t bandwidth_bytes_per_s;     /* of the agent; 0: unlimited */
+	struct lb_ladder retention;         /* of recovery points: "all:2h 1h:1d 2h:7d 4h:15d" */
+	uint32_t app_retention_days;        /* application-consistent points are all kept this long; 0: as others */
+	uint32_t delete_delay_s;      /* between letting go of an object and deleting it, for readers without leases */
+	uint32_t early_deletion_days; /* the store bills younger objects to this age: they are left alone */
+	uint32_t object_lock_days;    /* the store refuses to delete younger objects */
 };
 
 extern const struct lb_policy lb_policy_default;

@@ -848,6 +848,14 @@ static void a_policy_keeps_to_its_limits(void **state)
 		"{\"rpo_treshold_s\":60}",
 		"{\"app_consistent_interval_s\":9}",
 		"{\"app_consistent_interval_s\":86401}",
+		"{\"retention\":\"\"}",
+		"{\"retention\":\"all\"}",
+		"{\"retention\":\"all:2h 1h:2h\"}",
+		"{\"retention\":\"2h:1d 1h:7d\"}",
+		"{\"retention\":\"all:2h 1h:366d\"}",
+		"{\"retention\":\"0h:1d\"}",
+		"{\"retention\":7200}",
+		"{\"delete_delay_s\":7776001}",
 	};
 	struct lb_policy policy;
 
@@ -870,6 +878,8 @@ static void a_policy_comes_back_as_it_was_written(void **state)
 	policy.bandwidth_bytes_per_s = 1u << 20;
 	policy.zstd_level = 0;
 	policy.app_consistent_interval_s = 3600;
+	assert_int_equal(lb_ladder_parse("all:90m, 6h:365d", &policy.retention), 0);
+	policy.object_lock_days = 30;
 	assert_int_equal(lb_policy_print(&policy, &j), 0);
 	assert_int_equal(lb_policy_parse(j, true, &back), 0);
 	assert_memory_equal(&policy, &back, sizeof(policy));
