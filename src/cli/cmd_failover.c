@@ -156,6 +156,8 @@ static int tell_point(struct cli *c)
 /* Options that only mean something here, where nobody is asked. */
 static int check_no_local_options(const struct cli *c)
 {
+	if (cli_value(c, "anchor") != NULL)
+		return lb_fail(-EINVAL, "--anchor is for work on the vault alone (--vault URL)");
 	if (cli_value(c, "folder") != NULL || cli_value(c, "fabric") != NULL)
 		return lb_fail(-EINVAL, "--folder and --fabric are for work on the vault alone (--vault URL); the "
 					"configuration server has its own settings for them");

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "cli/anchor.h"
 #include "fabric/export.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
@@ -305,6 +306,14 @@ static int export_now(struct cli *c, const struct lb_catalog_item *item, const s
 		       lb_size_format(disk->size_bytes, size));
 }
 
+/* An image of the newest point says how new that is; one of an older point is what was asked for. */
+static int check_freshness(struct cli *c, const struct lb_uuid *machine, const struct lb_point *point)
+{
+	if (cli_value(c, "anchor") == NULL && strncmp(point_text(c), "latest", 6) != 0)
+		return 0;
+	return cli_anchor_check(c, machine, point->time_ns);
+}
+
 int cmd_point_export(struct cli *c)
 {
 	const char *format = cli_value(c, "format");
@@ -322,6 +331,8 @@ int cmd_point_export(struct cli *c)
 	if (r < 0)
 		return r;
 	r = lb_point_find(c->vault, &item.machine, point_text(c), &point);
+	if (r == 0)
+		r = check_freshness(c, &item.machine, &point);
 	if (r < 0)
 		return r;
 	return export_now(c, &item, disk, &point);

@@ -13,13 +13,18 @@
 		"point", "POINT", "latest (default), latest-app, a pin's name, EPOCH:SEQUENCE or a UTC time"           \
 	}
 
+#define ANCHOR                                                                                                         \
+	{                                                                                                              \
+		"anchor", "FILE", "a receipt: refuse a vault that is older than it, or of another history"             \
+	}
+
 #define FAILOVER_OPTIONS                                                                                               \
 	POINT, {"name", "NAME", "the double's name (default: MACHINE-test or MACHINE-double)"},                        \
 		{"forward", "HOST:GUEST[,...]", "TCP ports of this host that lead to the double's"},                   \
 		{"memory", "SIZE", "memory of the double (default: as the machine had)"},                              \
 		{"cpus", "N", "processors of the double (default: as the machine had)"},                               \
 		{"folder", "PATH", "where the double's overlays live (with --vault)"},                                 \
-		{"fabric", "auto|qemu|libvirt", "what makes the virtual machine (with --vault)"}, NO_WAIT
+		{"fabric", "auto|qemu|libvirt", "what makes the virtual machine (with --vault)"}, ANCHOR, NO_WAIT
 
 const struct cli_command cli_commands[] = {
 	{"status",
@@ -59,7 +64,18 @@ const struct cli_command cli_commands[] = {
 	 0,
 	 1,
 	 cmd_vault_verify,
-	 {{"deep", NULL, "open every frame, not only the indexes"}}},
+	 {{"machine", "MACHINE", "the same as the argument"},
+	  {"point", "POINT", "only what this point of the machine needs"},
+	  {"deep", NULL, "open every frame, not only the indexes"},
+	  ANCHOR}},
+	{"vault",
+	 "receipt",
+	 "",
+	 "Write a receipt of the vault's newest state, to be kept elsewhere",
+	 0,
+	 0,
+	 cmd_vault_receipt,
+	 {{"file", "FILE", "write it there (mode 0600) instead of showing it"}}},
 	{"vault",
 	 "passphrase",
 	 "",
@@ -131,7 +147,7 @@ const struct cli_command cli_commands[] = {
 	 3,
 	 3,
 	 cmd_point_export,
-	 {POINT, {"format", "raw|qcow2", "of the file (default raw)"}}},
+	 {POINT, {"format", "raw|qcow2", "of the file (default raw)"}, ANCHOR}},
 	{"failover",
 	 "list",
 	 "",

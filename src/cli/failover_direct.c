@@ -10,7 +10,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
-#include "cli/cli.h"
+#include "cli/anchor.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
 
@@ -108,8 +108,8 @@ static int start(struct cli *c, const struct lb_failover_request *request)
 	return tell_done(c, f);
 }
 
-/* Looks whether it could: the vault opens, the machine and the point are there. */
-static int would_start(struct cli *c, const struct lb_failover_request *request)
+/* Looks whether it could: the vault opens, machine and point are there, and how new that is. */
+static int preview(struct cli *c, const struct lb_failover_request *request)
 {
 	_cleanup_free_ struct lb_catalog_item *item = malloc(sizeof(*item));
 	const char *text = request->point != NULL ? request->point : "latest";
@@ -124,7 +124,9 @@ static int would_start(struct cli *c, const struct lb_failover_request *request)
 		r = lb_catalog_find(c->vault, request->machine, item);
 	if (r == 0)
 		r = lb_point_find(c->vault, &item->machine, text, &point);
-	if (r != 0)
+	if (r == 0)
+		r = cli_anchor_check(c, &item->machine, point.time_ns);
+	if (r != 0 || !c->dry_run)
 		return r;
 	return cli_would(c, "start a double of %s from %s (%s) in %s", item->name, text,
 			 lb_time_format(point.time_ns, when), request->vm_folder);
@@ -159,12 +161,10 @@ int cli_failover_direct(struct cli *c, enum lb_failover_kind kind)
 	if (r < 0)
 		return r;
 	request.cpus = (uint32_t)cpus;
-	if (kind == LB_FAILOVER_LIVE) {
+	r = preview(c, &request);
+	if (r == 0 && kind == LB_FAILOVER_LIVE)
 		r = cli_confirm(c, "fence, and start the double of,", c->args[0]);
-		if (r < 0)
-			return r;
-	}
-	return c->dry_run ? would_start(c, &request) : start(c, &request);
+	return r < 0 || c->dry_run ? r : start(c, &request);
 }
 
 static int list_one(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)

@@ -115,7 +115,7 @@ static int note_version(void *arg, const char *name, uint64_t size_bytes)
 	return 0;
 }
 
-static int newest_version(struct lb_vault *v, const struct lb_uuid *machine, uint64_t *ret_version)
+int lb_catalog_version(struct lb_vault *v, const struct lb_uuid *machine, uint64_t *ret_version)
 {
 	char prefix[LB_OBJECT_NAME_BYTES];
 	struct newest n = {0};
@@ -143,7 +143,7 @@ static int newest_text(struct lb_vault *v, const struct lb_uuid *machine, struct
 	uint64_t version;
 	int r;
 
-	r = newest_version(v, machine, &version);
+	r = lb_catalog_version(v, machine, &version);
 	if (r < 0)
 		return r;
 	if (version > 0) {

@@ -40,3 +40,5 @@ int lb_catalog_put(struct lb_vault *v, const struct lb_catalog_item *item);
 int lb_catalog_get(struct lb_vault *v, const struct lb_uuid *machine, struct lb_catalog_item *ret_item);
 /* By name or UUID text; -ENOENT, -EEXIST when several have the name (the text lists their ids). */
 int lb_catalog_find(struct lb_vault *v, const char *name_or_id, struct lb_catalog_item *ret_item);
+/* The number of the newest version, 0 when there is none. */
+int lb_catalog_version(struct lb_vault *v, const struct lb_uuid *machine, uint64_t *ret_version);

@@ -133,12 +133,11 @@ int lb_checkpoint_decode(const struct lb_uuid *vault, const struct lb_uuid *mach
 	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *c = calloc(1, sizeof(*c));
 	struct lb_head_id id = lb_checkpoint_head_id(vault, machine, key, place);
 	_cleanup_free_ uint8_t *body = NULL;
-	uint64_t total_bytes;
 	int r;
 
 	if (c == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a checkpoint");
-	r = lb_head_open(&id, head, head_bytes, &body, &total_bytes);
+	r = lb_head_open(&id, head, head_bytes, &body, &c->total_bytes);
 	if (r < 0)
 		return r;
 	c->machine = *machine;

@@ -28,6 +28,7 @@ struct lb_checkpoint {
 	uint32_t n_segments, n_frames;
 	struct lb_checkpoint_frame *frames;
 	uint8_t salt[LB_SALT_BYTES];
+	uint64_t total_bytes; /* of the head's object, when it was read */
 };
 
 void lb_checkpoint_free(struct lb_checkpoint *c);

@@ -76,6 +76,44 @@ int lb_heartbeat_put(struct lb_vault *v, const struct lb_uuid *process_server, c
 	return r;
 }
 
+/* One record of an object; `machine` NULL: the object as a whole. */
+static int tell_record(struct lb_vault *v, const char *object, const uint8_t *record, lb_heartbeat_fn fn, void *arg)
+{
+	_cleanup_buf_ struct lb_buf plain = LB_BUF(PLAIN_BYTES);
+	struct lb_heartbeat beat = {0};
+	int r;
+
+	memcpy(beat.machine.bytes, record, sizeof(beat.machine.bytes));
+	r = lb_vault_open_small(v, &beat.machine, RECORD_NAME, record + 16, RECORD_BYTES - 16, &plain);
+	if (r == -EBADMSG || r == -ENOENT || (r == 0 && plain.size_bytes != PLAIN_BYTES))
+		return fn(arg, object, &beat,
+			  r == -ENOENT ? "it is of a machine that the vault does not hold" : "it is not authentic");
+	if (r < 0)
+		return r;
+	beat.position = (struct lb_position){.epoch = lb_get_le64(plain.data), .seq = lb_get_le64(plain.data + 8)};
+	beat.time_ns = (int64_t)lb_get_le64(plain.data + 16);
+	return fn(arg, object, &beat, NULL);
+}
+
+int lb_heartbeats_read(struct lb_vault *v, const char *object, lb_heartbeat_fn fn, void *arg)
+{
+	_cleanup_buf_ struct lb_buf data = LB_BUF(OBJECT_BYTES_MAX);
+	struct lb_heartbeat none = {0};
+	int r;
+
+	r = lb_store_get_all(v->store, object, OBJECT_BYTES_MAX, &data);
+	if (r == -EMSGSIZE || r == -ENODATA || r == -ENOENT)
+		return fn(arg, object, &none, "it was truncated, enlarged or removed");
+	if (r < 0)
+		return r;
+	if (data.size_bytes < HEAD_BYTES || memcmp(data.data, MAGIC, 8) != 0 || lb_get_le32(data.data + 12) != 0 ||
+	    data.size_bytes != HEAD_BYTES + (uint64_t)lb_get_le32(data.data + 8) * RECORD_BYTES)
+		return fn(arg, object, &none, "its length or beginning is not that of a list of heartbeats");
+	for (size_t at = HEAD_BYTES; r == 0 && at < data.size_bytes; at += RECORD_BYTES)
+		r = tell_record(v, object, data.data + at, fn, arg);
+	return r;
+}
+
 struct seeking {
 	struct lb_vault *v;
 	const struct lb_uuid *machine;

@@ -3,7 +3,7 @@
 /* What the parts of the vault share and nobody else sees. */
 #include <pthread.h>
 
-#include "vault/vault.h"
+#include "vault/journal.h"
 
 #define LB_VAULT_MACHINES_MAX 100000
 #define LB_SMALL_BYTES_MAX (1u << 20)
@@ -39,7 +39,15 @@ int lb_vault_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine
 /* Proves the store once per opened vault, before anything is written to it. */
 int lb_vault_prove(struct lb_vault *v);
 
+/* Reads the machine's key from the store once more and compares it with the one in memory: -EBADMSG, -ENOENT. */
+int lb_vault_machine_key_check(struct lb_vault *v, const struct lb_uuid *machine);
+
 /* A whole small object: sealed and put, got and opened. */
 int lb_small_put_new(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data,
 		     size_t size_bytes);
 int lb_small_get(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_buf *out);
+
+/* For verification: every record of one object; `wrong` says what is wrong with it (with no machine: with all of it).
+ */
+typedef int (*lb_heartbeat_fn)(void *arg, const char *object, const struct lb_heartbeat *beat, const char *wrong);
+int lb_heartbeats_read(struct lb_vault *v, const char *object, lb_heartbeat_fn fn, void *arg);

@@ -99,7 +99,7 @@ static int key_open(struct lb_vault *v, const struct lb_uuid *machine, const cha
 
 	r = lb_store_get_all(v->store, name, KEY_OBJECT_BYTES, &object);
 	if (r < 0)
-		return r;
+		return r == -EMSGSIZE ? lb_wrap(-EBADMSG, "it is no machine key") : r;
 	if (object.size_bytes != KEY_OBJECT_BYTES || memcmp(object.data, KEY_MAGIC, 8) != 0)
 		return lb_fail(-EBADMSG, "%s: object %s is truncated or no machine key", v->store->url, name);
 	r = lb_seal_cipher(&v->key, object.data + 8, "lifeboat machine key 1", &gcm);
@@ -185,6 +185,27 @@ int lb_vault_machine_key(struct lb_vault *v, const struct lb_uuid *machine, bool
 		return r;
 	*ret_key = key;
 	return 0;
+}
+
+int lb_vault_machine_key_check(struct lb_vault *v, const struct lb_uuid *machine)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	char name[LB_OBJECT_NAME_BYTES];
+	const struct lb_key *there;
+	int r;
+
+	LB_LOCK_SCOPE(&v->lock);
+	r = lb_vault_name(name, machine, "key");
+	if (r == 0)
+		r = key_open(v, machine, name, &key);
+	if (r == -ENOENT)
+		return lb_fail(r, "%s: object %s is gone", v->store->url, name);
+	if (r < 0)
+		return r;
+	there = known(v, machine);
+	return there == NULL || lb_equal_ct(there, &key, sizeof(key))
+		       ? 0
+		       : lb_fail(-EBADMSG, "%s: object %s holds another key than before", v->store->url, name);
 }
 
 struct machines_walk {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Proof of a vault by reading it: every journal object in the order of names against the one before it, every segment
- * head, when deep every frame, every checkpoint against the journal's own map, every small object.
+ * head, when deep every frame; checkpoints and small objects have files of their own.
  */
 #include "vault/verify.h"
 
@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "vault/catalog.h"
 #include "vault/replay.h"
 #include "vault/verify_parts.h"
 
@@ -32,6 +31,19 @@ void lb_verify_find(struct lb_verify *w, const char *object, const char *fmt, ..
 	w->finding(w->arg, &f);
 }
 
+void lb_verify_note(struct lb_verify *w, const char *object, const char *fmt, ...)
+{
+	struct lb_verify_finding f = {.machine = w->machine, .object = object, .is_note = true};
+	char text[TEXT_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	f.text = text;
+	w->finding(w->arg, &f);
+}
+
 static void tell_progress(struct lb_verify *w)
 {
 	if (w->progress != NULL && w->report.done.objects % PROGRESS_OBJECTS == 0)
@@ -42,6 +54,47 @@ static void tell_progress(struct lb_verify *w)
 bool lb_verify_is_damage(int r)
 {
 	return r == -EBADMSG || r == -ENOENT || r == -ENODATA || r == -EMSGSIZE;
+}
+
+#define RANGES_TOLD 8
+
+/* Where a frame's bytes lie: "disk 0 bytes 4096..8191, ..." */
+static void frame_ranges(const struct lb_hrl_segment *s, uint32_t frame, char *text, size_t size_bytes)
+{
+	const struct lb_hrl_extent *x;
+	size_t used = 0;
+	uint32_t n, told = 0, more = 0;
+
+	text[0] = '\0';
+	x = lb_hrl_extents(s, &n);
+	for (uint32_t i = 0; i < n; i++) {
+		if (!lb_hrl_kind_has_data(x[i].kind) || x[i].frame != frame)
+			continue;
+		if (told == RANGES_TOLD || used + 64 > size_bytes) {
+			more++;
+			continue;
+		}
+		used += (size_t)snprintf(text + used, size_bytes - used, "%sdisk %u bytes %llu..%llu",
+					 told > 0 ? ", " : "", x[i].disk, (unsigned long long)x[i].offset_bytes,
+					 (unsigned long long)(x[i].offset_bytes + x[i].length_bytes - 1));
+		told++;
+	}
+	if (more > 0 && used + 32 < size_bytes)
+		snprintf(text + used, size_bytes - used, " and %u more", more);
+}
+
+static void frame_is_lost(struct lb_verify *w, const char *object, const struct lb_map_segment *place,
+			  const struct lb_hrl_segment *s, uint32_t frame)
+{
+	char ranges[512];
+
+	frame_ranges(s, frame, ranges, sizeof(ranges));
+	lb_verify_find(
+		w, object,
+		"frame %u of segment %llu of epoch %llu is lost (%s): points from %llu:%llu on can't read what was "
+		"written there until it was overwritten: %s",
+		frame, (unsigned long long)place->seq, (unsigned long long)place->epoch, lb_err_text(),
+		(unsigned long long)place->epoch, (unsigned long long)place->seq, ranges);
 }
 
 static int check_frames(struct lb_verify *w, const char *object, const struct lb_map_segment *place,
@@ -66,12 +119,7 @@ static int check_frames(struct lb_verify *w, const char *object, const struct lb
 		if (r == 0)
 			r = lb_hrl_frame_open(s, i, stored.data, stored.size_bytes, raw);
 		if (lb_verify_is_damage(r))
-			lb_verify_find(w, object,
-				       "frame %u of segment %llu of epoch %llu is lost (%s): points from %llu:%llu on "
-				       "can't read what was "
-				       "written there until it was overwritten",
-				       i, (unsigned long long)place->seq, (unsigned long long)place->epoch,
-				       lb_err_text(), (unsigned long long)place->epoch, (unsigned long long)place->seq);
+			frame_is_lost(w, object, place, s, i);
 		else if (r < 0)
 			return r;
 		w->report.done.frames++;
@@ -196,34 +244,7 @@ static int journal_object(void *arg, const char *object, uint64_t size_bytes)
 	return r < 0 ? r : lb_verify_checkpoint_at(w, &place);
 }
 
-static int small_object(void *arg, const char *object, uint64_t size_bytes)
-{
-	_cleanup_buf_ struct lb_buf plain = LB_BUF(LB_SMALL_BYTES_MAX);
-	struct lb_verify *w = arg;
-	int r;
-
-	w->report.done.objects++;
-	w->report.done.bytes += size_bytes;
-	r = lb_small_get(w->v, &w->machine, object, &plain);
-	if (!lb_verify_is_damage(r))
-		return r;
-	lb_verify_find(w, object, "%s", lb_err_text());
-	return 0;
-}
-
-/* Everything of the machine that is in no folder we know. */
-static int stray_object(void *arg, const char *object, uint64_t size_bytes)
-{
-	const char *rest = object + strlen("m/") + LB_UUID_TEXT_BYTES;
-	struct lb_verify *w = arg;
-
-	(void)size_bytes;
-	if (strcmp(rest, "key") != 0)
-		lb_verify_find(w, object, "it is no object of a vault: foreign");
-	return 0;
-}
-
-static int list_under(struct lb_verify *w, const char *under, lb_store_list_fn fn)
+int lb_verify_list_under(struct lb_verify *w, const char *under, lb_store_list_fn fn)
 {
 	char prefix[LB_OBJECT_NAME_BYTES];
 	int r = lb_vault_name(prefix, &w->machine, "%s", under);
@@ -231,69 +252,41 @@ static int list_under(struct lb_verify *w, const char *under, lb_store_list_fn f
 	return r < 0 ? r : lb_store_list(w->v->store, prefix, fn, w);
 }
 
-static int stray_folder(void *arg, const char *folder)
+/* The key is read anew: what this process remembers says nothing of the vault. */
+static int check_key(struct lb_verify *w, const struct lb_uuid *machine)
 {
-	struct lb_verify *w = arg;
-	char under[LB_OBJECT_NAME_BYTES];
-
-	if (strcmp(folder, "e") == 0 || strcmp(folder, "c") == 0 || strcmp(folder, "p") == 0 ||
-	    strcmp(folder, "item") == 0)
-		return 0;
-	snprintf(under, sizeof(under), "%s/", folder);
-	return list_under(w, under, stray_object);
-}
-
-static int check_strays(struct lb_verify *w)
-{
-	char prefix[LB_OBJECT_NAME_BYTES];
-	int r;
-
-	r = lb_vault_name(prefix, &w->machine, "%s", "");
-	return r < 0 ? r : lb_store_list_folders(w->v->store, prefix, stray_folder, w);
-}
-
-static int check_catalog(struct lb_verify *w)
-{
-	_cleanup_free_ struct lb_catalog_item *item = malloc(sizeof(*item));
 	char object[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	if (item == NULL)
-		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
-	r = lb_vault_name(object, &w->machine, "item/");
-	if (r < 0)
-		return r;
-	r = lb_catalog_get(w->v, &w->machine, item);
-	if (lb_verify_is_damage(r))
-		lb_verify_find(w, object, "%s: failover needs sizes and order of the disks from another source",
+	w->report.done.objects++;
+	r = w->v->has_key ? lb_vault_machine_key_check(w->v, machine) : 0;
+	if (lb_verify_is_damage(r) && lb_vault_name(object, machine, "key") == 0) {
+		lb_verify_find(w, object, "%s: without it nothing of this machine can be read, none of its points",
 			       lb_err_text());
-	return lb_verify_is_damage(r) ? 0 : r;
+		return -ENOKEY;
+	}
+	return r < 0 ? r : lb_vault_machine_key(w->v, machine, false, &w->key);
 }
 
 static int verify_machine(struct lb_verify *w, const struct lb_uuid *machine)
 {
-	char object[LB_OBJECT_NAME_BYTES];
 	int r;
 
 	w->machine = *machine;
 	w->is_whole = w->prev_is_known = w->map_is_whole = true;
 	w->report.newest = (struct lb_position){0};
 	w->report.newest_ns = 0;
-	r = lb_vault_machine_key(w->v, machine, false, &w->key);
-	if (lb_verify_is_damage(r) && lb_vault_name(object, machine, "key") == 0) {
-		lb_verify_find(w, object, "%s: nothing of this machine can be read", lb_err_text());
-		return 0;
-	}
+	w->item_newest = 0;
+	r = check_key(w, machine);
 	if (r < 0)
-		return r;
-	if ((r = lb_map_new(&w->map)) < 0 || (r = lb_chain_begin(&w->chain, w->v, machine)) < 0 ||
+		return r == -ENOKEY ? 0 : r;
+	if ((r = lb_verify_pins(w)) < 0 || (r = lb_map_new(&w->map)) < 0 ||
+	    (r = lb_chain_begin(&w->chain, w->v, machine)) < 0 ||
 	    (r = lb_checkpoint_list(w->v, machine, &w->checkpoints)) < 0)
 		return r;
-	if ((r = list_under(w, "e/", journal_object)) < 0 || (r = lb_verify_checkpoints_end(w)) < 0 ||
-	    (r = list_under(w, "item/", small_object)) < 0 || (r = list_under(w, "p/", small_object)) < 0 ||
-	    (r = check_strays(w)) < 0)
+	if ((r = lb_verify_list_under(w, "e/", journal_object)) < 0 || (r = lb_verify_checkpoints_end(w)) < 0)
 		return r;
-	return check_catalog(w);
+	return lb_verify_small(w);
 }
 
 static int verify_one(void *arg, const struct lb_uuid *machine)
@@ -314,8 +307,13 @@ int lb_vault_verify(struct lb_vault *v, const struct lb_uuid *machine, bool deep
 	struct lb_verify w = {.v = v, .deep = deep, .progress = progress, .finding = finding, .arg = arg};
 	int r;
 
-	r = machine != NULL ? verify_one(&w, machine) : lb_vault_machines(v, verify_one, &w);
+	r = lb_verify_beats(&w, machine);
+	if (r == 0)
+		r = machine != NULL ? verify_one(&w, machine) : lb_vault_machines(v, verify_one, &w);
+	if (r == 0 && machine == NULL)
+		r = lb_verify_site(&w);
 	lb_key_wipe(&w.key);
+	free(w.witnesses.w);
 	if (r < 0)
 		return r;
 	if (progress != NULL)

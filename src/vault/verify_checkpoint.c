@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
+#include "vault/checkpoint_format.h"
 #include "vault/verify_parts.h"
 
 void lb_verify_parts_free(struct lb_verify *w)
@@ -12,6 +16,10 @@ void lb_verify_parts_free(struct lb_verify *w)
 	w->map = NULL;
 	lb_checkpoint_list_free(&w->checkpoints);
 	w->checkpoint_next = 0;
+	free(w->parts);
+	w->parts = NULL;
+	w->n_parts = 0;
+	w->witnesses.n = w->n_beats; /* what its named points knew */
 }
 
 struct comparing {
@@ -85,6 +93,49 @@ static bool maps_differ(const struct lb_map *ours, const struct lb_map *theirs)
 	return c.differ || our_sectors != their_sectors;
 }
 
+/* One object of a checkpoint has the length that its head and frames give. */
+static int check_length(struct lb_verify *w, const char *object, uint64_t should_bytes)
+{
+	uint64_t size_bytes;
+	int r = lb_store_stat(w->v->store, object, &size_bytes, NULL);
+
+	if (r == 0 && size_bytes != should_bytes)
+		lb_verify_find(w, object,
+			       "it has %llu bytes and should have %llu: %s; it costs no point, only time; remove it",
+			       (unsigned long long)size_bytes, (unsigned long long)should_bytes,
+			       size_bytes < should_bytes ? "truncated" : "something was appended");
+	return r == -ENOENT ? 0 : r;
+}
+
+static int check_lengths(struct lb_verify *w, const char *object, const struct lb_checkpoint *c)
+{
+	struct lb_verify_parts *grown;
+	char name[LB_OBJECT_NAME_BYTES];
+	uint32_t parts = 0;
+	int r;
+
+	for (uint32_t i = 0; i < c->n_frames; i++)
+		parts = c->frames[i].part > parts ? c->frames[i].part : parts;
+	r = check_length(w, object, c->total_bytes);
+	for (uint32_t part = 1; r == 0 && part <= parts; part++) {
+		uint64_t end = 0;
+
+		for (uint32_t i = 0; i < c->n_frames; i++)
+			if (c->frames[i].part == part)
+				end = LB_MAX(end, (uint64_t)c->frames[i].offset_bytes + c->frames[i].stored_bytes);
+		r = lb_checkpoint_part_name(name, c, part);
+		if (r == 0)
+			r = check_length(w, name, end);
+	}
+	grown = reallocarray(w->parts, w->n_parts + 1, sizeof(*grown));
+	if (grown == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a list of checkpoints");
+	w->parts = grown;
+	w->parts[w->n_parts] = (struct lb_verify_parts){.place = c->place, .parts = parts};
+	memcpy(w->parts[w->n_parts++].salt, c->salt, sizeof(w->parts->salt));
+	return r;
+}
+
 static int check_checkpoint(struct lb_verify *w, const char *object, const struct lb_place *place)
 {
 	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *c = NULL;
@@ -93,6 +144,8 @@ static int check_checkpoint(struct lb_verify *w, const char *object, const struc
 
 	w->report.done.objects++;
 	r = lb_checkpoint_read(w->v, &w->machine, place, &c);
+	if (r == 0)
+		r = check_lengths(w, object, c);
 	if (r == 0)
 		r = lb_checkpoint_load(w->v, c, &map);
 	if (lb_verify_is_damage(r)) {
@@ -151,16 +204,44 @@ int lb_verify_checkpoint_at(struct lb_verify *w, const struct lb_place *place)
 	return 0;
 }
 
+/* "<8>-<10>-<16 hex of the salt>-<part>": -EINVAL for others. */
+static int part_name_parse(const char *name, struct lb_verify_parts *ret)
+{
+	unsigned long long epoch, number, salt;
+	char again[LB_OBJECT_NAME_BYTES];
+	unsigned int part;
+
+	if (sscanf(name, "%8llx-%10llx-%16llx-%4x", &epoch, &number, &salt, &part) != 4)
+		return -EINVAL;
+	snprintf(again, sizeof(again), "%08llx-%010llx-%016llx-%04x", epoch, number, salt, part);
+	if (strcmp(again, name) != 0)
+		return -EINVAL;
+	*ret = (struct lb_verify_parts){.place = {.epoch = epoch, .number = number}, .parts = part};
+	for (int i = 0; i < 8; i++)
+		ret->salt[i] = (uint8_t)(salt >> (56 - 8 * i));
+	return 0;
+}
+
 static int checkpoint_object(void *arg, const char *object, uint64_t size_bytes)
 {
-	const char *name = strrchr(object, '/') + 1;
 	struct lb_verify *w = arg;
+	struct lb_verify_parts part;
 	struct lb_place place;
 
 	(void)size_bytes;
-	/* parts end in "-<16 hex>-<4 hex>"; their heads name them, and those of a crash are only in the way */
-	if (lb_checkpoint_name_parse(object, &place) < 0 && strlen(name) != 8 + 1 + 10 + 1 + 16 + 1 + 4)
-		lb_verify_find(w, object, "it is no checkpoint: foreign");
+	if (lb_checkpoint_name_parse(object, &place) == 0)
+		return 0;
+	if (part_name_parse(strrchr(object, '/') + 1, &part) < 0) {
+		lb_verify_find(w, object, "it is no checkpoint: foreign; it costs nothing; remove it");
+		return 0;
+	}
+	for (size_t i = 0; i < w->n_parts; i++)
+		if (compare_places(&w->parts[i].place, &part.place) == 0 &&
+		    memcmp(w->parts[i].salt, part.salt, sizeof(part.salt)) == 0 && part.parts >= 1 &&
+		    part.parts <= w->parts[i].parts)
+			return 0;
+	lb_verify_note(w, object,
+		       "a part that no checkpoint names: left over by a writer that was interrupted, or a copy");
 	return 0;
 }
 

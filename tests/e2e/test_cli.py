@@ -195,6 +195,32 @@ def test_a_vault_is_proven_whole_and_damage_is_degraded(cli, site, tmp_path):
     assert "NOT WHOLE" in cli.run("vault", "verify", "--deep", "--vault", f"dir:{copy}", server=False).stdout
 
 
+def test_a_receipt_tells_a_vault_that_was_rolled_back(cli, site, tmp_path):
+    receipt, copy = tmp_path / "receipt", tmp_path / "vault"
+    assert "Keep it where" in cli.alone("vault", "receipt", "--file", receipt).stdout
+    assert receipt.stat().st_mode & 0o777 == 0o600
+    p = cli.alone("vault", "verify", "--anchor", receipt)
+    assert p.returncode == DONE and "at least as new as the receipt" in p.stdout
+    assert "Freshness unproven" in cli.alone("vault", "verify").stdout
+    shutil.copytree(site.folder / "vault", copy)
+    newest = sorted(copy.glob("m/*/e/*/*"))[-1]
+    for checkpoint in copy.glob("m/*/c/*"):
+        checkpoint.unlink()
+    newest.unlink()
+    p = cli.run("vault", "verify", "--vault", f"dir:{copy}", "--anchor", receipt, server=False)
+    assert p.returncode == DEGRADED and "rolled back, or its tail cut" in p.stdout
+    machine = newest.parent.parent.parent.name
+    p = cli.run("point", "export", machine, "0", tmp_path / "image", "--vault", f"dir:{copy}", "--anchor", receipt, server=False)
+    assert p.returncode == REFUSED and "rolled back" in p.stderr
+    receipt.write_text(receipt.read_text().replace('"seq":', '"seq": '))
+    assert "not authentic" in cli.alone("vault", "verify", "--anchor", receipt).stderr
+
+
+def test_a_point_is_proven_by_itself(cli, site):
+    report = cli.data("verify-point", "vault", "verify", "--machine", "db1", "--point", "latest", "--deep", alone=True)
+    assert report["proven"] and report["freshness"] == "unproven" and report["lost_bytes"] == 0 and report["data_bytes"] > 0
+
+
 def test_a_changed_passphrase_opens_the_vault_and_the_old_one_no_longer(cli, tmp_path):
     new = tmp_path / "new"
     new.write_text("another staple altogether\n")

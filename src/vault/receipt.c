@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Receipts: "lifeboat vault receipt 1 <HMAC, hex>", a line break, JSON that the HMAC is of, a line break. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "vault/anchor.h"
+#include "vault/catalog.h"
+#include "vault/chain.h"
+#include "vault/slots.h"
+
+#define TITLE "lifeboat vault receipt 1 "
+#define TITLE_BYTES (sizeof(TITLE) - 1)
+#define HEAD_BYTES (TITLE_BYTES + 2 * LB_DIGEST_BYTES + 1)
+#define USE "lifeboat vault receipt 1"
+
+static int authenticate(const struct lb_vault *v, const void *text, size_t size_bytes, struct lb_digest *ret)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	int r;
+
+	if (!v->has_key)
+		return lb_fail(-ENOKEY, "only who opened the vault with its passphrase makes and checks receipts");
+	r = lb_hkdf(&v->key, v->id.bytes, sizeof(v->id.bytes), USE, &key);
+	return r < 0 ? r : lb_hmac_sha256(&key, text, size_bytes, ret);
+}
+
+static int print_anchor(const struct lb_anchor *a, json_t **ret)
+{
+	_cleanup_json_ json_t *j = json_object();
+	int r;
+
+	if (j == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a receipt");
+	if ((r = lb_json_set_uuid(j, "machine", &a->machine)) < 0 ||
+	    (r = lb_json_set_u64(j, "epoch", a->position.epoch)) < 0 ||
+	    (r = lb_json_set_u64(j, "seq", a->position.seq)) < 0 ||
+	    (r = lb_json_set_digest(j, "digest", &a->digest)) < 0 ||
+	    (r = lb_json_set_u64(j, "object_epoch", a->object.epoch)) < 0 ||
+	    (r = lb_json_set_u64(j, "object_number", a->object.number)) < 0 ||
+	    (r = lb_json_set_digest(j, "object_digest", &a->object_digest)) < 0 ||
+	    (r = lb_json_set_u64(j, "item", a->item)) < 0 || (r = lb_json_set_i64(j, "time_ns", a->time_ns)) < 0)
+		return r;
+	*ret = lb_steal_ptr(j);
+	return 0;
+}
+
+struct making {
+	struct lb_vault *v;
+	json_t *machines;
+};
+
+static int add_machine(void *arg, const struct lb_uuid *machine)
+{
+	const struct making *m = arg;
+	struct lb_anchor a = {.machine = *machine};
+	struct lb_chain c;
+	json_t *j = NULL;
+	int r;
+
+	r = lb_chain_newest(&c, m->v, machine);
+	if (r == 0)
+		r = lb_chain_finish(&c);
+	if (r == 0)
+		r = lb_catalog_version(m->v, machine, &a.item);
+	if (r == -ENOENT || r == -EBADMSG) /* a receipt of what is broken would only confirm it */
+		return lb_wrap(-EBADMSG, "no receipt of a vault that is not whole; run `lifeboat vault verify`");
+	if (r < 0)
+		return r;
+	a.position = c.after.position;
+	a.digest = c.after.digest;
+	a.object = c.last;
+	a.object_digest = c.last_digest;
+	a.time_ns = c.after.receipt_ns;
+	r = print_anchor(&a, &j);
+	if (r == 0 && json_array_append_new(m->machines, j) < 0)
+		r = lb_fail(-ENOMEM, "out of memory for a receipt");
+	return r;
+}
+
+static int make_json(struct lb_vault *v, char **ret_text)
+{
+	_cleanup_buf_ struct lb_buf vault_json = LB_BUF(LB_VAULT_JSON_BYTES_MAX + 1);
+	_cleanup_json_ json_t *j = json_object();
+	struct making m = {.v = v, .machines = json_array()};
+	int r;
+
+	if (j == NULL || json_object_set_new(j, "machines", m.machines) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a receipt");
+	r = lb_store_get_all(v->store, LB_VAULT_JSON, LB_VAULT_JSON_BYTES_MAX, &vault_json);
+	if (r == 0)
+		r = lb_buf_append(&vault_json, "", 1);
+	if (r < 0)
+		return r;
+	if ((r = lb_json_set_uuid(j, "vault", &v->id)) < 0 ||
+	    (r = lb_json_set_i64(j, "made_ns", lb_now_ns(v->store->env))) < 0 ||
+	    (r = lb_json_set_str(j, "vault_json", (const char *)vault_json.data)) < 0 ||
+	    (r = lb_vault_machines(v, add_machine, &m)) < 0)
+		return r;
+	return lb_json_dump(j, ret_text);
+}
+
+int lb_receipt_make(struct lb_vault *v, struct lb_buf *out)
+{
+	_cleanup_free_ char *text = NULL;
+	char hex[2 * LB_DIGEST_BYTES + 1];
+	struct lb_digest mac;
+	int r;
+
+	r = make_json(v, &text);
+	if (r == 0)
+		r = authenticate(v, text, strlen(text), &mac);
+	if (r < 0)
+		return r;
+	lb_hex_encode(mac.bytes, sizeof(mac.bytes), hex);
+	lb_err_clear();
+	return lb_buf_printf(out, TITLE "%s\n%s\n", hex, text);
+}
+
+static int parse_anchor(const json_t *j, struct lb_anchor *a)
+{
+	int r;
+
+	if ((r = lb_json_get_uuid(j, "machine", &a->machine)) < 0 ||
+	    (r = lb_json_get_u64(j, "epoch", &a->position.epoch)) < 0 ||
+	    (r = lb_json_get_u64(j, "seq", &a->position.seq)) < 0 ||
+	    (r = lb_json_get_digest(j, "digest", &a->digest)) < 0 ||
+	    (r = lb_json_get_u64(j, "object_epoch", &a->object.epoch)) < 0 ||
+	    (r = lb_json_get_u64(j, "object_number", &a->object.number)) < 0 ||
+	    (r = lb_json_get_digest(j, "object_digest", &a->object_digest)) < 0 ||
+	    (r = lb_json_get_u64(j, "item", &a->item)) < 0)
+		return r;
+	return lb_json_get_i64(j, "time_ns", &a->time_ns);
+}
+
+static int parse(const struct lb_vault *v, const json_t *j, struct lb_receipt *receipt)
+{
+	const json_t *machines = json_object_get(j, "machines");
+	const char *vault_json;
+	struct lb_uuid vault;
+	int r;
+
+	if ((r = lb_json_get_uuid(j, "vault", &vault)) < 0 ||
+	    (r = lb_json_get_i64(j, "made_ns", &receipt->made_ns)) < 0 ||
+	    (r = lb_json_get_str(j, "vault_json", &vault_json)) < 0)
+		return r;
+	if (!lb_uuid_equal(&vault, &v->id))
+		return lb_fail(-EBADMSG, "it is of another vault");
+	if (!json_is_array(machines) || json_array_size(machines) > LB_ANCHOR_MACHINES_MAX)
+		return lb_fail(-EBADMSG, "\"machines\" is no list or too long");
+	receipt->vault_json = strdup(vault_json);
+	receipt->anchors = calloc(json_array_size(machines) + 1, sizeof(*receipt->anchors));
+	if (receipt->vault_json == NULL || receipt->anchors == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a receipt");
+	for (size_t i = 0; r == 0 && i < json_array_size(machines); i++)
+		r = parse_anchor(json_array_get(machines, i), &receipt->anchors[receipt->n++]);
+	return r;
+}
+
+static int check_mac(const struct lb_vault *v, const char *text, size_t size_bytes)
+{
+	struct lb_digest told, mac;
+	char hex[2 * LB_DIGEST_BYTES + 1];
+	int r;
+
+	if (size_bytes < HEAD_BYTES + 1 || memcmp(text, TITLE, TITLE_BYTES) != 0 || text[HEAD_BYTES - 1] != '\n' ||
+	    text[size_bytes - 1] != '\n')
+		return lb_fail(-EBADMSG, "it is no receipt of a vault, or cut short");
+	snprintf(hex, sizeof(hex), "%.*s", 2 * LB_DIGEST_BYTES, text + TITLE_BYTES);
+	if (lb_hex_decode(hex, sizeof(told.bytes), told.bytes) < 0)
+		return lb_fail(-EBADMSG, "it is no receipt of a vault");
+	r = authenticate(v, text + HEAD_BYTES, size_bytes - HEAD_BYTES - 1, &mac);
+	if (r == 0 && !lb_equal_ct(&told, &mac, sizeof(mac)))
+		r = lb_fail(-EBADMSG, "it is not authentic: altered, or of another vault");
+	return r;
+}
+
+int lb_receipt_open(struct lb_vault *v, const void *data, size_t size_bytes, struct lb_receipt *ret_receipt)
+{
+	_cleanup_(lb_receipt_clear) struct lb_receipt receipt = {0};
+	_cleanup_json_ json_t *j = NULL;
+	int r;
+
+	r = check_mac(v, data, size_bytes);
+	if (r == 0)
+		r = lb_json_parse((const char *)data + HEAD_BYTES, size_bytes - HEAD_BYTES - 1, LB_RECEIPT_BYTES_MAX,
+				  &j);
+	if (r == 0)
+		r = parse(v, j, &receipt);
+	if (r < 0)
+		return r;
+	*ret_receipt = receipt;
+	receipt = (struct lb_receipt){0};
+	return 0;
+}
+
+void lb_receipt_clear(struct lb_receipt *receipt)
+{
+	free(receipt->vault_json);
+	free(receipt->anchors);
+	*receipt = (struct lb_receipt){0};
+}
+
+const struct lb_anchor *lb_receipt_find(const struct lb_receipt *receipt, const struct lb_uuid *machine)
+{
+	for (size_t i = 0; i < receipt->n; i++)
+		if (lb_uuid_equal(&receipt->anchors[i].machine, machine))
+			return &receipt->anchors[i];
+	return NULL;
+}
