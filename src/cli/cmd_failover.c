@@ -132,19 +132,24 @@ static int failover_body(const struct cli *c, const char *kind, json_t **ret_bod
 static int tell_point(struct cli *c)
 {
 	_cleanup_json_ json_t *reply = NULL;
-	const json_t *points, *newest;
+	const json_t *points, *newest, *freshness;
 	char when[LB_TIME_TEXT_BYTES], age[CLI_AGE_BYTES];
 	int64_t until_ns;
 	int r;
 
-	r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s/point?limit=1", c->args[0]);
+	r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s/point?limit=1&freshness=1", c->args[0]);
 	if (r < 0)
 		return r;
 	points = json_object_get(reply, "points");
 	if (json_array_size(points) == 0)
 		return lb_fail(-ENOENT, "%s has no recovery point yet; `lifeboat status %s` says why", c->args[0],
 			       c->args[0]);
-	if (c->json || strcmp(point_text(c), "latest") != 0)
+	if (c->json)
+		return 0;
+	freshness = json_object_get(reply, "freshness");
+	if (freshness != NULL)
+		fprintf(stderr, "lifeboat: %s\n", cli_text(freshness, "text"));
+	if (strcmp(point_text(c), "latest") != 0)
 		return 0;
 	newest = json_array_get(points, json_array_size(points) - 1);
 	until_ns = json_integer_value(json_object_get(newest, "until_ns"));

@@ -66,6 +66,49 @@ static int check_anchor(struct verify *verify, const struct lb_anchor *anchor)
 	return 0;
 }
 
+/* What the configuration server knows, where one is known; without its answer freshness is only unproven. */
+static int check_server(struct verify *verify, const struct lb_uuid *machine)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	char vault[LB_UUID_TEXT_BYTES];
+	bool known = false;
+	const json_t *one;
+	size_t i;
+	int r = 0;
+
+	if (!cli_has_server(verify->c))
+		return 0;
+	if (cli_call(verify->c, "GET", "/v1/anchor", NULL, &reply) < 0) {
+		fprintf(stderr, "lifeboat: the configuration server can't be asked what the vault held: %s\n",
+			lb_err_text());
+		lb_err_clear();
+		return 0;
+	}
+	lb_uuid_format(lb_vault_id(verify->c->vault), vault);
+	if (strcmp(cli_text(reply, "vault"), vault) != 0)
+		return 0; /* it is of another site */
+	json_array_foreach(json_object_get(reply, "anchors"), i, one)
+	{
+		struct lb_anchor a = {0};
+
+		if (r < 0)
+			break;
+		if ((r = lb_json_get_uuid(one, "machine", &a.machine)) < 0 ||
+		    (r = lb_json_get_u64(one, "epoch", &a.position.epoch)) < 0 ||
+		    (r = lb_json_get_u64(one, "seq", &a.position.seq)) < 0 ||
+		    (r = lb_json_get_digest(one, "digest", &a.digest)) < 0 ||
+		    (r = lb_json_get_i64(one, "time_ns", &a.time_ns)) < 0)
+			break;
+		if (machine != NULL && !lb_uuid_equal(&a.machine, machine))
+			continue;
+		known = true;
+		r = check_anchor(verify, &a);
+	}
+	if (r == 0 && known && verify->anchor_findings == 0)
+		verify->freshness = "anchored";
+	return r;
+}
+
 /* `machine` NULL: every machine that the receipt knows. */
 static int check_receipt(struct verify *verify, const struct lb_uuid *machine)
 {
@@ -75,7 +118,7 @@ static int check_receipt(struct verify *verify, const struct lb_uuid *machine)
 	int r;
 
 	if (path == NULL)
-		return 0;
+		return check_server(verify, machine);
 	r = cli_receipt_read(verify->c, path, &receipt);
 	for (size_t i = 0; r == 0 && i < receipt.n; i++) {
 		if (machine != NULL && !lb_uuid_equal(&receipt.anchors[i].machine, machine))
@@ -95,9 +138,9 @@ static void print_freshness(const struct verify *verify, int64_t newest_ns)
 	if (newest_ns > 0)
 		lb_time_format(newest_ns, when);
 	if (strcmp(verify->freshness, "anchored") == 0)
-		printf("The vault is at least as new as the receipt says; newest point %s.\n", when);
+		printf("The vault is at least as new as its anchor says; newest point %s.\n", when);
 	else if (strcmp(verify->freshness, "older") == 0)
-		printf("The vault is NOT as new as the receipt says; newest point %s.\n", when);
+		printf("The vault is NOT as new as its anchor says; newest point %s.\n", when);
 	else
 		printf("Freshness unproven; newest point %s. A whole older copy of the vault would look the same: keep "
 		       "receipts (`lifeboat vault receipt`) and give one by --anchor FILE.\n",

@@ -79,6 +79,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"GET", "/v1/policy/{}", READER, 0, lb_api_policy_get, false},
 	{"PUT", "/v1/policy/{}", ADMIN, ORDER_BYTES_MAX, lb_api_policy_put_audited, false},
 	{"GET", "/v1/server", READER, 0, lb_api_server_list, false},
+	{"GET", "/v1/anchor", READER, 0, lb_api_anchor_list, false},
 
 	{"GET", "/v1/job", READER, 0, lb_api_job_list, false},
 	{"GET", "/v1/job/{}", READER, 0, lb_api_job_get, false},

@@ -57,6 +57,7 @@ LB_API_HANDLER(lb_api_policy_list);
 LB_API_HANDLER(lb_api_policy_get);
 LB_API_HANDLER(lb_api_policy_put);
 LB_API_HANDLER(lb_api_server_list);
+LB_API_HANDLER(lb_api_anchor_list);
 LB_API_HANDLER(lb_api_job_list);
 LB_API_HANDLER(lb_api_job_get);
 LB_API_HANDLER(lb_api_job_cancel);

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "config/anchors.h"
 #include "config/api.h"
 #include "config/failovers.h"
 #include "config/live.h"
@@ -270,6 +271,7 @@ int lb_api_machine_remove(void *arg, const struct lb_http_call *call, struct lb_
 	if (r < 0)
 		return r;
 	lb_live_forget(site->live, m.id);
+	lb_anchor_forget(site, m.id);
 	lb_event(site, "warning", m.name, "removed by %s; its recovery points stay in the vault", call->peer.name);
 	r = lb_vault_copy_write(site);
 	if (r < 0)

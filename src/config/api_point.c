@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "config/anchors.h"
 #include "config/api.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
@@ -103,6 +104,7 @@ int lb_api_point_list(void *arg, const struct lb_http_call *call, struct lb_http
 {
 	struct lb_site *site = arg;
 	struct newest newest = {0};
+	_cleanup_json_ json_t *freshness = NULL;
 	int64_t from_ns = 0, to_ns = 0, limit = 0;
 	json_t *list = NULL;
 	struct lb_uuid id;
@@ -124,13 +126,15 @@ int lb_api_point_list(void *arg, const struct lb_http_call *call, struct lb_http
 	if (newest.points == NULL)
 		return lb_fail(-ENOMEM, "out of memory for the list of points");
 	r = lb_points_list(site->vault, &id, from_ns, to_ns, keep, &newest);
+	if (r == 0 && lb_http_query(call, "freshness") != NULL)
+		r = lb_anchor_freshness(site, &id, &freshness);
 	if (r == 0)
 		r = points_json(&newest, &list);
 	free(newest.points);
 	if (r < 0)
 		return r;
-	reply->json = json_pack("{s:o,s:I,s:b}", "points", list, "total", (json_int_t)newest.n, "truncated",
-				newest.n > newest.room);
+	reply->json = json_pack("{s:o,s:I,s:b,s:O*}", "points", list, "total", (json_int_t)newest.n, "truncated",
+				newest.n > newest.room, "freshness", freshness);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 

@@ -6,6 +6,8 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/log.h"
+#include "config/anchors.h"
 #include "config/api.h"
 #include "config/live.h"
 #include "config/status.h"
@@ -102,6 +104,7 @@ int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_
 }
 
 struct own_machines {
+	struct lb_site *site;
 	const json_t *report;
 	const char *process;
 	json_t *list;
@@ -120,8 +123,12 @@ static int keep_own(void *arg, const struct lb_reg_machine *m)
 	{
 		const char *id = json_string_value(json_object_get(one, "id"));
 
-		if (id != NULL && strcmp(id, m->id) == 0 && json_array_append(o->list, one) < 0)
+		if (id == NULL || strcmp(id, m->id) != 0)
+			continue;
+		if (json_array_append(o->list, one) < 0)
 			return lb_fail(-ENOMEM, "out of memory for a report");
+		if (lb_anchor_note(o->site, id, one) < 0)
+			lb_warning("machine %s: what the vault holds could not be noted: %s", m->name, lb_err_text());
 	}
 	return 0;
 }
@@ -131,7 +138,7 @@ int lb_api_process_report(void *arg, const struct lb_http_call *call, struct lb_
 {
 	struct lb_site *site = arg;
 	_cleanup_json_ json_t *report = NULL, *own = json_array();
-	struct own_machines o = {.process = call->peer.name, .list = own};
+	struct own_machines o = {.site = site, .process = call->peer.name, .list = own};
 	int64_t now_ns = lb_now_ns(site->env);
 	struct lb_reg_process p;
 	int r;

@@ -308,6 +308,7 @@ static void publish(struct join *j, int64_t point_ns, int64_t beat_ns)
 	m->durable.receipt_ns = LB_MAX(j->durable.receipt_ns, beat_ns);
 	m->cached_bytes = j->cached_bytes;
 	m->vault = j->tail.position;
+	m->vault_digest = j->tail.digest;
 	m->vault_point_ns = point_ns;
 	m->beat_vault_ns = beat_ns;
 	memcpy(m->damage, j->damage, sizeof(m->damage));
@@ -353,7 +354,8 @@ int lb_join(struct lb_machine *m)
 	return j.taken_over ? taken_over(&j) : 0;
 }
 
-void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, int64_t point_ns)
+void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, const struct lb_digest *digest,
+		       int64_t point_ns)
 {
 	struct lb_process_cache *cache = &m->process->cache;
 	struct lb_epoch *e = m->oldest;
@@ -366,6 +368,7 @@ void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, int64
 	if (done > 0)
 		e->first_seq = done;
 	m->vault = *at;
+	m->vault_digest = *digest;
 	m->vault_point_ns = LB_MAX(m->vault_point_ns, point_ns);
 	pthread_mutex_unlock(&m->lock);
 	for (; p.seq < done; p.seq++) {
@@ -424,7 +427,7 @@ int lb_join_again(struct lb_machine *m)
 	r = same_at(m, &t);
 	if (r < 0)
 		return r;
-	lb_join_confirmed(m, &t.position, (t.flags & LB_HRL_POINT) != 0 ? t.receipt_ns : 0);
+	lb_join_confirmed(m, &t.position, &t.digest, (t.flags & LB_HRL_POINT) != 0 ? t.receipt_ns : 0);
 	return 0;
 }
 

@@ -15,7 +15,8 @@ int lb_join(struct lb_machine *m);
 int lb_join_again(struct lb_machine *m);
 /* The vault holds `e` up to `seq`, or all that came before it when nothing new: forgets and removes it from the cache.
  */
-void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, int64_t point_ns);
+void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, const struct lb_digest *digest,
+		       int64_t point_ns);
 /*
  * An operator lets a machine go on: joins anew, and if the journal was taken over meanwhile, drops what the cache had
  * for its old end, which nobody will ever be offered.

@@ -118,14 +118,15 @@ struct lb_machine {
 	uint32_t n_epochs;
 	uint64_t cached_bytes;
 	struct lb_position vault;
-	int64_t vault_point_ns;     /* receipt of the newest recovery point in the vault */
-	struct lb_position beat_at; /* the agent was idle at this position ... */
-	int64_t beat_ns;            /* ... up to this receipt time */
-	int64_t beat_vault_ns;      /* what of it the vault has */
-	json_t *agent;              /* its last heartbeat */
-	bool unfence;               /* an operator wants it replicated again */
-	bool ingesting;             /* a segment is on its way into the cache and will be acknowledged */
-	bool clock_back;            /* our clock is behind the last receipt: said once */
+	struct lb_digest vault_digest; /* of that segment */
+	int64_t vault_point_ns;        /* receipt of the newest recovery point in the vault */
+	struct lb_position beat_at;    /* the agent was idle at this position ... */
+	int64_t beat_ns;               /* ... up to this receipt time */
+	int64_t beat_vault_ns;         /* what of it the vault has */
+	json_t *agent;                 /* its last heartbeat */
+	bool unfence;                  /* an operator wants it replicated again */
+	bool ingesting;                /* a segment is on its way into the cache and will be acknowledged */
+	bool clock_back;               /* our clock is behind the last receipt: said once */
 	struct lb_machine_figures figures;
 
 	/* registry and schedule: under the process server's lock */

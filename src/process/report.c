@@ -64,6 +64,8 @@ static int set_journal(const struct lb_machine *m, json_t *j)
 		r = lb_json_set_u64(j, "vault_epoch", m->vault.epoch);
 	if (r == 0)
 		r = lb_json_set_u64(j, "vault_seq", m->vault.seq);
+	if (r == 0 && m->vault.epoch != 0)
+		r = lb_json_set_digest(j, "vault_digest", &m->vault_digest);
 	if (r == 0)
 		r = lb_json_set_i64(j, "rpo_vault_ns", vault_ns);
 	if (r == 0)

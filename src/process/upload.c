@@ -82,7 +82,7 @@ static int send_pack(struct lb_machine *m, const struct lb_position *first, uint
 	r = lb_journal_append(m->writer, pack.segments, pack.n);
 	if (r < 0)
 		return r;
-	lb_join_confirmed(m, &pack.last, pack.point_ns);
+	lb_join_confirmed(m, &pack.last, &lb_journal_writer_tail(m->writer)->digest, pack.point_ns);
 	first_point = pack.point_ns != 0 && !m->point_since_epoch;
 	m->point_since_epoch = m->point_since_epoch || pack.point_ns != 0;
 	if (++m->objects_since_checkpoint >= LB_UPLOAD_CHECKPOINT_OBJECTS || first_point)

@@ -23,6 +23,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "config/anchors.h"
 #include "config/api.h"
 #include "config/jobs.h"
 #include "config/live.h"

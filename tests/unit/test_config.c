@@ -426,10 +426,65 @@ static void a_process_server_speaks_for_its_own_machines_only(void **state)
 	lb_live_machine_clear(&live);
 }
 
+static int64_t critical_events(void)
+{
+	int64_t n;
+
+	assert_int_equal(lb_db_get_int(site->db, &n, "SELECT count(*) FROM event WHERE level = 'critical'", ""), 0);
+	return n;
+}
+
+static void report_vault(const char *process, const char *id, int64_t seq, char digest)
+{
+	char hex[2 * LB_DIGEST_BYTES + 1];
+	_cleanup_json_ json_t *body = NULL;
+
+	memset(hex, digest, sizeof(hex) - 1);
+	hex[sizeof(hex) - 1] = '\0';
+	body = json_pack("{s:[{s:s,s:i,s:I,s:s,s:I}]}", "machines", "id", id, "vault_epoch", 1, "vault_seq", seq,
+			 "vault_digest", hex, "rpo_vault_ns", (json_int_t)(1000 + seq));
+	assert_int_equal(call(lb_api_process_report, process, LB_ROLE_PROCESS, NULL, body, NULL), 0);
+}
+
+static void a_position_that_was_in_the_vault_is_remembered_and_one_that_went_back_is_an_event(void **state)
+{
+	char id[LB_UUID_TEXT_BYTES], process[LB_UUID_TEXT_BYTES];
+	_cleanup_json_ json_t *anchors = NULL, *freshness = NULL;
+	struct lb_anchor anchor;
+	struct lb_uuid uuid;
+	int64_t before;
+
+	(void)state;
+	add_process("ps1", lb_now_ns(env), process);
+	enrol_machine("web1", HARDWARE_A, "a", false, id);
+	assert_int_equal(call(lb_api_machine_enable, "admin", LB_ROLE_ADMIN, "web1", NULL, NULL), 0);
+	assert_int_equal(lb_uuid_parse(id, &uuid), 0);
+	assert_int_equal(lb_anchor_get(site, &uuid, &anchor), -ENOENT);
+	report_vault(process, id, 7, 'a');
+	assert_int_equal(lb_anchor_get(site, &uuid, &anchor), 0);
+	assert_true(anchor.position.epoch == 1 && anchor.position.seq == 7 && anchor.digest.bytes[0] == 0xaa);
+	assert_int_equal(call(lb_api_anchor_list, "r", LB_ROLE_READER, NULL, NULL, &anchors), 0);
+	assert_int_equal(json_array_size(json_object_get(anchors, "anchors")), 1);
+	/* the machine's journal in this vault is empty: it was there before */
+	assert_int_equal(lb_anchor_freshness(site, &uuid, &freshness), 0);
+	assert_string_equal(json_string_value(json_object_get(freshness, "state")), "older");
+	before = critical_events();
+	assert_int_equal(lb_db_run(site->db,
+				   "UPDATE meta SET value = json_set(value, '$.noted_ns', 0) WHERE key LIKE "
+				   "'anchor/%'",
+				   ""),
+			 0);
+	report_vault(process, id, 3, 'b');
+	assert_int_equal(critical_events(), before + 1);
+	assert_int_equal(lb_anchor_get(site, &uuid, &anchor), 0);
+	assert_int_equal(anchor.position.seq, 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_token_enrols_once),
+		T(a_position_that_was_in_the_vault_is_remembered_and_one_that_went_back_is_an_event),
 		T(the_same_key_may_ask_again_when_the_answer_was_lost),
 		T(an_expired_or_unknown_token_enrols_nobody),
 		T(a_token_is_good_for_its_kind_and_name_only),
