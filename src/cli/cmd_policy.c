@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "wire/bandwidth.h"
 
 static const struct {
 	const char *option, *member;
@@ -75,6 +76,67 @@ static int set_one(const struct cli *c, json_t *body, size_t k, bool *changed)
 	return lb_json_set_u64(body, settings[k].member, value);
 }
 
+static void show_windows(const json_t *policy)
+{
+	struct lb_bandwidth b = {0};
+	char text[LB_BANDWIDTH_TEXT_BYTES];
+
+	if (lb_bandwidth_windows_parse(json_object_get(policy, "bandwidth_windows"), &b) < 0)
+		return;
+	for (uint32_t i = 0; i < b.n_windows; i++)
+		printf("  window                   %s/s\n", lb_bandwidth_text(&b.windows[i], text));
+	printf("  time-zone                %s\n", cli_text(policy, "time_zone"));
+}
+
+int cmd_policy_show(struct cli *c)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	const char *back;
+	int r;
+
+	r = cli_callf(c, "GET", NULL, &reply, "/v1/policy/%s", c->args[0]);
+	if (r < 0)
+		return r;
+	if (c->json)
+		return cli_print_json("policy", json_incref(reply));
+	back = cli_text(reply, "failback_policy");
+	printf("%s, version %" JSON_INTEGER_FORMAT "\n", cli_text(reply, "name"), cli_number(reply, "version"));
+	for (size_t k = 0; k < sizeof(settings) / sizeof(settings[0]); k++)
+		if (settings[k].kind == TEXT)
+			printf("  %-24s %s\n", settings[k].option, cli_text(reply, settings[k].member));
+		else
+			printf("  %-24s %" JSON_INTEGER_FORMAT "\n", settings[k].option,
+			       cli_number(reply, settings[k].member));
+	show_windows(reply);
+	if (back[0] != '\0')
+		printf("  way back                 %s\n", back);
+	return 0;
+}
+
+/* What is not a number. */
+static int set_others(const struct cli *c, json_t *body, bool *changed)
+{
+	const char *windows = cli_value(c, "bandwidth-windows"), *zone = cli_value(c, "time-zone");
+	uint64_t version = 0;
+	json_t *list;
+	int r = 0;
+
+	if (windows != NULL) {
+		r = lb_bandwidth_text_parse(windows, &list);
+		if (r < 0)
+			return lb_wrap(-EINVAL, "--bandwidth-windows");
+		r = json_object_set_new(body, "bandwidth_windows", list) < 0 ? -ENOMEM : 0;
+	}
+	if (r == 0 && zone != NULL)
+		r = lb_json_set_str(body, "time_zone", zone);
+	*changed = *changed || windows != NULL || zone != NULL;
+	if (r == 0)
+		r = cli_value_u64(c, "if-version", INT64_MAX, &version);
+	if (r == 0 && cli_value(c, "if-version") != NULL)
+		r = lb_json_set_u64(body, "version", version);
+	return r == -ENOMEM ? lb_fail(r, "out of memory for a policy") : r;
+}
+
 /* Only what is named changes: the server keeps the rest of an existing policy, and its defaults for a new one. */
 int cmd_policy_set(struct cli *c)
 {
@@ -87,6 +149,9 @@ int cmd_policy_set(struct cli *c)
 		if (r < 0)
 			return r;
 	}
+	r = set_others(c, body, &changed);
+	if (r < 0)
+		return r;
 	if (!changed)
 		return lb_fail(-EINVAL, "nothing to set; see `lifeboat policy set --help`");
 	if (c->dry_run) {

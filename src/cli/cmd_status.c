@@ -65,6 +65,8 @@ static void print_machine(const struct cli *c, const json_t *m)
 	if (cli_number(progress, "total_bytes") > 0)
 		printf(" %s of %s", lb_size_format((uint64_t)cli_number(progress, "done_bytes"), done),
 		       lb_size_format((uint64_t)cli_number(progress, "total_bytes"), total));
+	if (cli_number(m, "bandwidth_bytes_per_s") > 0)
+		printf("; limited to %s/s now", lb_size_format((uint64_t)cli_number(m, "bandwidth_bytes_per_s"), done));
 	printf("\n");
 	print_reasons(json_object_get(m, "reasons"));
 }

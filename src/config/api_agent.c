@@ -50,7 +50,7 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 			       m.name);
 	if (lb_reg_policy_get(site->db, m.policy, &policy) < 0)
 		policy = lb_policy_default;
-	r = lb_policy_print(&policy, &policy_json);
+	r = lb_policy_print_for_peer(site->env, &policy, &policy_json);
 	if (r == 0)
 		r = disks_for_agent(&m, disks);
 	if (r == 0 && m.process[0] != '\0')

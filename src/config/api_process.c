@@ -65,7 +65,7 @@ static int assign(void *arg, const struct lb_reg_machine *m)
 	if (lb_reg_policy_get(a->site->db, m->policy, &policy) < 0)
 		policy = lb_policy_default;
 	if (r == 0)
-		r = lb_policy_print(&policy, &policy_json);
+		r = lb_policy_print_for_peer(a->site->env, &policy, &policy_json);
 	if (r < 0)
 		return lb_wrap(r, "machine %s", m->name);
 	one = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:O,s:O,s:I}", "id", m->id, "name", m->name, "key", key,

@@ -91,7 +91,13 @@ int lb_reg_token_used(struct lb_db *db, const char *text, const struct lb_digest
 		      int64_t now_ns);
 
 int lb_reg_policy_get(struct lb_db *db, const char *name, struct lb_policy *ret_policy);
+/* Rises with each change; 0: there is no such policy. */
+int lb_reg_policy_version(struct lb_db *db, const char *name, int64_t *ret_version);
 int lb_reg_policy_put(struct lb_db *db, const struct lb_policy *policy, int64_t now_ns);
+/* The policy of the way back, made like `name` when it isn't there. No policy of a way back has one of its own. */
+#define LB_POLICY_FAILBACK_SUFFIX "-failback"
+int lb_reg_policy_failback(struct lb_db *db, const struct lb_policy *policy, int64_t now_ns);
+bool lb_policy_is_failback(const char *name);
 int lb_reg_policies(struct lb_db *db, int (*fn)(void *arg, const struct lb_policy *policy), void *arg);
 /* Makes the default policy if there is none. */
 int lb_reg_policy_init(struct lb_db *db, int64_t now_ns);

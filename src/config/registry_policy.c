@@ -41,8 +41,40 @@ int lb_reg_policy_put(struct lb_db *db, const struct lb_policy *policy, int64_t 
 		return r;
 	return lb_db_run(db,
 			 "INSERT INTO policy (name, body, updated_ns) VALUES (?,?,?) ON CONFLICT(name) DO UPDATE SET"
-			 " body = excluded.body, updated_ns = excluded.updated_ns",
+			 " body = excluded.body, updated_ns = excluded.updated_ns, version = version + 1",
 			 "sji", policy->name, body, now_ns);
+}
+
+int lb_reg_policy_version(struct lb_db *db, const char *name, int64_t *ret_version)
+{
+	return lb_db_get_int(db, ret_version, "SELECT ifnull((SELECT version FROM policy WHERE name = ?), 0)", "s",
+			     name);
+}
+
+bool lb_policy_is_failback(const char *name)
+{
+	size_t length = strlen(name), suffix = strlen(LB_POLICY_FAILBACK_SUFFIX);
+
+	return length > suffix && strcmp(name + length - suffix, LB_POLICY_FAILBACK_SUFFIX) == 0;
+}
+
+int lb_reg_policy_failback(struct lb_db *db, const struct lb_policy *policy, int64_t now_ns)
+{
+	struct lb_policy back = *policy;
+	_cleanup_json_ json_t *body = NULL;
+	int r;
+
+	if (lb_policy_is_failback(policy->name))
+		return 0;
+	if (strlen(policy->name) + strlen(LB_POLICY_FAILBACK_SUFFIX) >= sizeof(back.name))
+		return lb_fail(-EINVAL, "policy: a name of at most %zu characters leaves room for its \"%s\"",
+			       sizeof(back.name) - 1 - strlen(LB_POLICY_FAILBACK_SUFFIX), LB_POLICY_FAILBACK_SUFFIX);
+	strcat(back.name, LB_POLICY_FAILBACK_SUFFIX);
+	r = lb_policy_print(&back, &body);
+	if (r < 0)
+		return r;
+	return lb_db_run(db, "INSERT OR IGNORE INTO policy (name, body, updated_ns) VALUES (?,?,?)", "sji", back.name,
+			 body, now_ns);
 }
 
 int lb_reg_policies(struct lb_db *db, int (*fn)(void *arg, const struct lb_policy *policy), void *arg)
@@ -70,6 +102,7 @@ int lb_reg_policy_init(struct lb_db *db, int64_t now_ns)
 	r = lb_policy_print(&lb_policy_default, &body);
 	if (r < 0)
 		return r;
-	return lb_db_run(db, "INSERT OR IGNORE INTO policy (name, body, updated_ns) VALUES (?,?,?)", "sji",
-			 lb_policy_default.name, body, now_ns);
+	r = lb_db_run(db, "INSERT OR IGNORE INTO policy (name, body, updated_ns) VALUES (?,?,?)", "sji",
+		      lb_policy_default.name, body, now_ns);
+	return r < 0 ? r : lb_reg_policy_failback(db, &lb_policy_default, now_ns);
 }

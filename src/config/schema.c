@@ -45,6 +45,9 @@ static const char *const steps[] = {
 	"CREATE TABLE audit ("
 	"  id INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL, who TEXT NOT NULL, role TEXT NOT NULL,"
 	"  address TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, result TEXT NOT NULL);",
+	"ALTER TABLE policy ADD COLUMN version INTEGER NOT NULL DEFAULT 1;"
+	"ALTER TABLE machine ADD COLUMN target TEXT;"
+	"ALTER TABLE machine ADD COLUMN readiness TEXT;",
 };
 
 static int step_up(struct lb_db *db, int64_t version)

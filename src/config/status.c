@@ -330,12 +330,13 @@ static json_t *view_json(const struct view *v)
 		v->point_ns > 0 ? json_integer((v->now_ns - v->point_ns) / LB_NS_PER_S) : json_null(), "state",
 		v->state, "progress", progress_of(v), "proven_ns", time_or_null(m->proven_ns), "reasons", v->reasons);
 	json_t *more =
-		json_pack("{s:s?,s:s,s:b,s:b,s:s,s:o,s:o,s:o,s:I,s:I,s:I}", "error", v->error, "policy", m->policy,
+		json_pack("{s:s?,s:s,s:b,s:b,s:s,s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "error", v->error, "policy", m->policy,
 			  "enabled", m->enabled, "fenced", m->fenced, "process", m->process, "disks", active_disks(m),
 			  "seen_ns", time_or_null(seen_ns), "proven_point_ns", time_or_null(m->proven_point_ns),
 			  "resync_generation", (json_int_t)m->resync_generation, "backlog_bytes",
 			  (json_int_t)number_of(v->live.process, "backlog_bytes"), "churn_bytes_per_s",
-			  (json_int_t)number_of(v->live.process, "churn_bytes_per_s"));
+			  (json_int_t)number_of(v->live.process, "churn_bytes_per_s"), "bandwidth_bytes_per_s",
+			  (json_int_t)number_of(v->live.process, "bandwidth_bytes_per_s"));
 
 	if (j == NULL || more == NULL || json_object_update(j, more) < 0) {
 		json_decref(j);

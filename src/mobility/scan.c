@@ -15,12 +15,15 @@
 /* 0 when the policy's bandwidth lets another read go. */
 static int throttled(struct lb_session *s)
 {
-	uint64_t bandwidth = s->config.policy.bandwidth_bytes_per_s;
+	uint64_t bandwidth = lb_policy_bandwidth(&s->config.policy, lb_now_ns(s->env));
 	int64_t now = lb_mono_ns(s->env), most;
 	double earned;
 
-	if (bandwidth == 0)
+	if (bandwidth == 0) {
+		s->tokens_bytes = 0;
+		s->tokens_mono_ns = now;
 		return 0;
+	}
 	most = (int64_t)LB_MIN(bandwidth * TOKENS_S, (uint64_t)INT64_MAX / 2);
 	earned = (double)bandwidth * (double)(now - s->tokens_mono_ns) / (double)LB_NS_PER_S;
 	s->tokens_bytes = earned > (double)(most - s->tokens_bytes) ? most : s->tokens_bytes + (int64_t)earned;
@@ -68,7 +71,7 @@ static int add(struct lb_session *s, const struct lb_capture_range *range, uint6
 	if (r < 0)
 		return r;
 	lb_confirm_note(s->confirm, range->disk, range->offset_bytes + from, length);
-	if (s->config.policy.bandwidth_bytes_per_s != 0)
+	if (lb_policy_bandwidth(&s->config.policy, lb_now_ns(s->env)) != 0)
 		s->tokens_bytes -= (int64_t)length;
 	return 0;
 }

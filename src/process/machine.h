@@ -139,7 +139,9 @@ struct lb_machine {
 	unsigned int failures, conflicts;
 	uint32_t objects_since_checkpoint;
 	bool point_since_epoch;
-	bool failing; /* the failure was logged */
+	bool failing;               /* the failure was logged */
+	double upload_tokens_bytes; /* what the policy's bandwidth still lets go; below 0: waited for */
+	int64_t upload_tokens_mono_ns;
 };
 
 int lb_machine_new(struct lb_process *p, const struct lb_assignment *a, struct lb_machine **ret_machine);

@@ -167,7 +167,7 @@ static int add_machine(struct lb_process *p, const struct lb_assignment *a)
 
 static int change_machine(struct lb_process *p, struct lb_machine *m, const struct lb_assignment *a)
 {
-	bool fence, unfence, stopped;
+	bool fence, unfence, stopped, paced;
 	int r;
 
 	r = lb_vault_machine_key_give(p->vault, &a->id, &a->key);
@@ -179,11 +179,14 @@ static int change_machine(struct lb_process *p, struct lb_machine *m, const stru
 	unfence =
 		!a->fenced && (m->assigned.fenced || (stopped && a->resync_generation > m->assigned.resync_generation));
 	fence = a->fenced && !m->assigned.fenced;
+	/* both zeroed before they were filled; at worst the machine is looked at once more */
+	// NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
+	paced = memcmp(&a->policy, &m->assigned.policy, sizeof(a->policy)) != 0;
 	m->assigned = *a;
 	m->unfence = m->unfence || unfence;
 	pthread_mutex_unlock(&m->lock);
 	/* a failover waits for what was acknowledged to reach the vault */
-	if (fence || unfence)
+	if (fence || unfence || paced)
 		lb_schedule(m, 0);
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "process/throttle.h"
 
 #define RATE_OLD_PART 0.8 /* of a rate that is kept at each report: smooths over about ten seconds */
 #define THROTTLED_NS (10 * LB_NS_PER_S)
@@ -73,6 +74,10 @@ static int set_journal(const struct lb_machine *m, json_t *j)
 	if (r == 0)
 		r = lb_json_set_u64(j, "backlog_bytes", m->cached_bytes);
 	if (r == 0)
+		r = lb_json_set_u64(j, "plain_bytes", f->plain_bytes);
+	if (r == 0)
+		r = lb_json_set_u64(j, "sealed_bytes", f->sealed_bytes);
+	if (r == 0)
 		r = lb_json_set_u64(j, "churn_bytes_per_s", (uint64_t)f->churn_bytes_per_s);
 	if (r == 0 &&
 	    json_object_set_new(j, "ratio",
@@ -118,6 +123,8 @@ static int report_machine(struct lb_machine *m, int64_t mono_ns, json_t *j)
 		r = set_journal(m, j);
 	if (r == 0)
 		r = set_agent(m, j);
+	if (r == 0)
+		r = lb_json_set_u64(j, "bandwidth_bytes_per_s", lb_throttle_limit(m));
 	if (r == 0 && json_object_set_new(j, "error", *error != '\0' ? json_string(error) : json_null()) < 0)
 		r = lb_fail(-ENOMEM, "out of memory for a report");
 	return r;

@@ -12,6 +12,7 @@
 #include "process/join.h"
 #include "process/pack.h"
 #include "process/schedule.h"
+#include "process/throttle.h"
 
 #define WAIT_MAX_NS (600 * LB_NS_PER_S)
 
@@ -83,6 +84,7 @@ static int send_pack(struct lb_machine *m, const struct lb_position *first, uint
 	if (r < 0)
 		return r;
 	lb_join_confirmed(m, &pack.last, &lb_journal_writer_tail(m->writer)->digest, pack.point_ns);
+	lb_throttle_spend(m, pack.bytes.size_bytes);
 	first_point = pack.point_ns != 0 && !m->point_since_epoch;
 	m->point_since_epoch = m->point_since_epoch || pack.point_ns != 0;
 	if (++m->objects_since_checkpoint >= LB_UPLOAD_CHECKPOINT_OBJECTS || first_point)
@@ -101,12 +103,18 @@ static int drain(struct lb_machine *m, bool *ret_damaged)
 {
 	struct lb_position first;
 	uint64_t seq_end;
+	int64_t wait_mono_ns;
 	bool retire;
 	int r;
 
 	for (unsigned int n = 0; next_work(m, &first, &seq_end, &retire) && !must_stop(m); n++) {
 		if (n == LB_UPLOAD_ROUND_OBJECTS_MAX) {
 			lb_schedule(m, lb_mono_ns(m->process->env));
+			return 0;
+		}
+		wait_mono_ns = retire ? 0 : lb_throttle_wait(m);
+		if (wait_mono_ns != 0) {
+			lb_schedule(m, wait_mono_ns);
 			return 0;
 		}
 		r = retire ? retire_epoch(m, first.epoch) : send_pack(m, &first, seq_end, ret_damaged);

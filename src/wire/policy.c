@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/text.h"
 
 const struct lb_policy lb_policy_default = {
@@ -23,6 +24,7 @@ const struct lb_policy lb_policy_default = {
 		{.n = 4,
 		 .rungs = {{0, 2 * 3600}, {3600, 24 * 3600}, {2 * 3600, 7 * 24 * 3600}, {4 * 3600, 15 * 24 * 3600}}},
 	.delete_delay_s = 24 * 3600,
+	.bandwidth.time_zone = "UTC",
 };
 
 static const struct member {
@@ -92,6 +94,9 @@ int lb_policy_check(const struct lb_policy *policy)
 		return lb_fail(-EINVAL, "policy: app_consistent_interval_s must be 0 (off) or from %d to %d, not %u",
 			       LB_POLICY_APP_INTERVAL_S_MIN, LB_POLICY_APP_INTERVAL_S_MAX,
 			       policy->app_consistent_interval_s);
+	if (policy->bandwidth_bytes_per_s != 0 && policy->bandwidth_bytes_per_s < LB_BANDWIDTH_BYTES_PER_S_MIN)
+		return lb_fail(-EINVAL, "policy: bandwidth_bytes_per_s must be 0 (no limit) or at least %d",
+			       LB_BANDWIDTH_BYTES_PER_S_MIN);
 	if ((policy->ring_bytes & (policy->ring_bytes - 1)) != 0)
 		return lb_fail(-EINVAL, "policy: ring_bytes must be a power of two, not %" PRIu64, policy->ring_bytes);
 	return 0;
@@ -104,7 +109,8 @@ static int refuse_unknown(const json_t *object)
 
 	json_object_foreach((json_t *)object, name, value)
 	{
-		bool known = strcmp(name, "name") == 0 || strcmp(name, "retention") == 0;
+		bool known = strcmp(name, "name") == 0 || strcmp(name, "retention") == 0 ||
+			     strcmp(name, "bandwidth_windows") == 0 || strcmp(name, "time_zone") == 0;
 
 		for (size_t i = 0; i < LB_ARRAY_LEN(members); i++)
 			known = known || strcmp(name, members[i].name) == 0;
@@ -112,6 +118,42 @@ static int refuse_unknown(const json_t *object)
 			return lb_fail(-EINVAL, "a policy has no setting \"%.60s\"", name);
 	}
 	return 0;
+}
+
+static int parse_zone(const json_t *object, struct lb_zone *ret_zone)
+{
+	int64_t offset, next, change;
+	int r;
+
+	r = lb_json_get_i64(object, "offset_s", &offset);
+	if (r == 0)
+		r = lb_json_get_i64(object, "next_offset_s", &next);
+	if (r == 0)
+		r = lb_json_get_i64(object, "change_s", &change);
+	if (r < 0)
+		return r;
+	if (offset < INT32_MIN / 2 || offset > INT32_MAX / 2 || next < INT32_MIN / 2 || next > INT32_MAX / 2)
+		return lb_fail(-EBADMSG, "policy: the zone's offsets are out of bounds");
+	*ret_zone = (struct lb_zone){(int32_t)offset, (int32_t)next, change};
+	return 0;
+}
+
+static int parse_bandwidth(const json_t *object, struct lb_bandwidth *b)
+{
+	const json_t *windows = json_object_get(object, "bandwidth_windows"), *zone = json_object_get(object, "zone");
+	int r = 0;
+
+	if (json_object_get(object, "time_zone") != NULL) {
+		memset(b->time_zone, 0, sizeof(b->time_zone));
+		r = lb_json_get_text(object, "time_zone", b->time_zone, sizeof(b->time_zone));
+		if (r == 0)
+			r = lb_zone_name_check(b->time_zone);
+	}
+	if (r == 0 && windows != NULL)
+		r = lb_bandwidth_windows_parse(windows, b);
+	if (r == 0 && json_is_object(zone))
+		r = parse_zone(zone, &b->zone);
+	return r;
 }
 
 int lb_policy_parse(const json_t *object, bool strict, struct lb_policy *ret_policy)
@@ -151,7 +193,9 @@ int lb_policy_parse(const json_t *object, bool strict, struct lb_policy *ret_pol
 			return r;
 		member_set(&policy, &members[i], value);
 	}
-	r = lb_policy_check(&policy);
+	r = parse_bandwidth(object, &policy.bandwidth);
+	if (r == 0)
+		r = lb_policy_check(&policy);
 	if (r < 0)
 		return r;
 	*ret_policy = policy;
@@ -162,6 +206,7 @@ int lb_policy_print(const struct lb_policy *policy, json_t **ret_object)
 {
 	_cleanup_json_ json_t *object = json_object();
 	char retention[LB_LADDER_TEXT_BYTES];
+	json_t *windows;
 	int r;
 
 	if (object == NULL)
@@ -171,8 +216,37 @@ int lb_policy_print(const struct lb_policy *policy, json_t **ret_object)
 		r = lb_json_set_str(object, "retention", lb_ladder_format(&policy->retention, retention));
 	for (size_t i = 0; r == 0 && i < LB_ARRAY_LEN(members); i++)
 		r = lb_json_set_u64(object, members[i].name, member_get(policy, &members[i]));
+	if (r == 0)
+		r = lb_json_set_str(object, "time_zone", policy->bandwidth.time_zone);
+	if (r == 0)
+		r = lb_bandwidth_windows_print(&policy->bandwidth, &windows);
 	if (r < 0)
 		return r;
+	if (json_object_set_new(object, "bandwidth_windows", windows) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a policy");
+	*ret_object = lb_steal_ptr(object);
+	return 0;
+}
+
+int lb_policy_print_for_peer(struct lb_env *env, const struct lb_policy *policy, json_t **ret_object)
+{
+	_cleanup_json_ json_t *object = NULL;
+	struct lb_zone zone;
+	json_t *zone_json;
+	int r;
+
+	/* it was there when the policy was made: a host that lost it still replicates */
+	if (lb_zone_find(env, policy->bandwidth.time_zone, lb_now_ns(env) / LB_NS_PER_S, &zone) < 0) {
+		lb_warning("policy %s: its bandwidth windows are taken in UTC: %s", policy->name, lb_err_text());
+		zone = (struct lb_zone){0};
+	}
+	r = lb_policy_print(policy, &object);
+	if (r < 0)
+		return r;
+	zone_json = json_pack("{s:i,s:I,s:i}", "offset_s", zone.offset_s, "change_s", (json_int_t)zone.change_s,
+			      "next_offset_s", zone.next_offset_s);
+	if (json_object_set_new(object, "zone", zone_json) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a policy");
 	*ret_object = lb_steal_ptr(object);
 	return 0;
 }

@@ -461,7 +461,7 @@ def test_a_policy_changes_only_in_what_is_named(cli):
     assert "silver" not in {p["name"] for p in cli.data("policies", "policy", "list")["policies"]}
     made = cli.data("policy", "policy", "set", "silver", "--compression", 3, "--ring", "32M")
     assert made == {**before["default"], "name": "silver", "zstd_level": 3, "ring_bytes": 32 * MIB}
-    assert cli.data("policy", "policy", "set", "silver", "--rpo-threshold", 90) == {**made, "rpo_threshold_s": 90}
+    assert cli.data("policy", "policy", "set", "silver", "--rpo-threshold", 90) == {**made, "rpo_threshold_s": 90, "version": made["version"] + 1}
     cli.error(USAGE, "policy", "set", "silver")
     cli.error(USAGE, "policy", "set", "silver", "--compression", 17)
     cli.error(USAGE, "policy", "set", "silver", "--ring", "33M")

@@ -323,6 +323,75 @@ static void only_what_a_policy_names_changes(void **state)
 	assert_int_equal(policy.upload_interval_s, lb_policy_default.upload_interval_s);
 }
 
+static json_t *policy_of(const char *name)
+{
+	json_t *policy = NULL;
+
+	assert_int_equal(call(lb_api_policy_get, "r", LB_ROLE_READER, name, NULL, &policy), 0);
+	return policy;
+}
+
+static void two_operators_at_once_do_not_undo_each_other(void **state)
+{
+	_cleanup_json_ json_t *seen = policy_of("default"),
+			      *first = json_pack("{s:i,s:O}", "zstd_level", 5, "version",
+						 json_object_get(seen, "version")),
+			      *second = json_pack("{s:i,s:O}", "zstd_level", 2, "version",
+						  json_object_get(seen, "version")),
+			      *nonsense = json_pack("{s:s}", "version", "new");
+	_cleanup_json_ json_t *after = NULL;
+
+	(void)state;
+	assert_int_equal(call(lb_api_policy_put, "ann", LB_ROLE_ADMIN, "default", first, NULL), 0);
+	assert_int_equal(call(lb_api_policy_put, "bob", LB_ROLE_ADMIN, "default", second, NULL), -ESTALE);
+	assert_int_equal(call(lb_api_policy_put, "bob", LB_ROLE_ADMIN, "default", nonsense, NULL), -EINVAL);
+	after = policy_of("default");
+	assert_int_equal(json_integer_value(json_object_get(after, "zstd_level")), 5);
+	assert_int_equal(json_integer_value(json_object_get(after, "version")),
+			 json_integer_value(json_object_get(seen, "version")) + 1);
+	/* a policy that must be new is at version 0 */
+	json_object_set_new(first, "version", json_integer(0));
+	assert_int_equal(call(lb_api_policy_put, "ann", LB_ROLE_ADMIN, "fresh", first, NULL), 0);
+	assert_int_equal(call(lb_api_policy_put, "bob", LB_ROLE_ADMIN, "fresh", first, NULL), -ESTALE);
+}
+
+static void each_policy_has_one_for_the_way_back(void **state)
+{
+	_cleanup_json_ json_t *gold = json_pack("{s:i}", "rpo_threshold_s", 77),
+			      *other = json_pack("{s:i}", "zstd_level", 9);
+	_cleanup_json_ json_t *made = NULL, *back = NULL, *after = NULL, *untouched = NULL;
+
+	(void)state;
+	assert_int_equal(call(lb_api_policy_put, "admin", LB_ROLE_ADMIN, "gold", gold, NULL), 0);
+	made = policy_of("gold");
+	assert_string_equal(json_string_value(json_object_get(made, "failback_policy")), "gold-failback");
+	back = policy_of("gold-failback");
+	assert_int_equal(json_integer_value(json_object_get(back, "rpo_threshold_s")), 77);
+	assert_true(json_is_null(json_object_get(back, "failback_policy")));
+	/* each is changed by itself */
+	assert_int_equal(call(lb_api_policy_put, "admin", LB_ROLE_ADMIN, "gold-failback", other, NULL), 0);
+	assert_int_equal(call(lb_api_policy_put, "admin", LB_ROLE_ADMIN, "gold", gold, NULL), 0);
+	after = policy_of("gold-failback");
+	assert_int_equal(json_integer_value(json_object_get(after, "zstd_level")), 9);
+	untouched = policy_of("gold");
+	assert_int_equal(json_integer_value(json_object_get(untouched, "zstd_level")), lb_policy_default.zstd_level);
+	assert_int_equal(call(lb_api_policy_get, "r", LB_ROLE_READER, "gold-failback-failback", NULL, NULL), -ENOENT);
+	assert_int_equal(call(lb_api_policy_put, "admin", LB_ROLE_ADMIN,
+			      "a-name-that-leaves-no-room-for-the-policy-of-its-own-way-back", gold, NULL),
+			 -EINVAL);
+}
+
+static void windows_in_a_zone_that_is_none_are_refused(void **state)
+{
+	_cleanup_json_ json_t *zone = json_pack("{s:s}", "time_zone", "Europe/Atlantis"),
+			      *window = json_pack("{s:[{s:[s],s:s,s:s,s:i}]}", "bandwidth_windows", "days", "mon",
+						  "from", "18:00", "to", "18:00", "bytes_per_s", 4096);
+
+	(void)state;
+	assert_int_equal(call(lb_api_policy_put, "admin", LB_ROLE_ADMIN, "default", zone, NULL), -EINVAL);
+	assert_int_equal(call(lb_api_policy_put, "admin", LB_ROLE_ADMIN, "default", window, NULL), -EINVAL);
+}
+
 static void a_lost_registry_comes_back_from_the_vault(void **state)
 {
 	_cleanup_json_ json_t *body = json_pack("{s:i}", "rpo_threshold_s", 77);
@@ -502,6 +571,9 @@ int main(void)
 		T(a_renewal_from_other_hardware_is_refused),
 		T(a_removed_machines_certificate_counts_no_more),
 		T(only_what_a_policy_names_changes),
+		T(two_operators_at_once_do_not_undo_each_other),
+		T(each_policy_has_one_for_the_way_back),
+		T(windows_in_a_zone_that_is_none_are_refused),
 		T(a_lost_registry_comes_back_from_the_vault),
 		T(status_says_what_is_in_the_way_and_what_mends_it),
 		T(the_worst_machine_is_told_first),

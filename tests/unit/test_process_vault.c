@@ -33,6 +33,53 @@ static void nothing_is_uploaded_before_the_interval_and_at_once_when_an_object_i
 	assert_in_vault(&site.a, 1, 17);
 }
 
+/* Within its limit an object of half a MiB is 512 s' worth. */
+static void limited_with_one_object_ahead(void)
+{
+	site.bandwidth_bytes_per_s = LB_BANDWIDTH_BYTES_PER_S_MIN;
+	site_configure();
+	begin_epoch(&site.a);
+	send(&site.a, 0, DISK_BYTES / 2, 1);
+	site_pass_time();
+	assert_in_vault(&site.a, 1, 0);
+	send(&site.a, 4096, 4096, 2);
+	site_pass_time();
+	assert_in_vault(&site.a, 1, 0);
+}
+
+static void the_policys_bandwidth_holds_the_next_object_back_until_it_is_paid_for(void **state)
+{
+	(void)state;
+	limited_with_one_object_ahead();
+	for (int i = 0; i < 6; i++)
+		site_pass_time();
+	assert_in_vault(&site.a, 1, 0);
+	for (int i = 0; i < 3; i++)
+		site_pass_time();
+	assert_in_vault(&site.a, 1, 1);
+	assert_image(&site.a, 1, 1);
+}
+
+static void a_limit_that_is_taken_away_lets_what_waits_go_at_once(void **state)
+{
+	(void)state;
+	limited_with_one_object_ahead();
+	site.bandwidth_bytes_per_s = 0;
+	site_configure();
+	site_work();
+	assert_in_vault(&site.a, 1, 1);
+}
+
+static void a_failover_waits_for_no_limit(void **state)
+{
+	(void)state;
+	limited_with_one_object_ahead();
+	site.fenced = true;
+	site_configure();
+	site_work();
+	assert_in_vault(&site.a, 1, 1);
+}
+
 static void epochs_follow_one_another_into_the_vault_an_empty_one_too(void **state)
 {
 	(void)state;
@@ -431,6 +478,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(segments_go_into_the_vault_in_order_and_leave_the_cache),
 		T(nothing_is_uploaded_before_the_interval_and_at_once_when_an_object_is_full),
+		T(the_policys_bandwidth_holds_the_next_object_back_until_it_is_paid_for),
+		T(a_limit_that_is_taken_away_lets_what_waits_go_at_once),
+		T(a_failover_waits_for_no_limit),
 		T(epochs_follow_one_another_into_the_vault_an_empty_one_too),
 		T(a_vault_that_cannot_be_written_loses_nothing_and_catches_up),
 		T(failures_are_tried_again_later_and_later),

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `lifeboat machine show`: all that is known of one machine. */
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+
+static void line(const char *what, const char *text)
+{
+	if (*text != '\0')
+		printf("  %-14s %s\n", what, text);
+}
+
+static void show_disks(const json_t *disks)
+{
+	char size[LB_SIZE_TEXT_BYTES];
+	const json_t *d;
+	size_t i;
+
+	json_array_foreach(disks, i, d) printf("  %-14s %s, %s%s\n", i == 0 ? "disks" : "", cli_text(d, "name"),
+					       lb_size_format((uint64_t)cli_number(d, "size_bytes"), size),
+					       json_is_true(json_object_get(d, "boot")) ? ", boot" : "");
+}
+
+static void show_size(const char *what, json_int_t bytes, const char *unit)
+{
+	char size[LB_SIZE_TEXT_BYTES];
+
+	if (bytes > 0)
+		printf("  %-14s %s%s\n", what, lb_size_format((uint64_t)bytes, size), unit);
+}
+
+static void show_state(const json_t *m)
+{
+	const json_t *reason;
+	size_t i;
+
+	line("health", cli_text(m, "health"));
+	line("state", cli_text(m, "state"));
+	json_array_foreach(json_object_get(m, "reasons"), i, reason)
+	{
+		line("", cli_text(reason, "text"));
+		if (cli_text(reason, "cure")[0] != '\0')
+			printf("  %-14s -> %s\n", "", cli_text(reason, "cure"));
+	}
+}
+
+static void show_hardware(const json_t *inventory)
+{
+	if (!json_is_object(inventory))
+		return;
+	line("firmware", cli_text(inventory, "firmware"));
+	line("kernel", cli_text(inventory, "kernel"));
+	printf("  %-14s %" JSON_INTEGER_FORMAT "\n", "processors", cli_number(inventory, "cpus"));
+	show_size("memory", cli_number(inventory, "memory_bytes"), "");
+}
+
+int cmd_machine_show(struct cli *c)
+{
+	_cleanup_json_ json_t *m = NULL;
+	int r;
+
+	r = cli_callf(c, "GET", NULL, &m, "/v1/machine/%s", c->args[0]);
+	if (r < 0)
+		return r;
+	if (strcmp(cli_text(m, "health"), "ok") != 0)
+		c->degraded = true;
+	if (c->json)
+		return cli_print_json("machine", json_incref(m));
+	printf("%s (%s)\n", cli_text(m, "name"), cli_text(m, "id"));
+	show_state(m);
+	line("policy", cli_text(m, "policy"));
+	show_size("bandwidth", cli_number(m, "bandwidth_bytes_per_s"), "/s now");
+	show_size("backlog", cli_number(m, "backlog_bytes"), "");
+	show_size("churn", cli_number(m, "churn_bytes_per_s"), "/s");
+	show_disks(json_object_get(m, "disks"));
+	show_hardware(json_object_get(m, "inventory"));
+	return 0;
+}

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings that are changed while replication runs: who replicates follows, and nothing is started anew."""
+import json
+import os
+import pathlib
+import threading
+import time
+
+import pytest
+
+from host_agent import LoopDisk
+
+MIB = 1 << 20
+USAGE, ABSENT = 2, 4
+
+
+@pytest.fixture
+def disk(folder):
+    made = LoopDisk(folder / "disk.img", 32)
+    yield made
+    made.close()
+
+
+class Load:
+    """Writes of one kind to a disk, over and over, until it is told otherwise."""
+
+    def __init__(self, disk):
+        self.data, self.ended = None, threading.Event()
+        self.fd = os.open(disk.device, os.O_WRONLY | os.O_DSYNC)
+        self.thread = threading.Thread(target=self.run)
+        self.compressible = False
+
+    def run(self):
+        n = 0
+        while not self.ended.wait(0.02):
+            block = (b"%015d\n" % n) * 1024 if self.compressible else os.urandom(16384)
+            os.pwrite(self.fd, block, n % 1024 * 16384)
+            n += 1
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+        os.close(self.fd)
+
+
+def replication(site, name="host"):
+    """What the process server last said of it."""
+    return json.loads(site.lifeboat("machine", "show", name, "-o", "json", check=False).stdout)["data"]["replication"]
+
+
+def child_of(pid):
+    """The process server's pid: the configuration server's only child."""
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(") ", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid:
+            return int(path.parent.name)
+    return None
+
+
+def ratio_of_new(before, after):
+    """Compression of what came between two reports."""
+    return after["plain_bytes"] - before["plain_bytes"], after["sealed_bytes"] - before["sealed_bytes"]
+
+
+def test_interval_and_compression_are_followed_under_load(site, agent, disk):
+    agent.protect([disk], **{"consistency-interval": 20, "compression": 0})
+    agent_pid, process_pid = agent.agent.pid, child_of(site.server.pid)
+    assert process_pid
+    with Load(disk) as load:
+        # every point of an interval of 20 s is further from the next than this, unless the interval is another
+        site.lifeboat("policy", "set", "default", "--consistency-interval", 1)
+
+        def close_points():
+            times = [p["time_ns"] for p in site.points("host")][-6:]
+            return len(times) == 6 and all(b - a < 15e9 for a, b in zip(times, times[1:]))
+        agent.wait(close_points, "points a second apart", 180)
+
+        load.compressible = True
+        start = replication(site)
+
+        def grown(since, by=MIB):
+            now = replication(site)
+            return now["plain_bytes"] - since["plain_bytes"] > by and now
+        uncompressed = agent.wait(lambda: grown(start), "uncompressed segments", 180)
+        plain, sealed = ratio_of_new(start, uncompressed)
+        assert sealed > 0.9 * plain, "level 0 compresses nothing"
+        site.lifeboat("policy", "set", "default", "--compression", 3)
+
+        def compressed():
+            # from one report to a later one: what was on its way at the change is not counted
+            first = replication(site)
+            later = agent.wait(lambda: grown(first, MIB // 2), "more segments", 120)
+            plain, sealed = ratio_of_new(first, later)
+            return sealed < 0.5 * plain
+        agent.wait(compressed, "compressed segments", 180)
+    assert agent.agent.poll() is None and agent.agent.pid == agent_pid
+    assert child_of(site.server.pid) == process_pid, "the process server was started anew"
+
+
+def test_a_bandwidth_window_holds_uploads_back_until_it_is_lifted(site, agent, disk):
+    agent.protect([disk])
+    process_pid = child_of(site.server.pid)
+    site.lifeboat("policy", "set", "default", "--bandwidth-windows", "mon-sun 00:00-24:00 1K", "--time-zone", "Europe/Berlin")
+    agent.wait(lambda: site.machine("host")["bandwidth_bytes_per_s"] == 1024, "limit in the status")
+    assert "limited to 1" in site.lifeboat("status", check=False).stdout
+    fd = os.open(disk.device, os.O_WRONLY | os.O_DSYNC)
+    try:
+        # the first object goes, and has to be paid for: at 1 KiB/s a MiB takes a thousand seconds
+        os.pwrite(fd, os.urandom(2 * MIB), 0)
+        first = agent.wait(lambda: (r := replication(site))["backlog_bytes"] == 0 and r["plain_bytes"] > 2 * MIB and r,
+                           "first object in the vault", 180)
+        os.pwrite(fd, os.urandom(MIB), 4 * MIB)
+        agent.wait(lambda: replication(site)["backlog_bytes"] > MIB // 2, "journal in the cache", 120)
+        held = replication(site)
+        # many upload intervals (1 s) later nothing more has gone
+        later = agent.wait(lambda: (r := replication(site))["last_seen_ns"] > held["last_seen_ns"] + 6 * 10**9 and r,
+                           "later reports", 180)
+        assert later["vault_seq"] == held["vault_seq"] and later["vault_epoch"] == first["vault_epoch"]
+        assert later["backlog_bytes"] > MIB // 2
+        site.lifeboat("policy", "set", "default", "--bandwidth-windows", "none")
+        agent.wait(lambda: replication(site)["backlog_bytes"] == 0, "all of it in the vault", 120)
+        agent.wait_point_after(time.time_ns())
+    finally:
+        os.close(fd)
+    assert site.machine("host")["bandwidth_bytes_per_s"] == 0
+    assert child_of(site.server.pid) == process_pid
+
+
+def test_policies_refuse_what_makes_no_sense_and_who_comes_late(site):
+    def refused(status, *words):
+        p = site.lifeboat("policy", "set", *words, check=False)
+        assert p.returncode == status, (words, p.returncode, p.stderr)
+        return p.stderr
+    assert "window 2" in refused(USAGE, "gold", "--bandwidth-windows", "mon 08:00-18:00 2M;tue 18:00-18:00 2M")
+    assert "weekday" in refused(USAGE, "gold", "--bandwidth-windows", "someday 08:00-18:00 2M")
+    assert "Atlantis" in refused(USAGE, "gold", "--time-zone", "Europe/Atlantis")
+    assert "gold" not in {p["name"] for p in site.ask("policy", "list")["policies"]}
+    site.lifeboat("policy", "set", "gold", "--rpo-threshold", 90, "--if-version", 0)
+    shown = site.ask("policy", "show", "gold")
+    assert shown["version"] == 1 and shown["failback_policy"] == "gold-failback"
+    assert site.ask("policy", "show", "gold-failback")["rpo_threshold_s"] == 90
+    # two operators looked at the same version
+    site.lifeboat("policy", "set", "gold", "--compression", 5, "--if-version", 1)
+    p = site.lifeboat("policy", "set", "gold", "--compression", 7, "--if-version", 1, check=False)
+    assert p.returncode != 0 and "changed by someone else" in p.stderr, p.stderr
+    assert site.ask("policy", "show", "gold")["zstd_level"] == 5
+    assert site.lifeboat("policy", "show", "none", check=False).returncode == ABSENT
