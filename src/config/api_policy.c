@@ -92,7 +92,7 @@ static int merge(struct lb_site *site, const char *name, const json_t *body, str
 /* A change that names the version it was made from is refused when another operator was there in between. */
 static int check_version(struct lb_site *site, const char *name, json_t *body)
 {
-	int64_t version, wanted;
+	int64_t version = 0, wanted = 0;
 	int r;
 
 	/* what an answer carries may come back; neither is a setting */

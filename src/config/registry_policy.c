@@ -69,7 +69,7 @@ int lb_reg_policy_failback(struct lb_db *db, const struct lb_policy *policy, int
 	if (strlen(policy->name) + strlen(LB_POLICY_FAILBACK_SUFFIX) >= sizeof(back.name))
 		return lb_fail(-EINVAL, "policy: a name of at most %zu characters leaves room for its \"%s\"",
 			       sizeof(back.name) - 1 - strlen(LB_POLICY_FAILBACK_SUFFIX), LB_POLICY_FAILBACK_SUFFIX);
-	strcat(back.name, LB_POLICY_FAILBACK_SUFFIX);
+	snprintf(back.name, sizeof(back.name), "%s" LB_POLICY_FAILBACK_SUFFIX, policy->name);
 	r = lb_policy_print(&back, &body);
 	if (r < 0)
 		return r;

@@ -74,7 +74,7 @@ static int days_parse(const json_t *list, uint8_t *ret_days)
 
 static int window_parse(const json_t *object, struct lb_bandwidth_window *w)
 {
-	const char *from, *to;
+	const char *from = "", *to = "";
 	int r;
 
 	r = days_parse(json_object_get(object, "days"), &w->days);
@@ -156,7 +156,7 @@ int lb_bandwidth_windows_print(const struct lb_bandwidth *bandwidth, json_t **re
 static int days_text(char *text, json_t *days)
 {
 	char *rest = text, *part, *dash;
-	unsigned int first, last;
+	unsigned int first = 0, last;
 	int r;
 
 	while ((part = strsep(&rest, ",")) != NULL) {
@@ -181,7 +181,7 @@ static int window_text(char *text, json_t *list)
 {
 	json_t *days = json_array(), *one;
 	char *rest = text, *words[4] = {NULL}, *word, *to;
-	uint64_t bytes_per_s;
+	uint64_t bytes_per_s = 0;
 	unsigned int n = 0;
 	int r;
 

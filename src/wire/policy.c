@@ -122,7 +122,7 @@ static int refuse_unknown(const json_t *object)
 
 static int parse_zone(const json_t *object, struct lb_zone *ret_zone)
 {
-	int64_t offset, next, change;
+	int64_t offset = 0, next = 0, change = 0;
 	int r;
 
 	r = lb_json_get_i64(object, "offset_s", &offset);
@@ -206,7 +206,7 @@ int lb_policy_print(const struct lb_policy *policy, json_t **ret_object)
 {
 	_cleanup_json_ json_t *object = json_object();
 	char retention[LB_LADDER_TEXT_BYTES];
-	json_t *windows;
+	json_t *windows = NULL;
 	int r;
 
 	if (object == NULL)
