@@ -70,8 +70,24 @@ static const char *running_step(const json_t *job)
 	return name;
 }
 
+/* Told once for each: what a plan waits for is nothing that time brings. */
+static void tell_waiting(const struct cli *c, const json_t *job, char told[64])
+{
+	const json_t *result = json_object_get(job, "result"), *waiting = json_object_get(result, "waiting");
+	const char *action = cli_text(waiting, "action");
+
+	if (c->json || !json_is_object(waiting) || strcmp(told, action) == 0)
+		return;
+	snprintf(told, 64, "%s", action);
+	cli_progress_end(c);
+	fprintf(stderr, "It waits for a person: %s\n  lifeboat plan confirm %s --action %s\n",
+		cli_text(waiting, "text"), cli_text(result, "plan"), action);
+}
+
 int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job)
 {
+	char told[64] = "";
+
 	for (;;) {
 		_cleanup_json_ json_t *job = NULL;
 		const char *state, *error = "it says no more";
@@ -94,6 +110,7 @@ int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job)
 				error = "it says no more";
 			return lb_fail(state[0] == 'c' ? -ECANCELED : -EIO, "job %s %s: %s", job_id, state, error);
 		}
+		tell_waiting(c, job, told);
 		cli_progress(c, running_step(job),
 			     (uint64_t)(json_number_value(json_object_get(job, "progress")) * 100), 100, false);
 		c->env->ops->wait_until(c->env, lb_mono_ns(c->env) + JOB_POLL_NS, -1);

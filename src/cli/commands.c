@@ -26,6 +26,12 @@
 		{"folder", "PATH", "where the double's overlays live (with --vault)"},                                 \
 		{"fabric", "auto|qemu|libvirt", "what makes the virtual machine (with --vault)"}, ANCHOR, NO_WAIT
 
+#define PLAN_OPTIONS                                                                                                   \
+	POINT, {"note", "TEXT", "kept with the order"},                                                                \
+		{"folder", "PATH", "where the doubles' overlays live (with --vault)"},                                 \
+		{"hooks", "PATH", "where the scripts are (with --vault; default /etc/lifeboat/hooks)"},                \
+		{"fabric", "auto|qemu|libvirt", "what makes the virtual machines (with --vault)"}, NO_WAIT
+
 const struct cli_command cli_commands[] = {
 	{"status",
 	 NULL,
@@ -199,6 +205,37 @@ const struct cli_command cli_commands[] = {
 	 1,
 	 cmd_failover_commit,
 	 {{"folder", "PATH", "where the double's overlays live (with --vault)"}, NO_WAIT}},
+	{"plan", "list", "", "List recovery plans", 0, 0, cmd_plan_list, {{0}}},
+	{"plan", "show", "PLAN", "Show a recovery plan, and where its last order stands", 1, 1, cmd_plan_show, {{0}}},
+	{"plan", "create", "FILE", "Make a recovery plan from a JSON file", 1, 1, cmd_plan_create, {{0}}},
+	{"plan", "update", "FILE", "Replace a recovery plan by that of a JSON file", 1, 1, cmd_plan_update, {{0}}},
+	{"plan", "delete", "PLAN", "Delete a recovery plan; doubles stay", 1, 1, cmd_plan_delete, {{0}}},
+	{"plan",
+	 "test",
+	 "PLAN",
+	 "Start test doubles of all its machines, group after group; replication goes on",
+	 1,
+	 1,
+	 cmd_plan_test,
+	 {PLAN_OPTIONS}},
+	{"plan",
+	 "failover",
+	 "PLAN",
+	 "The machines are lost: fence them and start their doubles, group after group",
+	 1,
+	 1,
+	 cmd_plan_failover,
+	 {PLAN_OPTIONS}},
+	{"plan", "commit", "PLAN", "Commit the doubles of all its machines", 1, 1, cmd_plan_commit, {NO_WAIT}},
+	{"plan", "cleanup", "PLAN", "Remove the test doubles of all its machines", 1, 1, cmd_plan_cleanup, {NO_WAIT}},
+	{"plan",
+	 "confirm",
+	 "PLAN",
+	 "Confirm what a running plan waits for a person to do",
+	 1,
+	 1,
+	 cmd_plan_confirm,
+	 {{"action", "ID", "only if it waits for this (as `plan show` names it)"}}},
 	{"policy", "list", "", "List replication policies", 0, 0, cmd_policy_list, {{0}}},
 	{"policy", "show", "NAME", "Show all settings of a replication policy", 1, 1, cmd_policy_show, {{0}}},
 	{"policy",

@@ -19,6 +19,7 @@
 
 #define ORDER_BYTES_MAX (64u << 10)
 #define ENROL_BYTES_MAX (256u << 10)
+#define PLAN_BYTES_MAX LB_HTTP_JSON_BYTES_MAX
 #define AGENT_REPORT_BYTES_MAX (256u << 10)
 
 /* Orders leave a trace: who, what, with which result. */
@@ -46,6 +47,14 @@ AUDITED(lb_api_failover_start)
 AUDITED(lb_api_failover_cleanup)
 AUDITED(lb_api_failover_commit)
 AUDITED(lb_api_failover_repoint)
+AUDITED(lb_api_plan_create)
+AUDITED(lb_api_plan_put)
+AUDITED(lb_api_plan_remove)
+AUDITED(lb_api_plan_test)
+AUDITED(lb_api_plan_failover)
+AUDITED(lb_api_plan_commit)
+AUDITED(lb_api_plan_cleanup)
+AUDITED(lb_api_plan_confirm)
 
 const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/enrol", ANYBODY, ENROL_BYTES_MAX, lb_api_enrol_audited, true},
@@ -89,6 +98,17 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/failover/{}/cleanup", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_cleanup_audited, false},
 	{"POST", "/v1/failover/{}/commit", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_commit_audited, false},
 	{"POST", "/v1/failover/{}/repoint", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_repoint_audited, false},
+
+	{"GET", "/v1/plan", READER, 0, lb_api_plan_list, false},
+	{"POST", "/v1/plan", OPERATOR, PLAN_BYTES_MAX, lb_api_plan_create_audited, false},
+	{"GET", "/v1/plan/{}", READER, 0, lb_api_plan_get, false},
+	{"PUT", "/v1/plan/{}", OPERATOR, PLAN_BYTES_MAX, lb_api_plan_put_audited, false},
+	{"DELETE", "/v1/plan/{}", OPERATOR, 0, lb_api_plan_remove_audited, false},
+	{"POST", "/v1/plan/{}/test", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_test_audited, false},
+	{"POST", "/v1/plan/{}/failover", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_failover_audited, false},
+	{"POST", "/v1/plan/{}/commit", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_commit_audited, false},
+	{"POST", "/v1/plan/{}/cleanup", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_cleanup_audited, false},
+	{"POST", "/v1/plan/{}/confirm", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_confirm_audited, false},
 };
 const size_t lb_config_routes_n = LB_ARRAY_LEN(lb_config_routes);
 

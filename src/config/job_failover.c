@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "config/failovers.h"
 #include "config/live.h"
+#include "config/plans.h"
 #include "config/registry.h"
 
 #define DRAIN_POLL_NS (200 * LB_NS_PER_MS)
@@ -262,5 +263,9 @@ const struct lb_job_kind lb_failover_jobs[] = {
 	{"cleanup", run_cleanup},
 	{"commit", run_commit},
 	{"repoint", run_repoint},
+	{"plan-test", lb_plan_run_test},
+	{"plan-failover", lb_plan_run_failover},
+	{"plan-commit", lb_plan_run_commit},
+	{"plan-cleanup", lb_plan_run_cleanup},
 	{NULL, NULL},
 };

@@ -14,6 +14,8 @@
 #define PROGRESS_TELL_NS (500 * LB_NS_PER_MS)
 #define PROGRESS_SCALE 1000000.0
 
+static int poke(struct lb_site *site);
+
 struct worker {
 	pthread_t thread;
 	struct lb_jobs *jobs;
@@ -22,9 +24,10 @@ struct worker {
 struct lb_jobs {
 	struct lb_site *site;
 	const struct lb_job_kind *kinds;
-	pthread_mutex_t lock; /* before the database's */
+	pthread_mutex_t lock; /* after the database's */
 	pthread_cond_t work;
 	bool stopping;
+	uint64_t pokes; /* since the start */
 	struct worker workers[LB_JOBS_RUNNING_MAX];
 	unsigned int n_workers;
 };
@@ -48,6 +51,11 @@ static int check_end(struct lb_job *job)
 	if (r < 0)
 		return r;
 	return cancel ? lb_fail(-ECANCELED, "cancelled") : 0;
+}
+
+int lb_job_check(struct lb_job *job)
+{
+	return check_end(job);
 }
 
 static int end_step(struct lb_job *job, const char *state)
@@ -78,6 +86,31 @@ int lb_job_step(struct lb_job *job, const char *name)
 		      "= NULL",
 		      "sisi", job->id, (int64_t)job->n_step, name, lb_now_ns(job->site->env));
 	return r < 0 ? r : lb_db_commit(&txn);
+}
+
+int lb_job_step_on(struct lb_job *job, const char *name)
+{
+	int64_t same;
+	int r;
+
+	r = lb_db_get_int(job->site->db, &same,
+			  "SELECT count(*) FROM job_step WHERE job = ? AND n = ? AND name = ? AND state = 'running'",
+			  "sis", job->id, (int64_t)job->n_step, name);
+	if (r < 0)
+		return r;
+	return same > 0 ? check_end(job) : lb_job_step(job, name);
+}
+
+int lb_job_keep(struct lb_job *job)
+{
+	return lb_db_run(job->site->db, "UPDATE job SET result = ? WHERE id = ?", "js", job->result, job->id);
+}
+
+int lb_job_park(struct lb_job *job)
+{
+	int r = lb_job_keep(job);
+
+	return r < 0 ? r : lb_fail(-EINPROGRESS, "job %s waits", job->id);
 }
 
 int lb_job_say(struct lb_job *job, const char *fmt, ...)
@@ -115,16 +148,13 @@ static const struct lb_job_kind *find_kind(const struct lb_jobs *jobs, const cha
 	return NULL;
 }
 
-/* Steps of an earlier run stay to be seen; that which was interrupted says so. */
+/* Steps of an earlier run stay to be seen. */
 static int continue_steps(struct lb_db *db, struct lb_job *job)
 {
 	int64_t n;
 	int r;
 
-	r = lb_db_run(db, "UPDATE job_step SET state = 'interrupted' WHERE job = ? AND state = 'running'", "s",
-		      job->id);
-	if (r == 0)
-		r = lb_db_get_int(db, &n, "SELECT ifnull(max(n), -1) FROM job_step WHERE job = ?", "s", job->id);
+	r = lb_db_get_int(db, &n, "SELECT ifnull(max(n), -1) FROM job_step WHERE job = ?", "s", job->id);
 	if (r == 0)
 		job->n_step = (int)n;
 	return r;
@@ -159,7 +189,9 @@ static int take_next(struct lb_jobs *jobs, struct lb_job *job)
 	job->result = lb_db_null(rows, 4) ? json_object() : lb_db_json(rows, 4);
 	r = continue_steps(db, job);
 	if (r == 0)
-		r = lb_db_run(db, "UPDATE job SET state = 'running', started_ns = ifnull(started_ns, ?) WHERE id = ?",
+		r = lb_db_run(db,
+			      "UPDATE job SET state = 'running', woken = 0, started_ns = ifnull(started_ns, ?) WHERE "
+			      "id = ?",
 			      "is", lb_now_ns(jobs->site->env), job->id);
 	/* the statement must end before the transaction can */
 	sqlite3_finalize(lb_steal_ptr(rows));
@@ -170,6 +202,46 @@ static int take_next(struct lb_jobs *jobs, struct lb_job *job)
 	json_decref(job->request);
 	json_decref(job->result);
 	return r;
+}
+
+/* One of a job's own has ended, or a person has answered. One that is running now runs once more before it is parked.
+ */
+static int wake(struct lb_db *db, const char *id)
+{
+	return lb_db_run(
+		db,
+		"UPDATE job SET woken = 1, state = CASE state WHEN 'waiting' THEN 'queued' ELSE state END WHERE"
+		" id = ? AND ended_ns IS NULL",
+		"s", id);
+}
+
+int lb_job_wake(struct lb_site *site, const char *id)
+{
+	int r = wake(site->db, id);
+
+	return r < 0 ? r : poke(site);
+}
+
+static int write_parked(struct lb_job *job)
+{
+	return lb_db_run(job->site->db,
+			 "UPDATE job SET state = CASE WHEN woken = 1 OR cancel = 1 THEN 'queued' ELSE 'waiting' END "
+			 "WHERE id = ?",
+			 "s", job->id);
+}
+
+static int wake_parent(struct lb_db *db, const char *id)
+{
+	_cleanup_rows_ lb_db_rows *rows = NULL;
+	char parent[LB_UUID_TEXT_BYTES] = "";
+	int r;
+
+	r = lb_db_query(db, &rows, "SELECT parent FROM job WHERE id = ?", "s", id);
+	if (r == 0)
+		r = lb_db_next(db, rows);
+	if (r > 0 && !lb_db_null(rows, 0))
+		snprintf(parent, sizeof(parent), "%s", lb_db_text(rows, 0));
+	return r < 0 ? r : parent[0] != '\0' ? wake(db, parent) : 0;
 }
 
 static int write_end(struct lb_job *job, const char *state, const char *error)
@@ -187,6 +259,8 @@ static int write_end(struct lb_job *job, const char *state, const char *error)
 			      "'done' THEN"
 			      " 1000000 ELSE progress END WHERE id = ?",
 			      "ssjiss", state, error, job->result, lb_now_ns(job->site->env), state, job->id);
+	if (r == 0)
+		r = wake_parent(db, job->id);
 	if (r == 0)
 		r = lb_db_run(db,
 			      "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE ended_ns IS NOT NULL ORDER BY "
@@ -212,6 +286,12 @@ static void run_one(struct lb_jobs *jobs, struct lb_job *job)
 		r = kind->run(job);
 	if (r == -ESHUTDOWN && is_stopping(jobs))
 		return; /* goes on at the next start */
+	if (r == -EINPROGRESS) {
+		if (write_parked(job) < 0)
+			lb_error("job %s (%s of %s) waits, but that can't be written: %s", job->id, job->kind,
+				 job->target, lb_err_text());
+		return;
+	}
 	if (r < 0) {
 		snprintf(error, sizeof(error), "%s", lb_err_text());
 		state = r == -ECANCELED ? "cancelled" : "failed";
@@ -225,31 +305,61 @@ static void run_one(struct lb_jobs *jobs, struct lb_job *job)
 			 lb_err_text());
 }
 
+/* Something may be there to do: whoever looked before looks again. */
+static int poke(struct lb_site *site)
+{
+	struct lb_jobs *jobs = site->jobs;
+
+	LB_LOCK_SCOPE(&jobs->lock);
+	jobs->pokes++;
+	pthread_cond_broadcast(&jobs->work);
+	return 0;
+}
+
 static void *work(void *arg)
 {
 	struct lb_jobs *jobs = ((struct worker *)arg)->jobs;
 	struct lb_job job;
+	uint64_t seen;
 	int r;
 
 	pthread_mutex_lock(&jobs->lock);
 	while (!jobs->stopping) {
+		seen = jobs->pokes;
+		pthread_mutex_unlock(&jobs->lock);
 		r = take_next(jobs, &job);
 		if (r < 0)
 			lb_error("jobs can't be read: %s", lb_err_text());
-		if (r <= 0) {
-			pthread_cond_wait(&jobs->work, &jobs->lock);
-			continue;
+		if (r > 0) {
+			run_one(jobs, &job);
+			json_decref(job.request);
+			json_decref(job.result);
+			/* its end may let another one on the same target begin */
+			poke(jobs->site);
 		}
-		pthread_mutex_unlock(&jobs->lock);
-		run_one(jobs, &job);
-		json_decref(job.request);
-		json_decref(job.result);
 		pthread_mutex_lock(&jobs->lock);
-		/* its end may let another one on the same target begin */
-		pthread_cond_broadcast(&jobs->work);
+		while (!jobs->stopping && jobs->pokes == seen)
+			pthread_cond_wait(&jobs->work, &jobs->lock);
 	}
 	pthread_mutex_unlock(&jobs->lock);
 	return NULL;
+}
+
+static int take_up(struct lb_db *db)
+{
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
+	int r;
+
+	r = lb_db_begin(db, &txn);
+	if (r == 0)
+		r = lb_db_run(
+			db,
+			"UPDATE job_step SET state = 'interrupted' WHERE state = 'running' AND job IN (SELECT id FROM"
+			" job WHERE state IN ('running', 'queued'))",
+			"");
+	if (r == 0)
+		r = lb_db_run(db, "UPDATE job SET state = 'queued' WHERE state = 'running'", "");
+	return r < 0 ? r : lb_db_commit(&txn);
 }
 
 int lb_jobs_start(struct lb_site *site, const struct lb_job_kind *kinds, struct lb_jobs **ret_jobs)
@@ -264,7 +374,7 @@ int lb_jobs_start(struct lb_site *site, const struct lb_job_kind *kinds, struct 
 	pthread_mutex_init(&jobs->lock, NULL);
 	pthread_cond_init(&jobs->work, NULL);
 	/* what ran when we ended goes on first: it has the oldest times */
-	r = lb_db_run(site->db, "UPDATE job SET state = 'queued' WHERE state = 'running'", "");
+	r = take_up(site->db);
 	site->jobs = jobs;
 	*ret_jobs = jobs;
 	while (r == 0 && jobs->n_workers < LB_JOBS_RUNNING_MAX) {
@@ -299,41 +409,92 @@ void lb_jobs_stop(struct lb_jobs *jobs)
 int lb_job_submit(struct lb_site *site, const char *kind, const char *target, const json_t *request,
 		  const char *made_by, char ret_id[LB_UUID_TEXT_BYTES])
 {
+	return lb_job_submit_child(site, "", kind, target, request, made_by, ret_id);
+}
+
+int lb_job_submit_child(struct lb_site *site, const char *parent, const char *kind, const char *target,
+			const json_t *request, const char *made_by, char ret_id[LB_UUID_TEXT_BYTES])
+{
 	char id[LB_UUID_TEXT_BYTES];
 	int r;
 
 	r = lb_site_uuid(site, id);
 	if (r == 0)
 		r = lb_db_run(site->db,
-			      "INSERT INTO job (id, kind, target, state, request, made_by, created_ns) VALUES"
-			      " (?,?,?,'queued',?,?,?)",
-			      "sssjsi", id, kind, target, request, made_by, lb_now_ns(site->env));
+			      "INSERT INTO job (id, kind, target, state, request, made_by, created_ns, parent) VALUES"
+			      " (?,?,?,'queued',?,?,?,?)",
+			      "sssjsis", id, kind, target, request, made_by, lb_now_ns(site->env),
+			      parent[0] != '\0' ? parent : NULL);
 	if (r < 0)
 		return r;
 	memcpy(ret_id, id, sizeof(id));
-	LB_LOCK_SCOPE(&site->jobs->lock);
-	pthread_cond_broadcast(&site->jobs->work);
-	return 0;
+	return poke(site);
+}
+
+int lb_job_check_free(struct lb_site *site, const char *target, const char *what)
+{
+	_cleanup_rows_ lb_db_rows *rows = NULL;
+	int r;
+
+	LB_DB_SCOPE(site->db);
+	r = lb_db_query(site->db, &rows,
+			"SELECT id, kind, made_by FROM job WHERE target = ? AND ended_ns IS NULL LIMIT 1", "s", target);
+	if (r == 0)
+		r = lb_db_next(site->db, rows);
+	if (r <= 0)
+		return r;
+	return lb_fail(-EEXIST,
+		       "%s is being worked on: %s, ordered by %s, is under way; `lifeboat job watch %s` follows it, "
+		       "`lifeboat job cancel %s` ends it",
+		       what, lb_db_text(rows, 1), lb_db_text(rows, 2), lb_db_text(rows, 0), lb_db_text(rows, 0));
+}
+
+/* What had not begun ends here, the rest at its next step. */
+static int cancel_where(struct lb_site *site, const char *column, const char *id, int64_t *ret_changes)
+{
+	_cleanup_free_ char *queued = NULL, *others = NULL;
+	int64_t ended, asked;
+	int r;
+
+	/* a parked job runs once more, and may still have to wait for its own */
+	if (asprintf(&queued,
+		     "UPDATE job SET state = 'cancelled', error = 'cancelled before it began', ended_ns = ?, cancel = 1"
+		     " WHERE %s = ? AND state = 'queued' AND started_ns IS NULL",
+		     column) < 0 ||
+	    asprintf(&others,
+		     "UPDATE job SET cancel = 1, woken = 1, state = CASE state WHEN 'waiting' THEN 'queued' ELSE state "
+		     "END"
+		     " WHERE %s = ? AND ended_ns IS NULL",
+		     column) < 0)
+		return lb_fail(-ENOMEM, "out of memory");
+	r = lb_db_run_changes(site->db, &ended, queued, "is", lb_now_ns(site->env), id);
+	if (r == 0)
+		r = lb_db_run_changes(site->db, &asked, others, "s", id);
+	if (r == 0)
+		*ret_changes = ended + asked;
+	return r;
 }
 
 int lb_job_cancel(struct lb_site *site, const char *id)
 {
-	int64_t changes;
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
+	int64_t changes = 0, children;
 	int r;
 
-	LB_DB_SCOPE(site->db);
-	r = lb_db_run_changes(site->db, &changes,
-			      "UPDATE job SET state = 'cancelled', error = 'cancelled before it began', ended_ns = ?,"
-			      " cancel = 1 WHERE id = ? AND state = 'queued'",
-			      "is", lb_now_ns(site->env), id);
-	if (r < 0 || changes > 0)
-		return r;
-	r = lb_db_run_changes(site->db, &changes, "UPDATE job SET cancel = 1 WHERE id = ? AND state = 'running'", "s",
-			      id);
-	if (r < 0 || changes > 0)
-		return r;
-	r = lb_db_get_int(site->db, &changes, "SELECT 1 FROM job WHERE id = ?", "s", id);
-	if (r == -ENOENT)
-		return lb_fail(r, "there is no job %.40s; `lifeboat job list` shows them", id);
-	return r < 0 ? r : lb_fail(-EINVAL, "job %s has ended already", id);
+	r = lb_db_begin(site->db, &txn);
+	if (r == 0)
+		r = cancel_where(site, "id", id, &changes);
+	if (r == 0 && changes == 0) {
+		r = lb_db_get_int(site->db, &changes, "SELECT 1 FROM job WHERE id = ?", "s", id);
+		if (r == -ENOENT)
+			return lb_fail(r, "there is no job %.40s; `lifeboat job list` shows them", id);
+		return r < 0 ? r : lb_fail(-EINVAL, "job %s has ended already", id);
+	}
+	if (r == 0)
+		r = cancel_where(site, "parent", id, &children);
+	if (r == 0)
+		r = wake_parent(site->db, id);
+	if (r == 0)
+		r = lb_db_commit(&txn);
+	return r < 0 ? r : poke(site);
 }

@@ -7,6 +7,9 @@
  *
  * At most LB_JOBS_RUNNING_MAX run at once, each on a thread of its own; others wait in their order. Two jobs on one
  * target never run at once. Cancelling is asked for; it takes effect at the next step.
+ *
+ * A job may make others and wait for them, or for a person, without holding a thread: it keeps what it needs in its
+ * result, and returns lb_job_park(). Its function runs again when one of them has ended, or lb_job_wake() is called.
  */
 #include <stdbool.h>
 
@@ -14,16 +17,16 @@
 
 #include "config/site.h"
 
-#define LB_JOBS_RUNNING_MAX 4
+#define LB_JOBS_RUNNING_MAX 8
 #define LB_JOBS_KEPT_MAX 2000 /* finished ones beyond it are forgotten, oldest first */
 
 struct lb_job {
 	struct lb_site *site;
 	char id[LB_UUID_TEXT_BYTES];
 	char kind[32];
-	char target[65];
+	char target[80];
 	json_t *request;
-	json_t *result; /* filled by the kind's function */
+	json_t *result; /* filled by the kind's function; written at its end, by lb_job_keep() and by parking */
 	int n_step;     /* of the step that runs; -1: none yet */
 	int64_t progress_told_ns;
 };
@@ -46,7 +49,15 @@ void lb_jobs_stop(struct lb_jobs *jobs);
 /* Durable when it returns. */
 int lb_job_submit(struct lb_site *site, const char *kind, const char *target, const json_t *request,
 		  const char *made_by, char ret_id[LB_UUID_TEXT_BYTES]);
-/* -ENOENT; -EINVAL when it has ended. */
+/* The same for a job that others wait for: `parent` may be "" (none). Within a transaction of the caller's, if any. */
+int lb_job_submit_child(struct lb_site *site, const char *parent, const char *kind, const char *target,
+			const json_t *request, const char *made_by, char ret_id[LB_UUID_TEXT_BYTES]);
+/*
+ * -EEXIST, naming the job and who ordered it, when a job works on `target` or waits to. Under the database's lock
+ * together with the order that follows, of two operators exactly one succeeds.
+ */
+int lb_job_check_free(struct lb_site *site, const char *target, const char *what);
+/* Its jobs are cancelled with it. -ENOENT; -EINVAL when it has ended. */
 int lb_job_cancel(struct lb_site *site, const char *id);
 
 /* ---- inside a kind's function ---- */
@@ -54,6 +65,16 @@ int lb_job_cancel(struct lb_site *site, const char *id);
 /* The next step is `name`: noted before it is done, the one before it noted as done. -ECANCELED when the job should
  * end. */
 int lb_job_step(struct lb_job *job, const char *name);
+/* The same, but nothing when the running step has this name already: for jobs that were parked in it. */
+int lb_job_step_on(struct lb_job *job, const char *name);
+/* Whether it was asked to end (-ECANCELED, -ESHUTDOWN), without a step. */
+int lb_job_check(struct lb_job *job);
+/* Writes the result down as it is now. */
+int lb_job_keep(struct lb_job *job);
+/* To be returned by the kind's function; never 0. */
+int lb_job_park(struct lb_job *job);
+/* Runs a parked job again; nothing for one that runs or has ended. */
+int lb_job_wake(struct lb_site *site, const char *id);
 /* What a person should know of the running step. */
 int lb_job_say(struct lb_job *job, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* 0..1; written down at most twice a second. -ECANCELED when the job should end. */

@@ -48,6 +48,23 @@ static const char *const steps[] = {
 	"ALTER TABLE policy ADD COLUMN version INTEGER NOT NULL DEFAULT 1;"
 	"ALTER TABLE machine ADD COLUMN target TEXT;"
 	"ALTER TABLE machine ADD COLUMN readiness TEXT;",
+
+	/* recovery plans, drills, and jobs that wait for jobs */
+	"ALTER TABLE job ADD COLUMN parent TEXT;"
+	"ALTER TABLE job ADD COLUMN woken INTEGER NOT NULL DEFAULT 0;"
+	"CREATE INDEX job_parent ON job(parent);"
+	"CREATE INDEX job_target ON job(target);"
+	"CREATE TABLE plan (name TEXT PRIMARY KEY, body TEXT NOT NULL, updated_ns INTEGER NOT NULL);"
+	"CREATE TABLE plan_double ("
+	"  double TEXT PRIMARY KEY, plan TEXT NOT NULL, machine TEXT NOT NULL, kind TEXT NOT NULL, made_ns INTEGER NOT "
+	"NULL);"
+	"CREATE TABLE plan_confirmation ("
+	"  job TEXT NOT NULL REFERENCES job(id) ON DELETE CASCADE, action TEXT NOT NULL, who TEXT NOT NULL,"
+	"  time_ns INTEGER NOT NULL, PRIMARY KEY (job, action));"
+	"CREATE TABLE drill (id TEXT PRIMARY KEY, machine TEXT NOT NULL, started_ns INTEGER NOT NULL, body TEXT NOT "
+	"NULL);"
+	"CREATE TABLE drill_schedule ("
+	"  target TEXT PRIMARY KEY, body TEXT NOT NULL, next_ns INTEGER NOT NULL, made_by TEXT NOT NULL);",
 };
 
 static int step_up(struct lb_db *db, int64_t version)

@@ -23,6 +23,7 @@ static const struct {
 	{offsetof(struct lb_settings, process_cache_folder), "/var/lib/lifeboat/process"},
 	{offsetof(struct lb_settings, vm_folder), "/var/lib/lifeboat/vm"},
 	{offsetof(struct lb_settings, fabric), "auto"},
+	{offsetof(struct lb_settings, hook_folder), "/etc/lifeboat/hooks"},
 };
 
 static int set_defaults(struct lb_settings *s)
@@ -97,7 +98,8 @@ static int check(const struct lb_settings *s, const char *path)
 			       "%s: `vault` is missing: the address of the storage account, for example "
 			       "dir:/srv/vault",
 			       path);
-	if (s->state_folder[0] != '/' || s->vm_folder[0] != '/' || s->process_cache_folder[0] != '/')
+	if (s->state_folder[0] != '/' || s->vm_folder[0] != '/' || s->process_cache_folder[0] != '/' ||
+	    s->hook_folder[0] != '/')
 		return lb_fail(-EINVAL, "%s: folders must be absolute paths", path);
 	if (strcmp(s->fabric, "auto") != 0 && strcmp(s->fabric, "qemu") != 0 && strcmp(s->fabric, "libvirt") != 0)
 		return lb_fail(-EINVAL, "%s: fabric must be auto, qemu or libvirt", path);
@@ -121,6 +123,7 @@ int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *r
 		{"process_program", LB_CONF_STR, &s->process_program, 0, 0},
 		{"vm_folder", LB_CONF_STR, &s->vm_folder, 0, 0},
 		{"fabric", LB_CONF_STR, &s->fabric, 0, 0},
+		{"hook_folder", LB_CONF_STR, &s->hook_folder, 0, 0},
 	};
 	int r;
 
@@ -146,6 +149,7 @@ void lb_settings_free(struct lb_settings *s)
 	free(s->process_program);
 	free(s->vm_folder);
 	free(s->fabric);
+	free(s->hook_folder);
 	for (unsigned int i = 0; i < s->n_hosts; i++)
 		free(s->hosts[i]);
 	memset(s, 0, sizeof(*s));

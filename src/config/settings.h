@@ -23,6 +23,7 @@ struct lb_settings {
 	char *process_program; /* NULL: beside this program, or on the path */
 	char *vm_folder;
 	char *fabric;
+	char *hook_folder;                /* scripts of the administrator (fabric/hook.h) */
 	char *hosts[LB_PUBLIC_HOSTS_MAX]; /* of public_host */
 	unsigned int n_hosts;
 };

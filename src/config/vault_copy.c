@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "config/api.h"
+#include "config/plans.h"
 #include "vault/site.h"
 
 #define COPY_NAME "registry"
@@ -39,18 +40,28 @@ static int add_machine(void *arg, const struct lb_reg_machine *m)
 	return json_array_append_new(arg, one) < 0 ? lb_fail(-ENOMEM, "out of memory for the registry's copy") : 0;
 }
 
+static int add_plan(void *arg, const json_t *plan)
+{
+	return json_array_append(arg, (json_t *)plan) < 0 ? lb_fail(-ENOMEM, "out of memory for the registry's copy")
+							  : 0;
+}
+
 static int make_copy(struct lb_site *site, char **ret_text)
 {
-	_cleanup_json_ json_t *policies = json_array(), *machines = json_array(), *copy = NULL;
+	_cleanup_json_ json_t *policies = json_array(), *machines = json_array(), *plans = json_array();
+	_cleanup_json_ json_t *copy = NULL;
 	int r;
 
 	LB_DB_SCOPE(site->db);
 	r = lb_reg_policies(site->db, add_policy, policies);
 	if (r == 0)
 		r = lb_reg_machines(site->db, add_machine, machines);
+	if (r == 0)
+		r = lb_reg_plans(site->db, add_plan, plans);
 	if (r < 0)
 		return r;
-	copy = json_pack("{s:i,s:O,s:O}", "version", COPY_VERSION, "policies", policies, "machines", machines);
+	copy = json_pack("{s:i,s:O,s:O,s:O}", "version", COPY_VERSION, "policies", policies, "machines", machines,
+			 "plans", plans);
 	return copy == NULL ? lb_fail(-ENOMEM, "out of memory for the registry's copy") : lb_json_dump(copy, ret_text);
 }
 
@@ -132,6 +143,15 @@ static int restore(struct lb_site *site, const json_t *copy, unsigned int *ret_m
 		if (r == 0)
 			r = restore_machine(site, one);
 		n++;
+	}
+	json_array_foreach(json_object_get(copy, "plans"), i, one)
+	{
+		_cleanup_json_ json_t *plan = NULL;
+
+		if (r == 0)
+			r = lb_plan_read(one, &plan);
+		if (r == 0)
+			r = lb_reg_plan_put(site->db, plan, true, lb_now_ns(site->env));
 	}
 	if (r == 0)
 		r = lb_db_commit(&txn);

@@ -9,6 +9,8 @@
  *
  * A struct lb_failover is used by one thread.
  */
+#include <jansson.h>
+
 #include "fabric/fabric.h"
 #include "fabric/secret.h"
 #include "vault/points.h"
@@ -41,6 +43,13 @@ struct lb_failover_request {
 };
 
 #define LB_FAILOVER_WAIT_S 300
+
+/*
+ * What the body of an order says ("machine", "kind": "test" or "live", "point", "name", "memory_bytes", "forwards",
+ * ...), into a request whose other members stay as they are; `forwards` holds LB_VM_FORWARDS_MAX, texts stay the
+ * object's own.
+ */
+int lb_failover_request_parse(const json_t *body, struct lb_failover_request *request, struct lb_vm_forward *forwards);
 
 enum lb_failover_step {
 	LB_STEP_POINT, /* look the recovery point up */

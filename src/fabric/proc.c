@@ -62,6 +62,8 @@ struct child {
 	int keep_fd; /* -1: none */
 	int error_fd;
 	int death_signal; /* 0: none */
+	const char *const *environment;
+	bool group;
 };
 
 /* Between fork and exec in a program with threads: system calls only. */
@@ -72,6 +74,8 @@ static void child_exec(const struct child *c)
 
 	if (c->death_signal != 0)
 		prctl(PR_SET_PDEATHSIG, c->death_signal);
+	if (c->group)
+		setpgid(0, 0);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
@@ -82,7 +86,10 @@ static void child_exec(const struct child *c)
 	    close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) == 0) {
 		if (c->keep_fd >= 0)
 			fcntl(c->keep_fd, F_SETFD, 0);
-		execv(c->path, (char *const *)c->argv);
+		if (c->environment != NULL)
+			execve(c->path, (char *const *)c->argv, (char *const *)c->environment);
+		else
+			execv(c->path, (char *const *)c->argv);
 	}
 	error = errno;
 	if (write(c->error_fd, &error, sizeof(error)) < 0)
@@ -138,6 +145,8 @@ static int output_drain(struct lb_env *env, const struct lb_proc_run *run, struc
 			r = output_read(run, out, fd, &end);
 		else if (r < 0)
 			r = errno == EINTR ? 0 : lb_fail(-errno, "can't wait for %s", run->argv[0]);
+		if (r == 0 && run->idle != NULL)
+			r = run->idle(run->arg);
 		if (r != 0)
 			return r;
 	}
@@ -205,7 +214,9 @@ int lb_proc_run(struct lb_env *env, const struct lb_proc_run *run, struct lb_buf
 					   .out_fd = out_pipe[1],
 					   .keep_fd = run->keep_fd,
 					   .error_fd = error_pipe[1],
-					   .death_signal = SIGKILL});
+					   .death_signal = SIGKILL,
+					   .environment = run->environment,
+					   .group = run->group});
 	close(out_pipe[1]);
 	close(error_pipe[1]);
 	if (pid < 0)
@@ -214,7 +225,7 @@ int lb_proc_run(struct lb_env *env, const struct lb_proc_run *run, struct lb_buf
 	if (r == 0)
 		r = output_drain(env, run, out != NULL ? out : &own, out_read);
 	if (r != 0)
-		kill(pid, SIGKILL);
+		kill(run->group ? -pid : pid, SIGKILL);
 	status = wait_child(pid);
 	return r != 0 ? r : run_result(run, out != NULL ? out : &own, status);
 }

@@ -4,6 +4,7 @@
  * The other programs that recovery uses (nbdkit, QEMU, qemu-img). What outlives us is found again by one argument that
  * only it has, the path of its pidfile: a number in a file may by now belong to somebody else's process.
  */
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,7 +20,11 @@ struct lb_proc_run {
 	uint32_t timeout_s;      /* 0: none; then SIGKILL and -ETIMEDOUT */
 	/* Each piece of output as it comes, may be NULL; non-zero ends the program and is passed on. */
 	int (*output)(void *arg, const char *text, size_t size_bytes);
+	/* About once a second while it runs, may be NULL; non-zero ends the program and is passed on. */
+	int (*idle)(void *arg);
 	void *arg;
+	const char *const *environment; /* NULL: ours */
+	bool group;                     /* ends what it has started with it, when it is ended */
 };
 /*
  * Runs a program to its end, which it never outlives ours by much (it is killed with us). `out` (may be NULL) takes

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Recovery plans from the registry's copy in the vault, every server gone. */
+#include "cli/cli.h"
+
+int cli_plan_list_direct(struct cli *c, json_t **ret_reply);
+int cli_plan_get_direct(struct cli *c, const char *name, json_t **ret_plan);
+/* Group after group on this host; a person is asked here. */
+int cli_plan_run_direct(struct cli *c, bool live);

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Recovery plans: which machines come back together, in which order, and what is done between. A plan is one JSON
+ * object:
+ *
+ *   {"name": "shop", "groups": [
+ *      {"name": "databases", "machines": ["db1", {"machine": "db2", "memory_bytes": 4294967296}],
+ *       "before": [{"manual": "Is the old site really down?", "for": "failover"}],
+ *       "after": [{"script": "move-dns", "timeout_s": 60, "on_failure": "continue"}]}, ...]}
+ *
+ * Groups come one after another; the machines of a group together. `before` and `after` are actions: a script of the
+ * server's folder (fabric/hook.h), or words to a person, who confirms. A group's "on_failure" says whether later groups
+ * are begun when one of its machines fails ("stop", the default, or "continue").
+ *
+ * Pure functions over JSON; the same for the configuration server and for the command line that works on a vault alone.
+ */
+#include <stdbool.h>
+
+#include <jansson.h>
+
+#define LB_PLAN_GROUPS_MAX 32
+#define LB_PLAN_MACHINES_MAX 512 /* of all groups */
+#define LB_PLAN_ACTIONS_MAX 16   /* of one list */
+#define LB_PLAN_TEXT_BYTES_MAX 400
+
+/*
+ * Checks what a person wrote and gives it back in its full form: every machine an object, every default written out.
+ * -EINVAL says where and what; a machine may stand in one place only.
+ */
+int lb_plan_read(const json_t *body, json_t **ret_plan);
+
+const json_t *lb_plan_group(const json_t *plan, size_t n); /* borrowed; NULL past the last */
+size_t lb_plan_groups(const json_t *plan);
+/* Its name, or "group N". Valid until the next call on this thread's `text`. */
+#define LB_PLAN_GROUP_NAME_BYTES 80
+const char *lb_plan_group_name(const json_t *plan, size_t n, char text[LB_PLAN_GROUP_NAME_BYTES]);
+/* Whether an action of the full form is done in a test failover, or in a real one. */
+bool lb_plan_action_applies(const json_t *action, bool live);
+/* The machine entry as the body of an order: what is for the other kind of failover is left out. */
+int lb_plan_order(const json_t *machine, bool live, const char *point, json_t **ret_body);
+
+/* Each machine entry in the order of the groups; non-zero ends it and is passed on. */
+int lb_plan_each(const json_t *plan, int (*fn)(void *arg, size_t group, const json_t *machine), void *arg);

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery plans with doubles that run: by order to the server, over its kills, and from the vault alone."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+import pytest
+
+from lifeboat_site import Site
+from test_config import Api, wait_for
+from test_config_failover import MIB, folder, job, order, processes_of  # noqa: F401 (a fixture)
+
+
+@pytest.fixture
+def site(build, folder, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LIFEBOAT_NBDKIT_PLUGIN", str(pathlib.Path(build).resolve() / "src/nbd/nbdkit-lifeboat-plugin.so"))
+    s = Site(build, folder)
+    s.passphrase_file.touch(mode=0o600)
+    s.passphrase_file.write_text("correct horse battery staple\n")
+    disk = folder / "vda.img"
+    disk.write_bytes(os.urandom(1 * MIB) + bytes(1 * MIB))
+    (folder / "oracle").mkdir()
+    for machine in ("db1", "web1", "web2"):
+        subprocess.run([build / "tests/tools/mkvault", "--vault", s.vault_url, "--passphrase-file", s.passphrase_file, "--machine", machine,
+                        "--points", "2", "--oracle", folder / "oracle", f"--disk=vda={disk}"], check=True, capture_output=True)
+    s.make()
+    hooks = folder / "hooks"
+    hooks.mkdir(mode=0o755)
+    with open(folder / "etc/config.conf", "a") as conf:
+        conf.write(f"hook_folder = {hooks}\n")
+    note = hooks / "note"
+    note.write_text(f'#!/bin/sh\necho "$LIFEBOAT_GROUP $LIFEBOAT_KIND" >> {folder}/said\n')
+    note.chmod(0o755)
+    s.start()
+    yield s
+    if s.server is None:
+        s.start()
+    api = Api(s, s.identity)
+    for double in api.ask("GET", "/v1/failover")[1]["failovers"]:
+        job(api, order(api, f"/v1/failover/{double['name']}/cleanup", {"live_too": True}), ("done",))
+    s.stop()
+
+
+@pytest.fixture
+def api(site):
+    return Api(site, site.identity)
+
+
+def machine(name):
+    return {"machine": name, "memory_bytes": 64 * MIB}
+
+
+PLAN = {"name": "shop", "groups": [
+    {"name": "databases", "machines": [machine("db1")], "after": [{"script": "note"}]},
+    {"name": "front", "machines": [machine("web1"), machine("web2")],
+     "before": [{"manual": "Tell the customers", "for": "failover"}], "after": [{"script": "note"}]}]}
+
+
+def doubles(api):
+    return {d["name"]: d for d in api.ask("GET", "/v1/failover")[1]["failovers"]}
+
+
+def plan_file(folder):  # noqa: F811
+    path = folder / "shop.json"
+    path.write_text(json.dumps(PLAN))
+    return path
+
+
+def test_a_plan_is_rehearsed_and_leaves_no_trace(site, api, folder):  # noqa: F811
+    site.lifeboat("plan", "create", plan_file(folder))
+    assert site.lifeboat("plan", "create", plan_file(folder), check=False).returncode == 5
+    done = site.ask("plan", "test", "shop")
+    assert done["state"] == "done", done
+    assert sorted(doubles(api)) == ["db1-test", "web1-test", "web2-test"]
+    assert (folder / "said").read_text() == "databases test\nfront test\n"
+    again = site.lifeboat("plan", "test", "shop", check=False)
+    assert again.returncode == 1 and "plan cleanup shop" in again.stderr
+    site.lifeboat("plan", "cleanup", "shop", "--confirm", "shop")
+    assert doubles(api) == {} and processes_of(folder / "state/vm") == []
+    assert list((folder / "state/vm").iterdir()) == []
+    for name in ("db1", "web1", "web2"):
+        assert not [p["name"] for p in api.ask("GET", f"/v1/machine/{name}/point")[1]["points"] if p.get("name")]
+    # what is shown can be written back, and goes when it is told to
+    shown = site.ask("plan", "show", "shop")
+    (folder / "shop.json").write_text(json.dumps(shown))
+    site.lifeboat("plan", "update", folder / "shop.json")
+    site.lifeboat("plan", "delete", "shop", "--confirm", "shop")
+    assert site.lifeboat("plan", "show", "shop", check=False).returncode == 4
+
+
+def test_a_plan_fails_over_waits_for_a_person_commits_and_bears_kills_of_the_server(site, api, folder):  # noqa: F811
+    site.lifeboat("plan", "create", plan_file(folder))
+    name = order(api, "/v1/plan/shop/failover", {})
+
+    def kill():
+        site.server.send_signal(signal.SIGKILL)
+        site.server.wait(60)
+        site.start()
+
+    wait_for(lambda: api.ask("GET", f"/v1/job/{name}")[1]["result"].get("machines"), "the first machine to be begun")
+    kill()
+    status, answer = api.ask("POST", "/v1/plan/shop/test", {})
+    assert status == 409 and name in answer["error"]["message"]
+    waiting = wait_for(lambda: api.ask("GET", f"/v1/job/{name}")[1]["result"].get("waiting"), "the plan to wait")
+    assert waiting == {"action": "2-before-1", "text": "Tell the customers"}
+    assert sorted(doubles(api)) == ["db1-double"]
+    kill()
+    assert sorted(doubles(api)) == ["db1-double"]
+    site.lifeboat("plan", "confirm", "shop", "--action", "2-before-1")
+    kill()
+    job(api, name, ("done",))
+    assert {d["state"] for d in doubles(api).values()} == {"running"}
+    assert sorted(doubles(api)) == ["db1-double", "web1-double", "web2-double"]
+    assert (folder / "said").read_text().splitlines()[0] == "databases failover"
+    # again: what runs is left alone
+    name = order(api, "/v1/plan/shop/failover", {})
+    wait_for(lambda: api.ask("GET", f"/v1/job/{name}")[1]["result"].get("waiting"), "the plan to wait")
+    site.lifeboat("plan", "confirm", "shop")
+    done = job(api, name, ("done",))
+    assert {m["state"] for m in done["result"]["machines"].values()} == {"runs already"}
+    site.lifeboat("plan", "commit", "shop")
+    assert all(d["committed"] for d in doubles(api).values())
+
+
+def test_a_plan_runs_from_the_vault_alone(site, api, folder):  # noqa: F811
+    site.lifeboat("plan", "create", plan_file(folder))
+    site.stop()
+    where = ("--folder", folder / "state/vm", "--hooks", folder / "hooks", "--fabric", "qemu")
+    assert [p["name"] for p in site.vault_ask("plan", "list")["plans"]] == ["shop"]
+    assert len(site.vault_ask("plan", "show", "shop")["groups"]) == 2
+    no = site.lifeboat("plan", "failover", "shop", "--vault", site.vault_url, "--confirm", "shop", *where, server=False, check=False,
+                       input="no\n")
+    assert no.returncode == 5 and "run it again" in no.stderr
+    p = site.lifeboat("plan", "failover", "shop", "--vault", site.vault_url, "--confirm", "shop", *where, "-o", "json", server=False,
+                      input="yes\n")
+    done = json.loads(p.stdout)["data"]
+    assert [m["double"] for m in done["machines"]] == ["db1-double", "web1-double", "web2-double"] and done["failed"] == 0
+    assert (folder / "said").read_text().splitlines() == ["databases failover", "databases failover", "front failover"]
