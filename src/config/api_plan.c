@@ -148,7 +148,7 @@ static int order(struct lb_site *site, const struct lb_http_call *call, const ch
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	_cleanup_json_ json_t *body = NULL, *plan = NULL, *request = NULL;
 	char target[LB_PLAN_TARGET_BYTES], what[LB_PLAN_TARGET_BYTES + 8], id[LB_UUID_TEXT_BYTES];
-	const char *point, *note;
+	const char *point = NULL, *note = NULL;
 	int r;
 
 	snprintf(what, sizeof(what), "plan %.64s", call->params[0]);
@@ -236,7 +236,7 @@ int lb_api_plan_confirm(void *arg, const struct lb_http_call *call, struct lb_ht
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	_cleanup_json_ json_t *body = NULL, *plan = NULL, *waiting = NULL;
 	char job[LB_UUID_TEXT_BYTES], action[LB_PLAN_ACTION_BYTES];
-	const char *named;
+	const char *named = NULL;
 	int r;
 
 	r = lb_api_body(call, &body);

@@ -493,7 +493,7 @@ static int do_machines(struct run *run)
 {
 	size_t n = number_of(run, "group"), before = machines_before(run->plan, n), i;
 	const json_t *group = lb_plan_group(run->plan, n), *entries = json_object_get(group, "machines"), *one;
-	struct count count;
+	struct count count = {0};
 	char step[LB_PLAN_GROUP_NAME_BYTES + 40];
 	int r = 0;
 
@@ -524,7 +524,7 @@ static int do_machines(struct run *run)
 /* Its machines' jobs were cancelled with it; it has ended when they have. */
 static int check_cancelled(struct run *run)
 {
-	struct count count;
+	struct count count = {0};
 	int r, looked;
 
 	r = lb_job_check(run->job);
@@ -606,7 +606,7 @@ static int run_for_all(struct lb_job *job, const char *kind, const char *step, b
 	_cleanup_json_ json_t *request = json_object();
 	struct run run;
 	struct collect c = {.run = &run, .kind = kind, .request = request};
-	struct count count;
+	struct count count = {0};
 	int r;
 
 	r = begin(&run, job, kind);

@@ -38,7 +38,7 @@ int lb_reg_plan_put(struct lb_db *db, const json_t *plan, bool must_be_new, int6
 {
 	const char *name = json_string_value(json_object_get(plan, "name"));
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
-	int64_t there, n;
+	int64_t there = 0, n = 0;
 	int r;
 
 	r = lb_db_begin(db, &txn);
