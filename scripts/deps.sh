@@ -15,13 +15,20 @@ END
 }
 
 BUILD="make git gcc libc6-dev meson ninja-build pkg-config clang llvm bpftool libbpf-dev libelf-dev zlib1g-dev libssl-dev
-        libcurl4-openssl-dev libmicrohttpd-dev libgnutls28-dev libzstd-dev libxxhash-dev libsqlite3-dev libjansson-dev
+        libcurl4-openssl-dev libmicrohttpd-dev libgnutls28-dev libzstd-dev libxxhash-dev libsqlite3-dev libjansson-dev libxml2-dev
         libcap-dev libvirt-dev nbdkit nbdkit-plugin-dev libnbd-dev dpkg-dev fakeroot"
 TEST="libcmocka-dev libclang-rt-14-dev clang-format clang-tidy python3 python3-pytest python3-pytest-xdist fio sqlite3
-        e2fsprogs xfsprogs btrfs-progs dosfstools mtools shellcheck openssl curl iproute2 procps util-linux mount"
+        e2fsprogs xfsprogs btrfs-progs dosfstools mtools shellcheck openssl curl iproute2 procps util-linux mount
+        radosgw ceph-osd ceph-mon"
 DEMO="qemu-system-x86 qemu-utils seabios libnbd-bin busybox-static cpio kmod grub-common grub-pc-bin mmdebstrap
         xz-utils zstd ca-certificates"
 FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients uidmap"
+
+# Azure's storage emulator is not in Debian: npm puts it into a folder of the tree, which git ignores.
+AZURITE=azurite@3.35.0
+AZURITE_FOLDER=$(dirname "$0")/../build-azurite
+# Where another nodejs than Debian's brought its own npm, Debian's would take it away.
+command -v npm >/dev/null || TEST="$TEST nodejs npm"
 
 yes=${CI:-} full="" list=""
 while [ $# -gt 0 ]; do
@@ -88,6 +95,15 @@ ask()
         esac
 }
 
+azurite()
+{
+        [ ! -d "$AZURITE_FOLDER/node_modules/azurite" ] || return 0
+        printf 'deps: fetching %s with npm, for the tests of Azure Blob stores\n' "$AZURITE"
+        mkdir -p "$AZURITE_FOLDER"
+        npm install --prefix "$AZURITE_FOLDER" --no-audit --no-fund --no-update-notifier --loglevel error "$AZURITE" ||
+                printf 'deps: without it the tests of Azure Blob stores are skipped\n' >&2
+}
+
 # shellcheck disable=SC2086
 if [ -n "$list" ]; then
         printf '%s\n' $BUILD $TEST $DEMO ${full:+$FULL}
@@ -102,6 +118,7 @@ check_system
         more=$(missing ${full:+$FULL})
 }
 if [ -z "$build$test$demo$more" ]; then
+        azurite
         printf 'deps: everything is installed\n'
         exit 0
 fi
@@ -131,4 +148,5 @@ fi
 # shellcheck disable=SC2086
 left=$(missing $BUILD $TEST $DEMO ${full:+$FULL})
 [ -z "$left" ] || die "these are still missing: $left"
+azurite
 printf 'deps: everything is installed\n'

@@ -96,7 +96,7 @@ static int check(const struct lb_settings *s, const char *path)
 	if (s->vault == NULL)
 		return lb_fail(-EINVAL,
 			       "%s: `vault` is missing: the address of the storage account, for example "
-			       "dir:/srv/vault",
+			       "dir:/srv/vault or azure:ACCOUNT/CONTAINER",
 			       path);
 	if (s->state_folder[0] != '/' || s->vm_folder[0] != '/' || s->process_cache_folder[0] != '/' ||
 	    s->hook_folder[0] != '/')

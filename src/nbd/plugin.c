@@ -51,7 +51,7 @@ static void lifeboat_unload(void)
 static void lifeboat_dump_plugin(void)
 {
 	printf("lifeboat_version=%s\n", LB_VERSION);
-	printf("lifeboat_store=dir\n");
+	printf("lifeboat_store=dir azure s3\n");
 }
 
 static int lifeboat_config(const char *key, const char *value)

@@ -76,7 +76,8 @@ int lb_nbd_setting(struct lb_nbd_settings *s, const char *key, const char *value
 int lb_nbd_settings_complete(const struct lb_nbd_settings *s)
 {
 	if (s->vault_url == NULL)
-		return lb_fail(-EINVAL, "which vault? Give vault=dir:/path");
+		return lb_fail(-EINVAL,
+			       "which vault? Give vault=dir:/path, vault=azure:ACCOUNT/CONTAINER or vault=s3:BUCKET");
 	if (s->machine == NULL)
 		return lb_fail(-EINVAL, "which machine? Give machine=NAME or machine=UUID");
 	if ((s->passphrase_file == NULL) == (s->key_file == NULL))

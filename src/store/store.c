@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "base/text.h"
 
@@ -33,13 +34,31 @@ int lb_store_name_check(const char *name, bool is_prefix)
 	return 0;
 }
 
+static int open_folder(struct lb_env *env, const char *path, bool create, struct lb_store **ret_store)
+{
+	if (path[0] != '/')
+		return lb_fail(-EINVAL, "dir:%s: the folder of a store must be absolute, such as dir:/srv/vault", path);
+	return lb_store_dir_open(env, path, create, ret_store);
+}
+
 int lb_store_open(struct lb_env *env, const char *url, bool create, struct lb_store **ret_store)
 {
-	if (strncmp(url, "dir:", 4) != 0)
-		return lb_fail(-EINVAL, "%s is no store that this version knows; write dir:/absolute/path", url);
-	if (url[4] != '/')
-		return lb_fail(-EINVAL, "%s: the folder of a store must be absolute, such as dir:/srv/vault", url);
-	return lb_store_dir_open(env, url + 4, create, ret_store);
+	static const struct {
+		const char *scheme;
+		int (*open)(struct lb_env *env, const char *place, bool create, struct lb_store **ret_store);
+	} backends[] = {{"dir:", open_folder}, {"azure:", lb_store_azure_open}, {"s3:", lb_store_s3_open}};
+
+	for (size_t i = 0; i < LB_ARRAY_LEN(backends); i++) {
+		size_t length = strlen(backends[i].scheme);
+
+		if (strncmp(url, backends[i].scheme, length) == 0)
+			return backends[i].open(env, url + length, create, ret_store);
+	}
+	return lb_fail(
+		-EINVAL,
+		"%.200s is no store that this version knows; write dir:/absolute/path, azure:ACCOUNT/CONTAINER or "
+		"s3:BUCKET?region=...",
+		url);
 }
 
 void lb_store_free(struct lb_store *s)

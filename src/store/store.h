@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * An object store: named, immutable byte strings. Backends: a directory (dir.c); Azure Blob and S3 stand beside it.
+ * An object store: named, immutable byte strings. Backends: a directory (dir.c), Azure Blob (azure.c), S3 (s3.c).
  * Names: components of [A-Za-z0-9._-], joined by '/', at most LB_STORE_NAME_BYTES_MAX, no component starting with a
  * dot. All functions may be called from any thread. A successful put is durable. Errors name store and object: -ENOENT
  * no such object, -EEXIST taken, -ESTALE condition not met, -EACCES credentials or permissions, -ENOSPC full, -EIO
@@ -47,13 +47,18 @@ struct lb_store {
 	struct lb_env *env;
 };
 
-/* "dir:/absolute/path". `create` makes the container where it is missing. */
+/*
+ * "dir:/absolute/path", "azure:ACCOUNT/CONTAINER?...", "s3:BUCKET?..." (url.h: parameters; credentials.h: secrets).
+ * `create` makes the container where it is missing.
+ */
 int lb_store_open(struct lb_env *env, const char *url, bool create, struct lb_store **ret_store);
 void lb_store_free(struct lb_store *s);
 LB_DEFINE_CLEANUP(struct lb_store *, lb_store_free);
 
 /* A backend's own way in; lb_store_open() picks it by the scheme. `path` is absolute. */
 int lb_store_dir_open(struct lb_env *env, const char *path, bool create, struct lb_store **ret_store);
+int lb_store_azure_open(struct lb_env *env, const char *place, bool create, struct lb_store **ret_store);
+int lb_store_s3_open(struct lb_env *env, const char *place, bool create, struct lb_store **ret_store);
 
 /* -EINVAL for what is no name. A prefix may be empty, end in a slash or in the middle of a component. */
 int lb_store_name_check(const char *name, bool is_prefix);
