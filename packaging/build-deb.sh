@@ -93,6 +93,10 @@ mobility() {
 	program "$build/src/capture/lifeboat-capture" "$tree/usr/libexec/lifeboat/lifeboat-capture"
 	plain "$here/systemd/lifeboat-mobility.service" "$tree/lib/systemd/system/lifeboat-mobility.service"
 	plain "$here/systemd/lifeboat-capture.service" "$tree/lib/systemd/system/lifeboat-capture.service"
+	for script in "$here"/scripts.d/*.example; do
+		name=$(basename "$script" .example)
+		plain "$script" "$tree/usr/share/doc/lifeboat-mobility/examples/scripts.d/$name"
+	done
 	documents lifeboat-mobility
 	control lifeboat-mobility "protects a running server: the agent" "passwd" "" \
 		"Captures every write of the machine's disks and keeps a bootable double of it a few seconds behind, in a vault that you own."

@@ -2,11 +2,14 @@
 #include "base/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/cleanup.h"
 
 static const char *log_program = "lifeboat";
 static enum lb_log_level log_level_max = LB_LOG_INFO;
@@ -17,6 +20,28 @@ void lb_log_init(const char *program, enum lb_log_level level_max)
 	log_program = program;
 	log_level_max = level_max;
 	log_to_journal = getenv("JOURNAL_STREAM") != NULL;
+}
+
+static pthread_mutex_t held_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool holding;
+static char *held[LB_LOG_HELD_LINES_MAX];
+static unsigned int n_held, n_lost;
+
+static void keep(const char *line, size_t length)
+{
+	char *copy = n_held < LB_LOG_HELD_LINES_MAX ? strndup(line, length) : NULL;
+
+	if (copy == NULL)
+		n_lost++;
+	else
+		held[n_held++] = copy;
+}
+
+/* One write, so that lines of threads and of processes on one pipe don't mix. */
+static void put(const char *line, size_t length)
+{
+	if (write(STDERR_FILENO, line, length) < 0)
+		return;
 }
 
 static const char *level_name(enum lb_log_level level)
@@ -71,7 +96,33 @@ void lb_log(enum lb_log_level level, const char *fmt, ...)
 			*c = ' ';
 	used = strlen(line);
 	line[used++] = '\n';
-	/* one write, so that lines of threads and of processes on one pipe don't mix */
-	if (write(STDERR_FILENO, line, used) < 0)
-		return;
+	pthread_mutex_lock(&held_lock);
+	if (holding)
+		keep(line, used);
+	else
+		put(line, used);
+	pthread_mutex_unlock(&held_lock);
+}
+
+void lb_log_hold(void)
+{
+	LB_LOCK_SCOPE(&held_lock);
+
+	holding = true;
+}
+
+void lb_log_release(void)
+{
+	unsigned int lost;
+	LB_LOCK_SCOPE(&held_lock);
+
+	holding = false;
+	for (unsigned int i = 0; i < n_held; i++) {
+		put(held[i], strlen(held[i]));
+		free(held[i]);
+	}
+	lost = n_lost;
+	n_held = n_lost = 0;
+	if (lost > 0)
+		dprintf(STDERR_FILENO, "%s: %u lines of the log were lost while it was held\n", log_program, lost);
 }

@@ -17,3 +17,11 @@ void lb_log(enum lb_log_level level, const char *fmt, ...) __attribute__((format
 #define lb_notice(...) lb_log(LB_LOG_NOTICE, __VA_ARGS__)
 #define lb_info(...) lb_log(LB_LOG_INFO, __VA_ARGS__)
 #define lb_debug(...) lb_log(LB_LOG_DEBUG, __VA_ARGS__)
+
+/*
+ * Lines wait in memory instead of being written, until they are released: whoever reads our standard error may stand
+ * still. At most LB_LOG_HELD_LINES_MAX; further ones are counted and that is told. Any thread.
+ */
+#define LB_LOG_HELD_LINES_MAX 64
+void lb_log_hold(void);
+void lb_log_release(void);

@@ -35,8 +35,6 @@
 #define LB_CAPTURE_PIN_FOLDER "/sys/fs/bpf/lifeboat"
 #define LB_CAPTURE_STUCK_S 2 /* a chunk that isn't ready after this long: lb_capture_drain() its disk */
 #define LB_CAPTURE_DRAIN_MS_MAX 30000
-#define LB_CAPTURE_FREEZE_MS_MAX 60000
-#define LB_CAPTURE_MOUNTS_MAX 64
 #define LB_CAPTURE_NAME_BYTES 32
 
 struct lb_capture;
@@ -225,13 +223,6 @@ void lb_capture_stats(const struct lb_capture *capture, struct lb_capture_stats 
  * requests went by unseen: declare every disk lost. -ENODEV when nothing is attached any more: what we hold sees
  * nothing. */
 int lb_capture_skipped(struct lb_capture *capture, uint64_t *ret_skipped);
-
-/* ---- Freezing, by the helper ----------------------------------------------------------------------------------- */
-
-/* Freezes the filesystems for at most `max_ms`: a process of its own thaws them whatever happens to both ends. */
-int lb_capture_freeze(struct lb_capture *capture, const char *const *mounts, size_t mount_count, unsigned int max_ms);
-/* -ETIMEDOUT: the watchdog had to thaw before; what was done since the freeze is not application-consistent. */
-int lb_capture_thaw(struct lb_capture *capture);
 
 /* ---- What this machine can do ---------------------------------------------------------------------------------- */
 

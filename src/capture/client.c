@@ -44,7 +44,8 @@ static int answer_check(const json_t *answer)
 	return lb_fail(-(int)code, "%s", text);
 }
 
-static int ask(const char *path, const json_t *request, int *fds, size_t fds_max, json_t **ret_answer, size_t *ret_fds)
+int lb_helper_ask(const char *path, const json_t *request, int *fds, size_t fds_max, json_t **ret_answer,
+		  size_t *ret_fds)
 {
 	_cleanup_close_ int socket = -1;
 	_cleanup_json_ json_t *answer = NULL;
@@ -72,7 +73,7 @@ static int ask(const char *path, const json_t *request, int *fds, size_t fds_max
 static int ask_plain(const char *path, const json_t *request, json_t **ret_answer)
 {
 	size_t n_fds;
-	return ask(path, request, NULL, 0, ret_answer, &n_fds);
+	return lb_helper_ask(path, request, NULL, 0, ret_answer, &n_fds);
 }
 
 /* Asks and wants no more than to be told that it was done. Takes `request` over. */
@@ -104,22 +105,6 @@ static int client_skipped(struct lb_capture *c, uint64_t *ret_skipped)
 	return lb_json_get_u64(answer, "skipped", ret_skipped);
 }
 
-static int client_freeze(struct lb_capture *c, const char *const *mounts, size_t mount_count, unsigned int max_ms)
-{
-	_cleanup_json_ json_t *list = json_array();
-
-	for (size_t i = 0; i < mount_count; i++)
-		if (json_array_append_new(list, json_string(mounts[i])) < 0)
-			return lb_fail(-EINVAL, "freeze: %s is no name that can be sent", mounts[i]);
-	return ask_done(c->socket_path,
-			json_pack("{s:s, s:O, s:i}", "cmd", "freeze", "mounts", list, "max_ms", (int)max_ms));
-}
-
-static int client_thaw(struct lb_capture *c)
-{
-	return ask_done(c->socket_path, json_pack("{s:s}", "cmd", "thaw"));
-}
-
 static int client_detach(struct lb_capture *c)
 {
 	return lb_capture_detach_pinned(c->socket_path);
@@ -129,8 +114,6 @@ static const struct lb_capture_ops client_ops = {
 	.drain = client_drain,
 	.grace = client_grace,
 	.skipped = client_skipped,
-	.freeze = client_freeze,
-	.thaw = client_thaw,
 	.detach = client_detach,
 };
 
@@ -168,7 +151,7 @@ static int view_open(const char *path, json_t *request, struct lb_capture **ret_
 
 	if (request == NULL)
 		return lb_fail(-ENOMEM, "capture helper: out of memory");
-	int r = ask(path, mine, got, LB_FDS_MAX, &answer, &n_got);
+	int r = lb_helper_ask(path, mine, got, LB_FDS_MAX, &answer, &n_got);
 	if (r < 0)
 		return r;
 	r = lb_json_get_bool(answer, "resumed", &resumed);

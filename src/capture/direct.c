@@ -22,20 +22,6 @@ static int direct_skipped(struct lb_capture *c, uint64_t *ret_skipped)
 	return lb_pins_skipped(c->pin_folder, ret_skipped);
 }
 
-static int direct_freeze(struct lb_capture *c, const char *const *mounts, size_t mount_count, unsigned int max_ms)
-{
-	if (c->watchdog != NULL)
-		return lb_fail(-EBUSY, "filesystems are frozen already; thaw them first");
-	return lb_watchdog_freeze(mounts, mount_count, max_ms, &c->watchdog);
-}
-
-static int direct_thaw(struct lb_capture *c)
-{
-	if (c->watchdog == NULL)
-		return lb_fail(-EINVAL, "nothing is frozen");
-	return lb_watchdog_thaw(lb_steal_ptr(c->watchdog));
-}
-
 static int direct_detach(struct lb_capture *c)
 {
 	return lb_pins_remove(c->pin_folder);
@@ -45,8 +31,6 @@ static const struct lb_capture_ops direct_ops = {
 	.drain = direct_drain,
 	.grace = direct_grace,
 	.skipped = direct_skipped,
-	.freeze = direct_freeze,
-	.thaw = direct_thaw,
 	.detach = direct_detach,
 };
 
@@ -98,17 +82,4 @@ int lb_capture_detach(struct lb_capture *c)
 int lb_capture_skipped(struct lb_capture *c, uint64_t *ret_skipped)
 {
 	return c->ops->skipped(c, ret_skipped);
-}
-
-int lb_capture_freeze(struct lb_capture *c, const char *const *mounts, size_t mount_count, unsigned int max_ms)
-{
-	if (mount_count == 0 || mount_count > LB_CAPTURE_MOUNTS_MAX || max_ms == 0 || max_ms > LB_CAPTURE_FREEZE_MS_MAX)
-		return lb_fail(-EINVAL, "freeze: 1 to %d filesystems for 1 to %d ms", LB_CAPTURE_MOUNTS_MAX,
-			       LB_CAPTURE_FREEZE_MS_MAX);
-	return c->ops->freeze(c, mounts, mount_count, max_ms);
-}
-
-int lb_capture_thaw(struct lb_capture *c)
-{
-	return c->ops->thaw(c);
 }

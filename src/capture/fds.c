@@ -111,8 +111,6 @@ void lb_capture_free(struct lb_capture *c)
 {
 	if (c == NULL)
 		return;
-	if (c->watchdog != NULL)
-		lb_watchdog_thaw(c->watchdog);
 	unmap(c->producer, c->producer_bytes);
 	unmap(c->consumer, c->consumer_bytes);
 	unmap(c->inflight, c->inflight_bytes);

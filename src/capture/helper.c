@@ -21,8 +21,10 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "capture/freeze.h"
 #include "capture/internal.h"
 #include "capture/protocol.h"
+#include "capture/runner.h"
 
 #define EXIT_USAGE 2
 #define BACKLOG 8
@@ -30,20 +32,27 @@
 struct helper {
 	const char *socket_path;
 	const char *pin_folder;
+	const char *scripts_folder;
 	uid_t allow_uid;
-	struct lb_watchdog *watchdog;
+	pid_t watchdog; /* 0: there is none */
+	struct lb_runner runner;
 };
 
 /* An answer and what goes with it. */
 struct answer {
 	json_t *json;
 	struct lb_fds fds;
+	int watchdog;   /* the socket of one, or -1 */
+	int connection; /* to whoever asked */
+	bool passed;    /* somebody else answers */
 };
 
 static void answer_free(struct answer *a)
 {
 	json_decref(a->json);
 	lb_fds_close(&a->fds);
+	if (a->watchdog >= 0)
+		close(a->watchdog);
 }
 
 /* ---- Commands --------------------------------------------------------------------------------------------------- */
@@ -133,36 +142,44 @@ static int do_stat(struct helper *h, const json_t *request, struct answer *a)
 	return lb_json_set_u64(a->json, "skipped", skipped);
 }
 
-static int do_freeze(struct helper *h, const json_t *request, struct answer *a)
+static void reap(struct helper *h)
 {
-	const char *mounts[LB_CAPTURE_MOUNTS_MAX];
+	pid_t pid;
+
+	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+		if (pid == h->watchdog)
+			h->watchdog = 0;
+}
+
+static int do_freezer(struct helper *h, const json_t *request, struct answer *a)
+{
+	const char *mounts[LB_FREEZE_MOUNTS_MAX];
 	const json_t *list = json_object_get(request, "mounts");
 	size_t count = json_array_size(list);
-	uint64_t max_ms;
-	(void)a;
-	int r = lb_json_get_u64(request, "max_ms", &max_ms);
-	if (r < 0)
-		return r;
-	if (h->watchdog != NULL)
-		return lb_fail(-EBUSY, "filesystems are frozen already; thaw them first");
-	if (count == 0 || count > LB_CAPTURE_MOUNTS_MAX || max_ms == 0 || max_ms > LB_CAPTURE_FREEZE_MS_MAX)
-		return lb_fail(-EINVAL, "freeze: 1 to %d filesystems for 1 to %d ms", LB_CAPTURE_MOUNTS_MAX,
-			       LB_CAPTURE_FREEZE_MS_MAX);
+
+	reap(h);
+	if (h->watchdog != 0)
+		return lb_fail(-EBUSY, "another freeze is under way on this machine; try again when it is over");
+	if (count == 0 || count > LB_FREEZE_MOUNTS_MAX)
+		return lb_fail(-EINVAL, "freeze: 1 to %d filesystems", LB_FREEZE_MOUNTS_MAX);
 	for (size_t i = 0; i < count; i++) {
 		mounts[i] = json_string_value(json_array_get(list, i));
 		if (mounts[i] == NULL)
 			return lb_fail(-EINVAL, "freeze: a filesystem without a name");
 	}
-	return lb_watchdog_freeze(mounts, count, (unsigned int)max_ms, &h->watchdog);
+	return lb_watchdog_start(mounts, count, &h->watchdog, &a->watchdog);
 }
 
-static int do_thaw(struct helper *h, const json_t *request, struct answer *a)
+/* Scripts take their time, and this process has others to serve. */
+static int do_pass(struct helper *h, const json_t *request, struct answer *a)
 {
-	(void)request;
-	(void)a;
-	if (h->watchdog == NULL)
-		return lb_fail(-EINVAL, "nothing is frozen");
-	return lb_watchdog_thaw(lb_steal_ptr(h->watchdog));
+	_cleanup_free_ char *line = NULL;
+	int r = lb_json_dump(request, &line);
+
+	if (r == 0)
+		r = lb_runner_pass(&h->runner, line, strlen(line), a->connection);
+	a->passed = r == 0;
+	return r;
 }
 
 static int do_detach(struct helper *h, const json_t *request, struct answer *a)
@@ -194,8 +211,9 @@ static const struct {
 	const char *name;
 	int (*run)(struct helper *h, const json_t *request, struct answer *a);
 } commands[] = {
-	{"attach", do_attach}, {"fds", do_fds},   {"drain", do_drain},   {"grace", do_grace}, {"stat", do_stat},
-	{"freeze", do_freeze}, {"thaw", do_thaw}, {"detach", do_detach}, {"probe", do_probe},
+	{"attach", do_attach},    {"fds", do_fds},           {"drain", do_drain},  {"grace", do_grace},
+	{"stat", do_stat},        {"detach", do_detach},     {"probe", do_probe},  {"freezer", do_freezer},
+	{"scripts-pre", do_pass}, {"scripts-post", do_pass}, {"writers", do_pass},
 };
 
 static int dispatch(struct helper *h, const json_t *request, struct answer *a)
@@ -226,7 +244,7 @@ static int peer_check(const struct helper *h, int socket)
 
 static int answer_send(int socket, struct answer *a, int result)
 {
-	int fds[LB_FDS_MAX];
+	int fds[LB_FDS_MAX + 1];
 	size_t n = 0;
 
 	if (result < 0) {
@@ -243,12 +261,15 @@ static int answer_send(int socket, struct answer *a, int result)
 	for (unsigned int i = 0; i < a->fds.disk_count; i++)
 		if (a->fds.disk[i] >= 0)
 			fds[n++] = a->fds.disk[i];
+	if (result == 0 && a->watchdog >= 0)
+		fds[n++] = a->watchdog;
 	return lb_line_send(socket, a->json, fds, n);
 }
 
 static void serve(struct helper *h, int socket)
 {
-	_cleanup_(answer_free) struct answer a = {.json = json_object(), .fds = LB_FDS_NONE};
+	_cleanup_(answer_free) struct answer a = {
+		.json = json_object(), .fds = LB_FDS_NONE, .watchdog = -1, .connection = socket};
 	_cleanup_json_ json_t *request = NULL;
 	struct timeval wait = {.tv_sec = LB_REQUEST_S_MAX};
 	size_t n_fds;
@@ -265,7 +286,7 @@ static void serve(struct helper *h, int socket)
 		r = dispatch(h, request, &a);
 	if (r < 0)
 		lb_warning("%s", lb_err_text());
-	if (answer_send(socket, &a, r) < 0)
+	if (!a.passed && answer_send(socket, &a, r) < 0)
 		lb_warning("%s", lb_err_text());
 }
 
@@ -315,8 +336,7 @@ static int run(struct helper *h, int listening, int signals)
 	for (;;) {
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			return lb_fail(-errno, "poll: %s", strerror(errno));
-		while (waitpid(-1, NULL, WNOHANG) > 0)
-			;
+		reap(h);
 		if (p[1].revents != 0)
 			return 0;
 		_cleanup_close_ int client = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
@@ -337,20 +357,21 @@ static int serve_all(struct helper *h)
 	signals = signalfd(-1, &set, SFD_CLOEXEC);
 	if (signals < 0)
 		return lb_fail(-errno, "no signals: %s", strerror(errno));
-	int r = listen_at(h, &listening);
+	int r = lb_runner_start(h->scripts_folder, &h->runner);
+	if (r == 0)
+		r = listen_at(h, &listening);
 	if (r < 0)
 		return r;
 	r = privileges_drop();
 	if (r == 0)
 		r = run(h, listening, signals);
 	unlink(h->socket_path);
-	if (h->watchdog != NULL)
-		lb_watchdog_thaw(h->watchdog);
 	return r;
 }
 
 static const char usage[] =
-	"lifeboat-capture [--socket PATH] [--pins FOLDER] --allow-uid UID   serve one user's agent\n"
+	"lifeboat-capture [--socket PATH] [--pins FOLDER] [--scripts FOLDER] --allow-uid UID\n"
+	"                                                                   serve one user's agent\n"
 	"lifeboat-capture --detach [--pins FOLDER]                          end any capture, leave nothing behind\n"
 	"lifeboat-capture --probe                                           what this machine can do, as JSON\n";
 
@@ -365,14 +386,14 @@ static int print_probe(void)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
-						{"pins", required_argument, NULL, 'p'},
-						{"allow-uid", required_argument, NULL, 'u'},
-						{"detach", no_argument, NULL, 'd'},
-						{"probe", no_argument, NULL, 'P'},
-						{"help", no_argument, NULL, 'h'},
-						{0}};
-	struct helper h = {.socket_path = LB_CAPTURE_SOCKET, .pin_folder = LB_CAPTURE_PIN_FOLDER};
+	static const struct option options[] = {
+		{"socket", required_argument, NULL, 's'},  {"pins", required_argument, NULL, 'p'},
+		{"scripts", required_argument, NULL, 'S'}, {"allow-uid", required_argument, NULL, 'u'},
+		{"detach", no_argument, NULL, 'd'},        {"probe", no_argument, NULL, 'P'},
+		{"help", no_argument, NULL, 'h'},          {0}};
+	struct helper h = {.socket_path = LB_CAPTURE_SOCKET,
+			   .pin_folder = LB_CAPTURE_PIN_FOLDER,
+			   .scripts_folder = LB_SCRIPTS_FOLDER};
 	bool detach = false, probe = false, allowed = false;
 	uint64_t uid;
 	int o;
@@ -383,6 +404,8 @@ int main(int argc, char **argv)
 			h.socket_path = optarg;
 		else if (o == 'p')
 			h.pin_folder = optarg;
+		else if (o == 'S')
+			h.scripts_folder = optarg;
 		else if (o == 'd')
 			detach = true;
 		else if (o == 'P')

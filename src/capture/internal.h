@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* What the files of this folder share: the mapped view of a capture, and the privileged operations behind it. */
+#include <jansson.h>
+
 #include "capture/capture.h"
 
 enum lb_capture_map { LB_MAP_RING, LB_MAP_CONTROL, LB_MAP_BITMAP, LB_MAP_SCAN, LB_MAP_INFLIGHT, LB_MAPS };
@@ -25,18 +27,13 @@ struct lb_capture_ops {
 	int (*drain)(struct lb_capture *c, unsigned int disk, unsigned int timeout_ms);
 	int (*grace)(struct lb_capture *c);
 	int (*skipped)(struct lb_capture *c, uint64_t *ret_skipped);
-	int (*freeze)(struct lb_capture *c, const char *const *mounts, size_t mount_count, unsigned int max_ms);
-	int (*thaw)(struct lb_capture *c);
 	int (*detach)(struct lb_capture *c);
 };
-
-struct lb_watchdog;
 
 struct lb_capture {
 	const struct lb_capture_ops *ops;
 	char *socket_path; /* of the helper */
 	char *pin_folder;  /* when there is none */
-	struct lb_watchdog *watchdog;
 	struct lb_fds fds;
 	bool resumed;
 
@@ -88,6 +85,10 @@ void lb_bitmap_exchange(struct lb_capture *c);
 /* ring.c: marks every record of an older generation in [from, to) in the scan set. */
 int lb_ring_to_marks(struct lb_capture *c, uint64_t from, uint64_t to);
 
+/* client.c: asks the helper; takes at most `fds_max` fds with the answer. */
+int lb_helper_ask(const char *path, const json_t *request, int *fds, size_t fds_max, json_t **ret_answer,
+		  size_t *ret_fds);
+
 /* grace.c */
 int lb_grace_membarrier(void);
 
@@ -121,12 +122,6 @@ int lb_pins_remove(const char *folder);
 int lb_pins_skipped(const char *folder, uint64_t *ret_skipped);
 /* Waits until every program that runs now has ended. */
 int lb_pins_grace(void);
-
-/* freeze.c */
-int lb_watchdog_freeze(const char *const *mounts, size_t mount_count, unsigned int max_ms,
-		       struct lb_watchdog **ret_watchdog);
-/* Thaws and frees it. */
-int lb_watchdog_thaw(struct lb_watchdog *watchdog);
 
 /* reconcile.c: after a drain, the base of all later comparisons. */
 void lb_reconcile_begin(struct lb_capture_control *control, unsigned int disk);

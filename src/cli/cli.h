@@ -136,6 +136,7 @@ int cmd_machine_pause(struct cli *c);
 int cmd_machine_resync(struct cli *c);
 int cmd_machine_remove(struct cli *c);
 int cmd_point_list(struct cli *c);
+int cmd_point_create(struct cli *c);
 int cmd_point_pin(struct cli *c);
 int cmd_point_unpin(struct cli *c);
 int cmd_point_export(struct cli *c);

@@ -41,6 +41,7 @@ AUDITED(lb_api_machine_resync)
 AUDITED(lb_api_machine_remove)
 AUDITED(lb_api_point_pin)
 AUDITED(lb_api_point_unpin)
+AUDITED(lb_api_point_create)
 AUDITED(lb_api_policy_put)
 AUDITED(lb_api_job_cancel)
 AUDITED(lb_api_failover_start)
@@ -82,6 +83,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/machine/{}/resync", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_resync_audited, false},
 	{"GET", "/v1/machine/{}/point", READER, 0, lb_api_point_list, false},
 	{"POST", "/v1/machine/{}/point", OPERATOR, ORDER_BYTES_MAX, lb_api_point_pin_audited, false},
+	{"POST", "/v1/machine/{}/point/create", OPERATOR, ORDER_BYTES_MAX, lb_api_point_create_audited, false},
 	{"DELETE", "/v1/machine/{}/point/{}", OPERATOR, 0, lb_api_point_unpin_audited, false},
 
 	{"GET", "/v1/policy", READER, 0, lb_api_policy_list, false},

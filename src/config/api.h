@@ -53,6 +53,7 @@ LB_API_HANDLER(lb_api_machine_remove);
 LB_API_HANDLER(lb_api_point_list);
 LB_API_HANDLER(lb_api_point_pin);
 LB_API_HANDLER(lb_api_point_unpin);
+LB_API_HANDLER(lb_api_point_create);
 LB_API_HANDLER(lb_api_policy_list);
 LB_API_HANDLER(lb_api_policy_get);
 LB_API_HANDLER(lb_api_policy_put);

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "config/api.h"
 #include "config/live.h"
+#include "config/point_orders.h"
 
 #define SEEN_INTERVAL_S 60 /* how often "last seen" is written down */
 
@@ -36,7 +37,7 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 {
 	struct lb_site *site = arg;
 	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
-	_cleanup_json_ json_t *disks = json_array(), *policy_json = NULL;
+	_cleanup_json_ json_t *disks = json_array(), *policy_json = NULL, *order = NULL;
 	char vault_id[LB_UUID_TEXT_BYTES], url[1100] = "";
 	struct lb_policy policy;
 	int r;
@@ -55,12 +56,14 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 		r = disks_for_agent(&m, disks);
 	if (r == 0 && m.process[0] != '\0')
 		r = lb_api_process_url(site, m.process, call, url);
+	if (r == 0)
+		r = lb_point_order_json(site, m.id, &order);
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I}", "machine", m.id, "name", m.name, "vault_id",
+	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:O?}", "machine", m.id, "name", m.name, "vault_id",
 				vault_id, "enabled", m.enabled, "process_url", url, "disks", disks, "policy",
-				policy_json, "resync_generation", (json_int_t)m.resync_generation);
+				policy_json, "resync_generation", (json_int_t)m.resync_generation, "point_order", order);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
@@ -136,6 +139,8 @@ int lb_api_agent_report(void *arg, const struct lb_http_call *call, struct lb_ht
 	r = note_report(site, &m, report, now_ns);
 	if (r == 0)
 		r = lb_live_agent_put(site->live, m.id, report, now_ns);
+	if (r == 0)
+		r = lb_point_report(site, &m, json_object_get(report, "points"));
 	if (r < 0)
 		return r;
 	reply->json = json_object();

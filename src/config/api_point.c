@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "config/anchors.h"
 #include "config/api.h"
+#include "config/point_orders.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
 
@@ -31,17 +32,27 @@ static int keep(void *arg, const struct lb_point *point)
 	return 0;
 }
 
-static json_t *point_json(const struct lb_point *p)
+static json_t *point_json(struct lb_site *site, const struct lb_uuid *machine, const struct lb_point *p)
 {
+	char id[LB_UUID_TEXT_BYTES];
+	json_t *json;
+
 	const char *kind = "crash";
 
 	if (p->flags & LB_HRL_MARK_GROUP)
 		kind = "multi-vm";
 	else if (p->flags & LB_HRL_MARK_APP)
 		kind = "app";
-	return json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s}", "epoch", (json_int_t)p->position.epoch, "seq",
+	json = json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s}", "epoch", (json_int_t)p->position.epoch, "seq",
 			 (json_int_t)p->position.seq, "time_ns", (json_int_t)p->time_ns, "until_ns",
 			 (json_int_t)p->until_ns, "kinds", kind, "name", p->name);
+	lb_uuid_format(machine, id);
+	if (json != NULL && (p->flags & (LB_HRL_MARK_APP | LB_HRL_MARK_GROUP)) != 0 &&
+	    lb_point_note_add(site, id, p->position.epoch, p->position.seq, json) < 0) {
+		json_decref(json);
+		return NULL;
+	}
+	return json;
 }
 
 static int find_machine(struct lb_site *site, const char *name_or_id, struct lb_uuid *ret_id)
@@ -65,7 +76,8 @@ static int find_machine(struct lb_site *site, const char *name_or_id, struct lb_
 	return r;
 }
 
-static int points_json(const struct newest *newest, json_t **ret_list)
+static int points_json(struct lb_site *site, const struct lb_uuid *machine, const struct newest *newest,
+		       json_t **ret_list)
 {
 	size_t n = LB_MIN(newest->n, newest->room);
 	json_t *list = json_array();
@@ -73,7 +85,7 @@ static int points_json(const struct newest *newest, json_t **ret_list)
 	for (size_t i = 0; i < n; i++) {
 		const struct lb_point *p = &newest->points[(newest->n - n + i) % newest->room];
 
-		if (json_array_append_new(list, point_json(p)) < 0) {
+		if (json_array_append_new(list, point_json(site, machine, p)) < 0) {
 			json_decref(list);
 			return lb_fail(-ENOMEM, "out of memory for the list of points");
 		}
@@ -129,7 +141,7 @@ int lb_api_point_list(void *arg, const struct lb_http_call *call, struct lb_http
 	if (r == 0 && lb_http_query(call, "freshness") != NULL)
 		r = lb_anchor_freshness(site, &id, &freshness);
 	if (r == 0)
-		r = points_json(&newest, &list);
+		r = points_json(site, &id, &newest, &list);
 	free(newest.points);
 	if (r < 0)
 		return r;
@@ -163,7 +175,7 @@ int lb_api_point_pin(void *arg, const struct lb_http_call *call, struct lb_http_
 	if (r != 0)
 		return r;
 	snprintf(point.name, sizeof(point.name), "%s", name);
-	reply->json = point_json(&point);
+	reply->json = point_json(site, &id, &point);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
@@ -180,4 +192,55 @@ int lb_api_point_unpin(void *arg, const struct lb_http_call *call, struct lb_htt
 		return r;
 	reply->json = json_object();
 	return 0;
+}
+
+/* A name that is taken is refused before anything is made for it. */
+static int check_point_name(struct lb_site *site, const struct lb_reg_machine *m, const char *name)
+{
+	struct lb_point point;
+	struct lb_uuid id;
+	int r;
+
+	r = lb_name_check("point", name);
+	if (r == 0)
+		r = lb_uuid_parse(m->id, &id);
+	if (r < 0)
+		return r;
+	r = lb_point_find(site->vault, &id, name, &point);
+	return r == 0 ? lb_fail(-EEXIST, "%s has a point \"%s\" already", m->name, name) : 0;
+}
+
+int lb_api_point_create(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	_cleanup_json_ json_t *body = NULL, *request = NULL;
+	char job[LB_UUID_TEXT_BYTES];
+	const char *name = NULL;
+	bool app = false;
+	int r;
+
+	r = lb_api_body(call, &body);
+	if (r == 0 && json_object_get(body, "app") != NULL)
+		r = lb_json_get_bool(body, "app", &app);
+	if (r == 0)
+		r = lb_api_optional_str(body, "name", &name);
+	if (r == 0)
+		r = lb_reg_machine_find(site->db, call->params[0], &m);
+	if (r == 0 && name != NULL)
+		r = check_point_name(site, &m, name);
+	if (r < 0)
+		return r;
+	if (!m.enabled || m.fenced)
+		return lb_fail(-EINVAL,
+			       "%s is not protected: no point can be made of it; `lifeboat machine protect %s`", m.name,
+			       m.name);
+	request = json_pack("{s:b,s:s?}", "app", app, "name", name);
+	if (request == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a job");
+	r = lb_job_submit(site, "point", m.id, request, call->peer.name, job);
+	if (r < 0)
+		return r;
+	reply->json = json_pack("{s:s,s:s}", "job", job, "machine", m.name);
+	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }

@@ -13,6 +13,7 @@
 #include "config/failovers.h"
 #include "config/live.h"
 #include "config/plans.h"
+#include "config/point_orders.h"
 #include "config/registry.h"
 
 #define DRAIN_POLL_NS (200 * LB_NS_PER_MS)
@@ -267,5 +268,6 @@ const struct lb_job_kind lb_failover_jobs[] = {
 	{"plan-failover", lb_plan_run_failover},
 	{"plan-commit", lb_plan_run_commit},
 	{"plan-cleanup", lb_plan_run_cleanup},
+	{"point", lb_point_job_run},
 	{NULL, NULL},
 };

@@ -65,6 +65,12 @@ static const char *const steps[] = {
 	"NULL);"
 	"CREATE TABLE drill_schedule ("
 	"  target TEXT PRIMARY KEY, body TEXT NOT NULL, next_ns INTEGER NOT NULL, made_by TEXT NOT NULL);",
+	"CREATE TABLE point_order ("
+	"  machine TEXT PRIMARY KEY, generation INTEGER NOT NULL, app INTEGER NOT NULL, job TEXT NOT NULL,"
+	"  made_ns INTEGER NOT NULL, result TEXT);"
+	"CREATE TABLE point_note ("
+	"  machine TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, frozen_ns INTEGER NOT NULL,"
+	"  shared TEXT NOT NULL, PRIMARY KEY (machine, epoch, seq));",
 };
 
 static int step_up(struct lb_db *db, int64_t version)

@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "capture/capture.h"
+#include "mobility/quiet.h"
 #include "hrl/hrl.h"
 
 #define CONFIG_NAME "agent.json"
@@ -84,6 +85,16 @@ static void trim_slashes(char *url)
 		url[--n] = '\0';
 }
 
+static int parse_order(const json_t *order, struct lb_agent_config *config)
+{
+	int r;
+
+	if (!json_is_object(order))
+		return 0;
+	r = lb_json_get_u64(order, "generation", &config->point_generation);
+	return r < 0 ? r : lb_json_get_bool(order, "app", &config->point_app);
+}
+
 int lb_agent_config_parse(const json_t *object, struct lb_agent_config *ret_config)
 {
 	struct lb_agent_config config = {.policy = lb_policy_default};
@@ -118,6 +129,9 @@ int lb_agent_config_parse(const json_t *object, struct lb_agent_config *ret_conf
 		if (r < 0)
 			return r;
 	}
+	r = parse_order(json_object_get(object, "point_order"), &config);
+	if (r < 0)
+		return r;
 	*ret_config = config;
 	return 0;
 }
@@ -169,7 +183,12 @@ int lb_agent_config_save(struct lb_env *env, const char *state_folder, const jso
 	r = lb_file_read(env, path, LB_AGENT_CONFIG_BYTES_MAX, &old, &old_bytes);
 	if (r == 0 && old_bytes == strlen(text) && memcmp(old, text, old_bytes) == 0)
 		return 0;
-	return lb_file_write(env, path, text, strlen(text), 0600);
+	/* the next answer is kept instead */
+	if (!lb_write_begin())
+		return 0;
+	r = lb_file_write(env, path, text, strlen(text), 0600);
+	lb_write_end();
+	return r;
 }
 
 static int set_default(char **setting, const char *value)

@@ -35,6 +35,8 @@ struct lb_agent_config {
 	unsigned int n_disks;
 	struct lb_policy policy;
 	uint64_t resync_generation; /* a rise asks for a resync */
+	uint64_t point_generation;  /* a point is asked for; 0: none is */
+	bool point_app;             /* ... an application-consistent one */
 };
 
 /* -EBADMSG or -EINVAL with a text that names the member. */

@@ -22,6 +22,9 @@ void lb_attach_close(struct lb_session *s)
 {
 	s->pending.set = false;
 	s->epoch = s->next_seq = 0;
+	/* before the capture that it looks at is gone */
+	if (s->o.mark != NULL)
+		lb_mark_shut(s->o.mark, "the capture is attached anew");
 	if (s->builder != NULL)
 		lb_hrl_builder_free(s->builder);
 	s->builder = NULL;

@@ -69,13 +69,15 @@ int lb_cut_lost_everything(struct lb_session *s, const char *why)
 int lb_cut_gather(struct lb_session *s)
 {
 	const size_t data_bytes_max = lb_scan_done(s) ? LB_HRL_DATA_BYTES_NOMINAL : CAPTURED_BYTES_WHILE_SCANNING;
-	const int64_t sampled_mono_ns = lb_mono_ns(s->env);
+	int64_t sampled_mono_ns = lb_mono_ns(s->env);
 	uint64_t limit;
 	int r;
 
 	/* rule 3: the producer's position is sampled before the loss, and no cut goes past the loss */
 	lb_capture_limit(s->capture, &limit, &s->in_debt);
 	s->drained = false;
+	if (s->o.mark != NULL && !s->in_debt)
+		limit = lb_mark_limit(s->o.mark, limit, &sampled_mono_ns);
 	if (ring_waits(s))
 		return 0;
 	while (!s->full && s->position < limit) {
@@ -112,7 +114,7 @@ int lb_cut_gather(struct lb_session *s)
 
 bool lb_cut_has_something(const struct lb_session *s)
 {
-	return lb_hrl_builder_extents(s->builder) > 0 || s->cursor != s->cut_cursor || s->mark_flags != 0 ||
+	return lb_hrl_builder_extents(s->builder) > 0 || s->cursor != s->cut_cursor ||
 	       /* records that don't count still take room in the ring */
 	       s->position - s->cut_position > s->info.ring_bytes / 8;
 }
@@ -212,7 +214,7 @@ int lb_cut_close(struct lb_session *s, uint32_t flags)
 	r = lb_cut_reconcile(s);
 	if (r != 0)
 		return r;
-	flags |= s->mark_flags;
+	flags |= s->marked ? s->mark_flags : 0;
 	flags |= is_point(s) ? LB_HRL_POINT : LB_HRL_SCANNING;
 	if (!(flags & LB_HRL_POINT))
 		flags &= ~(uint32_t)(LB_HRL_MARK_APP | LB_HRL_MARK_GROUP);
@@ -225,7 +227,9 @@ int lb_cut_close(struct lb_session *s, uint32_t flags)
 	if (r < 0)
 		return lb_session_refuse(s);
 	s->pending = pending;
-	s->mark_flags = 0;
+	if (s->marked)
+		lb_mark_cut(s->o.mark, s->epoch, pending.seq, now_ns, (flags & LB_HRL_POINT) != 0);
+	s->marked = false;
 	s->full = false;
 	return 0;
 }

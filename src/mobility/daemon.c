@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -17,6 +18,7 @@
 #include "mobility/enrol.h"
 #include "mobility/hardware.h"
 #include "mobility/manager.h"
+#include "mobility/points.h"
 #include "mobility/report.h"
 #include "mobility/session.h"
 #include "wire/client.h"
@@ -50,6 +52,8 @@ struct daemon {
 	struct lb_http_client *client;
 	struct lb_session *session;
 	struct lb_manager *manager;
+	struct lb_mark *mark;
+	struct lb_points *points;
 	enum lb_session_state shown;
 	int64_t show_mono_ns;
 };
@@ -58,8 +62,15 @@ static void daemon_close(struct daemon *d)
 {
 	if (d->manager != NULL)
 		lb_manager_stop(d->manager);
+	/* who waits for a point hears that none comes any more */
+	if (d->mark != NULL)
+		lb_mark_shut(d->mark, "the agent ends");
+	if (d->points != NULL)
+		lb_points_stop(d->points);
 	if (d->session != NULL)
 		lb_session_free(d->session);
+	if (d->mark != NULL)
+		lb_mark_free(d->mark);
 	if (d->client != NULL)
 		lb_http_client_free(d->client);
 	if (wake_fd >= 0)
@@ -123,6 +134,10 @@ static int make_session(struct daemon *d)
 	if (r < 0)
 		return r;
 	options.client = d->client;
+	r = lb_mark_new(d->env, &d->mark);
+	if (r < 0)
+		return r;
+	options.mark = d->mark;
 	r = lb_session_new(&options, &d->session);
 	if (r < 0)
 		return r;
@@ -147,6 +162,21 @@ static int catch_signals(void)
 	return 0;
 }
 
+static int make_points(struct daemon *d)
+{
+	const struct lb_points_options options = {
+		.env = d->env, .mark = d->mark, .capture_socket = d->settings->capture_socket, .wake_fd = wake_fd};
+	int r;
+
+	/* pages that were used once stay: none is to be fetched from a frozen filesystem */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+		lb_debug("memory can't be locked: %m");
+	r = lb_points_start(&options, &d->points);
+	if (r == 0)
+		lb_manager_points(d->manager, d->points);
+	return r;
+}
+
 static int start(struct daemon *d)
 {
 	struct lb_manager_options manager = {
@@ -160,7 +190,8 @@ static int start(struct daemon *d)
 	if (r < 0)
 		return r;
 	manager.wake_fd = wake_fd;
-	return lb_manager_start(&manager, &d->manager);
+	r = lb_manager_start(&manager, &d->manager);
+	return r < 0 ? r : make_points(d);
 }
 
 /* Its identity is still the one of the machine whose disks it started from. */
@@ -248,8 +279,10 @@ int lb_daemon_run(struct lb_env *env, const struct lb_agent_settings *settings)
 	if (lb_notify("READY=1") < 0)
 		lb_warning("%s", lb_err_text());
 	while (!stopping) {
-		if (lb_manager_config(d.manager, &config))
+		if (lb_manager_config(d.manager, &config)) {
 			lb_session_configure(d.session, &config);
+			lb_points_configure(d.points, &config);
+		}
 		if (lb_manager_renewed(d.manager))
 			take_renewed(&d);
 		lb_session_step(d.session, &wake_mono_ns);

@@ -25,6 +25,8 @@ static int resume_at(struct lb_session *s, uint64_t ring_cut, uint64_t cursor)
 	s->began_ns = lb_now_ns(s->env);
 	s->due_mono_ns = lb_mono_ns(s->env) + (int64_t)s->config.policy.consistency_interval_s * LB_NS_PER_S;
 	s->doomed = false;
+	if (s->o.mark != NULL)
+		lb_mark_resume(s->o.mark, ring_cut);
 	if (lb_cut_reset(s) < 0)
 		return lb_session_refuse(s);
 	if (lb_scan_done(s) && lb_note(s, LB_NOTE_POINTED))

@@ -35,6 +35,7 @@ struct lb_manager {
 	struct lb_agent_config config;
 	bool changed, renewed;
 	struct lb_session_status status;
+	struct lb_points *points; /* NULL: nobody makes any */
 };
 
 static void url_of(const struct lb_manager *m, const char *path, char url[URL_BYTES])
@@ -86,21 +87,34 @@ static int report(struct lb_manager *m)
 {
 	_cleanup_json_ json_t *body = NULL;
 	struct lb_session_status status;
+	struct lb_points *points;
 	char url[URL_BYTES];
+	json_t *made = NULL;
+	uint64_t upto = 0;
+	bool soon;
 	int r;
 
 	pthread_mutex_lock(&m->lock);
 	status = m->status;
+	points = m->points;
 	pthread_mutex_unlock(&m->lock);
-	if (status.state == m->reported && lb_mono_ns(m->o.env) < m->report_due_ns)
+	soon = points != NULL && lb_points_untold(points);
+	if (!soon && status.state == m->reported && lb_mono_ns(m->o.env) < m->report_due_ns)
 		return 0;
+	m->report_due_ns = 0; /* until it has arrived */
 	r = lb_report_json(m->o.env, m->o.hardware, m->o.name, &status, &body);
+	if (r == 0 && points != NULL)
+		r = lb_points_json(points, &made, &upto);
+	if (r == 0 && made != NULL && json_object_set_new(body, "points", made) < 0)
+		r = lb_fail(-ENOMEM, "out of memory for a report");
 	if (r < 0)
 		return r;
 	url_of(m, "/v1/agent/report", url);
 	r = lb_http_json(m->client, "POST", url, body, NULL);
 	if (r < 0)
 		return r;
+	if (points != NULL)
+		lb_points_told(points, upto);
 	m->reported = status.state;
 	m->report_due_ns = lb_mono_ns(m->o.env) + LB_MANAGER_REPORT_S * LB_NS_PER_S;
 	return 0;
@@ -240,4 +254,11 @@ void lb_manager_tell(struct lb_manager *m, const struct lb_session_status *statu
 	LB_LOCK_SCOPE(&m->lock);
 
 	m->status = *status;
+}
+
+void lb_manager_points(struct lb_manager *m, struct lb_points *points)
+{
+	LB_LOCK_SCOPE(&m->lock);
+
+	m->points = points;
 }

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/env.h"
 #include "mobility/agent_config.h"
+#include "mobility/points.h"
 #include "mobility/session.h"
 
 #define LB_MANAGER_POLL_S 5
@@ -31,5 +32,7 @@ LB_DEFINE_CLEANUP(struct lb_manager *, lb_manager_stop);
 bool lb_manager_config(struct lb_manager *m, struct lb_agent_config *ret_config);
 /* True when the certificate was renewed since the last call: make clients anew. */
 bool lb_manager_renewed(struct lb_manager *m);
+/* Whose results are reported too; it outlives the manager. */
+void lb_manager_points(struct lb_manager *m, struct lb_points *points);
 /* What is reported next. */
 void lb_manager_tell(struct lb_manager *m, const struct lb_session_status *status);

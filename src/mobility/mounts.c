@@ -1,44 +1,83 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mobility/mounts.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
+#include "base/err.h"
 
 #define LINE_BYTES 4096
 #define PATH_BYTES 512
 
-/* The device number of what is mounted at `where`; filesystems with numbers of their own (btrfs) are asked by source.
- */
-static bool device_of(const char *root, const char *where, unsigned int *ret_major, unsigned int *ret_minor)
+/* Blanks and backslashes of paths stand as \\040 and the like. */
+static void unescape(char *path)
 {
-	_cleanup_fclose_ FILE *f = NULL;
-	char path[PATH_BYTES], line[LINE_BYTES];
-	bool found = false;
+	char *out = path;
+
+	for (const char *in = path; *in != '\0'; in++) {
+		if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] >= '0' && in[2] <= '7' && in[3] >= '0' &&
+		    in[3] <= '7') {
+			*out++ = (char)((in[1] - '0') << 6 | (in[2] - '0') << 3 | (in[3] - '0'));
+			in += 3;
+		} else {
+			*out++ = *in;
+		}
+	}
+	*out = '\0';
+}
+
+/* A line of mountinfo; filesystems with device numbers of their own (btrfs) are asked by their source. */
+static bool parse_line(const char *line, struct lb_mount *ret_mount, bool *ret_writable)
+{
+	char point[LINE_BYTES], source[LINE_BYTES] = "", super[LINE_BYTES] = "";
+	const char *rest = strstr(line, " - ");
+	struct lb_mount m = {0};
+	struct stat st;
+
+	if (rest == NULL || sscanf(line, "%*u %*u %u:%u %*s %4095s", &m.major, &m.minor, point) != 3 ||
+	    sscanf(rest, " - %31s %4095s %4095s", m.type, source, super) < 2)
+		return false;
+	if (m.major == 0 && source[0] == '/' && stat(source, &st) == 0 && S_ISBLK(st.st_mode)) {
+		m.major = major(st.st_rdev);
+		m.minor = minor(st.st_rdev);
+	}
+	unescape(point);
+	if (m.major == 0 || (size_t)snprintf(m.path, sizeof(m.path), "%s", point) >= sizeof(m.path))
+		return false;
+	*ret_mount = m;
+	*ret_writable = strncmp(super, "ro", 2) != 0 || (super[2] != ',' && super[2] != '\0');
+	return true;
+}
+
+static FILE *open_mountinfo(const char *root)
+{
+	char path[PATH_BYTES];
 
 	snprintf(path, sizeof(path), "%s/proc/self/mountinfo", root);
-	f = fopen(path, "re");
-	while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
-		char point[LINE_BYTES], source[LINE_BYTES] = "";
-		unsigned int major_nr, minor_nr;
-		const char *rest = strstr(line, " - ");
-		struct stat st;
+	return fopen(path, "re");
+}
 
-		if (rest == NULL || sscanf(line, "%*u %*u %u:%u %*s %4095s", &major_nr, &minor_nr, point) != 3 ||
-		    strcmp(point, where) != 0)
+/* The device number of what is mounted at `where`. */
+static bool device_of(const char *root, const char *where, unsigned int *ret_major, unsigned int *ret_minor)
+{
+	_cleanup_fclose_ FILE *f = open_mountinfo(root);
+	char line[LINE_BYTES];
+	bool found = false;
+
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+		struct lb_mount m;
+		bool writable;
+
+		if (!parse_line(line, &m, &writable) || strcmp(m.path, where) != 0)
 			continue;
-		if (major_nr == 0 && sscanf(rest, " - %*s %4095s", source) == 1 && source[0] == '/' &&
-		    stat(source, &st) == 0 && S_ISBLK(st.st_mode)) {
-			major_nr = major(st.st_rdev);
-			minor_nr = minor(st.st_rdev);
-		}
 		/* the last one mounted there is what one sees */
-		found = major_nr != 0;
-		*ret_major = major_nr;
-		*ret_minor = minor_nr;
+		found = true;
+		*ret_major = m.major;
+		*ret_minor = m.minor;
 	}
 	return found;
 }
@@ -93,4 +132,59 @@ bool lb_mounts_on_disk(struct lb_env *env, const char *root, const char *disk, c
 		return false;
 	snprintf(s.path, sizeof(s.path), "%s/sys/dev/block/%u:%u", root, major_nr, minor_nr);
 	return rests_on(&s);
+}
+
+static bool on_any(struct lb_env *env, const char *root, const struct lb_mount *m, const char *const *disks, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct slaves s = {.env = env, .disk = disks[i]};
+
+		snprintf(s.path, sizeof(s.path), "%s/sys/dev/block/%u:%u", root, m->major, m->minor);
+		if (rests_on(&s))
+			return true;
+	}
+	return false;
+}
+
+static bool is_known(const struct lb_mount *mounts, size_t n, const struct lb_mount *m)
+{
+	for (size_t i = 0; i < n; i++)
+		if (mounts[i].major == m->major && mounts[i].minor == m->minor)
+			return true;
+	return false;
+}
+
+static void reverse(struct lb_mount *mounts, size_t n)
+{
+	for (size_t i = 0; i < n / 2; i++) {
+		struct lb_mount m = mounts[i];
+
+		mounts[i] = mounts[n - 1 - i];
+		mounts[n - 1 - i] = m;
+	}
+}
+
+int lb_mounts_of_disks(struct lb_env *env, const char *root, const char *const *disks, size_t n_disks,
+		       struct lb_mount *ret_mounts, size_t max, size_t *ret_n)
+{
+	_cleanup_fclose_ FILE *f = open_mountinfo(root);
+	char line[LINE_BYTES];
+	size_t n = 0;
+
+	if (f == NULL)
+		return lb_fail(-errno, "%s/proc/self/mountinfo: %s", root, strerror(errno));
+	while (fgets(line, sizeof(line), f) != NULL) {
+		struct lb_mount m;
+		bool writable;
+
+		if (!parse_line(line, &m, &writable) || !writable || is_known(ret_mounts, n, &m) ||
+		    !on_any(env, root, &m, disks, n_disks))
+			continue;
+		if (n == max)
+			return lb_fail(-E2BIG, "more than %zu filesystems rest on the protected disks", max);
+		ret_mounts[n++] = m;
+	}
+	reverse(ret_mounts, n);
+	*ret_n = n;
+	return 0;
 }

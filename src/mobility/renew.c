@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "mobility/quiet.h"
 #include "wire/pki.h"
 
 #define PATH_BYTES 512
@@ -54,8 +55,12 @@ int lb_renew_if_due(struct lb_env *env, struct lb_http_client *client, const str
 	r = lb_json_get_str(reply, "cert_pem", &cert);
 	if (r == 0)
 		r = lb_json_get_str(reply, "ca_pem", &ca);
-	if (r == 0)
+	if (r == 0 && !lb_write_begin())
+		return lb_fail(-EAGAIN, "filesystems are frozen just now: the certificate is renewed later");
+	if (r == 0) {
 		r = lb_pki_install(env, settings->identity_folder, cert, ca, NULL);
+		lb_write_end();
+	}
 	if (r < 0)
 		return lb_wrap(r, "renewal of the certificate");
 	*ret_renewed = true;

@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "mobility/hardware.h"
+#include "mobility/quiet.h"
 
 #define COST_NS_PER_KIB_HIGH 1000
 
@@ -106,5 +107,9 @@ int lb_status_write(struct lb_env *env, const char *run_folder, const struct lb_
 	if (r < 0)
 		return r;
 	snprintf(path, sizeof(path), "%s/" LB_STATUS_NAME, run_folder);
-	return lb_file_write(env, path, text, strlen(text), 0644);
+	if (!lb_write_begin())
+		return 0;
+	r = lb_file_write(env, path, text, strlen(text), 0644);
+	lb_write_end();
+	return r;
 }

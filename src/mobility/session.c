@@ -76,6 +76,17 @@ static bool worth_logging(struct lb_session *s, enum lb_session_state state, con
 	return state != s->state && s->state != LB_SESSION_REFUSED;
 }
 
+/* Whether points can be made, for who asks for them. A lost connection is none of their business: the mark waits. */
+static void tell_mark(struct lb_session *s, enum lb_session_state state, const char *text)
+{
+	if (s->o.mark == NULL)
+		return;
+	if (state == LB_SESSION_PROTECTED)
+		lb_mark_open(s->o.mark, s->capture, s->disks, s->n_disks);
+	else if (state != LB_SESSION_CONNECTING)
+		lb_mark_shut(s->o.mark, text[0] != '\0' ? text : lb_session_state_name(state));
+}
+
 void lb_session_turn(struct lb_session *s, enum lb_session_state state, const char *fmt, ...)
 {
 	char text[LB_SESSION_TEXT_BYTES];
@@ -89,6 +100,7 @@ void lb_session_turn(struct lb_session *s, enum lb_session_state state, const ch
 		       text[0] != '\0' ? ": " : "", text);
 	if (state >= LB_SESSION_NEW_EPOCH && state < LB_SESSION_REFUSED)
 		s->refused_s = 0;
+	tell_mark(s, state, text);
 	memcpy(s->text, text, sizeof(text));
 	s->state = state;
 }
@@ -209,11 +221,6 @@ void lb_session_use_client(struct lb_session *s, struct lb_http_client *client)
 	s->link.client = client;
 }
 
-void lb_session_mark(struct lb_session *s, uint32_t flags)
-{
-	s->mark_flags |= flags;
-}
-
 static int connect_journal(struct lb_session *s)
 {
 	struct lb_durable durable;
@@ -244,6 +251,12 @@ static int finish_segment(struct lb_session *s, uint32_t flags)
 	return r != 0 ? r : lb_ship(s);
 }
 
+static bool mark_is_due(struct lb_session *s)
+{
+	s->marked = s->o.mark != NULL && !s->in_debt && lb_mark_due(s->o.mark, s->position, &s->mark_flags);
+	return s->marked;
+}
+
 static int cut_if_due(struct lb_session *s)
 {
 	const int64_t now = lb_mono_ns(s->env);
@@ -251,7 +264,7 @@ static int cut_if_due(struct lb_session *s)
 
 	if (s->doomed || s->drained)
 		return finish_segment(s, LB_HRL_LAST);
-	if (s->full || s->mark_flags != 0 || first_point_is_due(s) || (due && lb_cut_has_something(s)))
+	if (s->full || mark_is_due(s) || first_point_is_due(s) || (due && lb_cut_has_something(s)))
 		return finish_segment(s, 0);
 	if (due) {
 		s->due_mono_ns = now + (int64_t)s->config.policy.consistency_interval_s * LB_NS_PER_S;

@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/env.h"
 #include "mobility/agent_config.h"
+#include "mobility/mark.h"
 #include "wire/client.h"
 
 enum lb_session_state {
@@ -48,6 +49,7 @@ struct lb_session_options {
 	const char *capture_socket;
 	const char *confirm_path; /* on tmpfs; NULL: in memory only */
 	const char *hardware;     /* fingerprint, hex */
+	struct lb_mark *mark;     /* where points are asked for; NULL: nobody does */
 	/* Where a configured disk is now: its kernel name and size. -ENODEV with text. */
 	int (*find_disk)(void *arg, const struct lb_agent_disk *disk, char ret_name[64], uint64_t *ret_size_bytes);
 	void *arg;
@@ -65,8 +67,6 @@ void lb_session_configure(struct lb_session *s, const struct lb_agent_config *co
 void lb_session_use_client(struct lb_session *s, struct lb_http_client *client);
 /* Never fails: failures become states. `ret_wake_mono_ns`: when to come again. */
 void lb_session_step(struct lb_session *s, int64_t *ret_wake_mono_ns);
-/* The next cut, made at once, carries these flags (LB_HRL_MARK_APP, LB_HRL_MARK_GROUP). */
-void lb_session_mark(struct lb_session *s, uint32_t flags);
 
 struct lb_session_status {
 	enum lb_session_state state;

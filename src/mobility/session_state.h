@@ -88,6 +88,7 @@ struct lb_session {
 	int64_t gathered_mono_ns;          /* every write that had completed by then lies before `position` */
 	int64_t due_mono_ns;
 	bool full;
+	bool marked; /* it ends at a mark, with these flags */
 	uint32_t mark_flags;
 	bool in_debt, drained; /* something is lost; all before it is in */
 	bool doomed;           /* ... before the scan was done: no point can come of this epoch */

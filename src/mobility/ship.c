@@ -38,6 +38,8 @@ int lb_ship_acknowledged(struct lb_session *s, const struct lb_confirmed *confir
 	s->durable.digest = p.digest;
 	s->shipped_bytes += p.data_bytes;
 	lb_note_set(s, LB_NOTE_ACKED, s->next_seq);
+	if (s->o.mark != NULL)
+		lb_mark_acknowledged(s->o.mark, s->epoch, p.seq);
 	lb_confirm_vault(s->confirm, confirmed->epoch, confirmed->seq, s->epoch, s->next_seq);
 	lb_scan_clear(s, s->cut_cursor, p.scan_cursor);
 	r = lb_capture_acknowledge(s->capture, p.ring_cut);

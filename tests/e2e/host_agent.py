@@ -50,6 +50,7 @@ class HostAgent:
         self.pins = f"/sys/fs/bpf/lifeboat-test-{os.getpid()}-{name}"
         self.socket = self.folder / "capture.sock"
         self.conf = self.folder / "mobility.conf"
+        self.scripts = self.folder / "scripts.d"
         self.capture = self.agent = None
 
     def enrol(self):
@@ -73,7 +74,7 @@ class HostAgent:
     def start_capture(self):
         with open(self.folder / "capture.log", "ab") as log:
             self.capture = subprocess.Popen([self.site.programs["capture"], "--socket", self.socket, "--pins", self.pins,
-                                             "--allow-uid", str(AGENT_UID)], stdin=subprocess.DEVNULL, stdout=log,
+                                             "--scripts", self.scripts, "--allow-uid", str(AGENT_UID)], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log)
         end = time.monotonic() + DEADLINE_S
         while not self.socket.exists():

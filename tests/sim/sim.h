@@ -119,6 +119,8 @@ struct sim_process {
 	unsigned int status;                         /* 0: works; else it answers this */
 	uint64_t requests, puts, beats, compared, points;
 	uint64_t data_bytes; /* received, this far */
+	uint32_t last_flags; /* of the newest segment, and where it ends */
+	uint64_t last_ring_cut;
 };
 
 struct sim {
@@ -187,6 +189,7 @@ struct sim_agent {
 	struct lb_session *session;
 	struct lb_agent_config config;
 	char confirm_path[64];
+	struct lb_mark *mark;
 	int64_t wake_mono_ns;
 	unsigned int deaths;
 };

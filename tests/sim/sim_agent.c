@@ -63,6 +63,13 @@ void sim_agent_start(struct sim_agent *a)
 		unlink(a->confirm_path);
 	}
 	options.confirm_path = a->confirm_path;
+	/* it dies with the agent */
+	if (a->mark != NULL)
+		lb_mark_free(a->mark);
+	a->mark = NULL;
+	if (lb_mark_new(sim_env(), &a->mark) < 0)
+		sim_fail("no mark: %s", lb_err_text());
+	options.mark = a->mark;
 	if (lb_session_new(&options, &a->session) < 0)
 		sim_fail("no session: %s", lb_err_text());
 	else
@@ -74,6 +81,8 @@ void sim_agent_stop(struct sim_agent *a)
 {
 	lb_session_free(a->session);
 	a->session = NULL;
+	lb_mark_free(a->mark);
+	a->mark = NULL;
 	unlink(a->confirm_path);
 }
 

@@ -228,6 +228,8 @@ static struct answer keep(const struct lb_hrl_segment *s, const void *body, size
 	assert(kept->bytes != NULL);
 	memcpy(kept->bytes, body, size_bytes);
 	p->data_bytes += size_bytes;
+	p->last_flags = h->flags;
+	p->last_ring_cut = h->ring_cut;
 	note_captured(s);
 	apply(s);
 	if (h->flags & LB_HRL_POINT) {

@@ -16,6 +16,8 @@
 
 #include "base/err.h"
 #include "capture/capture.h"
+#include "capture/freeze.h"
+#include "capture/runner.h"
 #include "loop_disk.h"
 
 #define DISK_BYTES (16u << 20)
@@ -27,7 +29,7 @@ static const char *why_not;
 
 struct site {
 	struct loop_disk disk;
-	char folder[64], pins[64], socket[96];
+	char folder[64], pins[64], socket[96], scripts[96];
 	pid_t helper;
 	void *buffer;
 };
@@ -69,7 +71,8 @@ static void helper_start(struct site *s)
 	assert_true(s->helper >= 0);
 	if (s->helper == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execl(LB_HELPER, LB_HELPER, "--socket", s->socket, "--pins", s->pins, "--allow-uid", uid, NULL);
+		execl(LB_HELPER, LB_HELPER, "--socket", s->socket, "--pins", s->pins, "--scripts", s->scripts,
+		      "--allow-uid", uid, NULL);
 		_exit(127);
 	}
 	for (int i = 0; i < 5000 && !answers(s->socket); i++)
@@ -98,6 +101,7 @@ static int setup(void **state)
 	if (mkdtemp(s->folder) == NULL || chmod(s->folder, 0755) < 0)
 		return -1;
 	snprintf(s->socket, sizeof(s->socket), "%s/socket", s->folder);
+	snprintf(s->scripts, sizeof(s->scripts), "%s/scripts.d", s->folder);
 	snprintf(s->pins, sizeof(s->pins), "/sys/fs/bpf/lifeboat_helper_%d_%d", getpid(), number++);
 	*state = s;
 	return posix_memalign(&s->buffer, 4096, 4096);
@@ -261,9 +265,13 @@ static void the_helper_keeps_only_the_capabilities_it_needs(void **state)
 
 static void garbage_on_the_socket_is_answered_with_an_error(void **state)
 {
-	static const char *const garbage[] = {
-		"{}\n", "nonsense\n", "{\"cmd\":\"attach\",\"disks\":7,\"ring_bytes\":4194304}\n",
-		"{\"cmd\":\"freeze\",\"mounts\":[],\"max_ms\":1}\n", "{\"cmd\":\"drain\"}\n"};
+	static const char *const garbage[] = {"{}\n",
+					      "nonsense\n",
+					      "{\"cmd\":\"attach\",\"disks\":7,\"ring_bytes\":4194304}\n",
+					      "{\"cmd\":\"freezer\",\"mounts\":[]}\n",
+					      "{\"cmd\":\"scripts-pre\",\"max_ms\":0}\n",
+					      "{\"cmd\":\"writers\"}\n",
+					      "{\"cmd\":\"drain\"}\n"};
 	struct site *s = *state;
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	char answer[512];
@@ -304,27 +312,52 @@ static void mount_end(void)
 	rmdir(mount_folder);
 }
 
+static int64_t frozen_ns;
+
 static int agent_freezes(struct site *s, unsigned int max_ms, bool thaws)
 {
-	_cleanup_capture_ struct lb_capture *c = NULL;
-	const char *names[1], *mounts[1] = {mount_folder};
-	struct lb_capture_params p = params_of(s, names);
-	int r = lb_capture_attach(s->socket, &p, &c);
+	_cleanup_(lb_freezer_freep) struct lb_freezer *f = NULL;
+	const char *mounts[1] = {mount_folder};
+	uint64_t skipped;
+	int r = lb_freezer_new(s->socket, mounts, 1, &f);
+
 	if (r == 0)
-		r = lb_capture_freeze(c, mounts, 1, max_ms);
+		r = lb_freezer_freeze(f, max_ms, &skipped);
 	if (r == 0 && thaws)
-		r = lb_capture_thaw(c);
+		r = lb_freezer_thaw(f, &frozen_ns);
+	else
+		f = NULL; /* its end of the socket goes with the process */
 	return r;
 }
 
 static int agent_freezes_and_thaws(struct site *s)
 {
-	return agent_freezes(s, 10000, true);
+	int r = agent_freezes(s, 10000, true);
+
+	return r == 0 && (frozen_ns <= 0 || frozen_ns > INT64_C(10000000000)) ? -ERANGE : r;
 }
 
 static int agent_freezes_and_dies(struct site *s)
 {
-	return agent_freezes(s, 300, false);
+	return agent_freezes(s, 60000, false);
+}
+
+/* A freezer of its own, held by this process, so that what becomes of the helper can be seen. */
+static int agent_freezes_too_long(struct site *s)
+{
+	_cleanup_(lb_freezer_freep) struct lb_freezer *f = NULL;
+	const char *mounts[1] = {mount_folder};
+	uint64_t skipped;
+	int64_t ns;
+	int r = lb_freezer_new(s->socket, mounts, 1, &f);
+
+	if (r == 0)
+		r = lb_freezer_freeze(f, 100, &skipped);
+	if (r < 0)
+		return r;
+	usleep(300000);
+	r = lb_freezer_thaw(f, &ns);
+	return r == -ETIMEDOUT ? 0 : -ECANCELED;
 }
 
 static void write_a_file(void)
@@ -359,7 +392,25 @@ static void a_freeze_ends_by_itself_when_the_agent_dies(void **state)
 	assert_int_equal(r, 0);
 }
 
-static void a_freeze_ends_when_the_helper_is_killed(void **state)
+static void a_freeze_goes_on_without_the_helper_and_ends_by_a_thaw(void **state)
+{
+	struct site *s = *state;
+	const char *mounts[1] = {mount_folder};
+	struct lb_freezer *f;
+	uint64_t skipped;
+	int64_t ns;
+
+	mount_make(s);
+	must(lb_freezer_new(s->socket, mounts, 1, &f));
+	must(lb_freezer_freeze(f, 60000, &skipped));
+	helper_stop(s, SIGKILL);
+	must(lb_freezer_thaw(f, &ns));
+	lb_freezer_free(f);
+	write_a_file();
+	mount_end();
+}
+
+static void a_freeze_ends_when_agent_and_helper_are_killed(void **state)
 {
 	struct site *s = *state;
 
@@ -371,6 +422,191 @@ static void a_freeze_ends_when_the_helper_is_killed(void **state)
 	assert_int_equal(r, 0);
 }
 
+static void a_freeze_that_lasts_too_long_is_ended_and_the_thaw_says_so(void **state)
+{
+	struct site *s = *state;
+
+	mount_make(s);
+	int r = as_user(s, AGENT_UID, agent_freezes_too_long);
+	write_a_file();
+	mount_end();
+	assert_int_equal(r, 0);
+}
+
+static void a_second_freeze_waits_for_the_first_to_end(void **state)
+{
+	struct site *s = *state;
+	const char *mounts[1] = {mount_folder};
+	struct lb_freezer *f, *g;
+
+	mount_make(s);
+	must(lb_freezer_new(s->socket, mounts, 1, &f));
+	assert_int_equal(lb_freezer_new(s->socket, mounts, 1, &g), -EBUSY);
+	lb_freezer_free(f);
+	for (int i = 0; i < 5000 && lb_freezer_new(s->socket, mounts, 1, &g) == -EBUSY; i++)
+		usleep(1000);
+	lb_freezer_free(g);
+	mount_end();
+}
+
+/* ---- Scripts ----------------------------------------------------------------------------------------------------- */
+
+static void script_make(const struct site *s, const char *name, mode_t mode, const char *text)
+{
+	char path[160];
+
+	mkdir(s->scripts, 0755);
+	snprintf(path, sizeof(path), "%s/%s", s->scripts, name);
+	FILE *f = fopen(path, "we");
+	assert_non_null(f);
+	fprintf(f, "#!/bin/sh\n%s\n", text);
+	fclose(f);
+	assert_int_equal(chmod(path, mode), 0);
+}
+
+static bool was_made(const struct site *s, const char *name)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/%s", s->folder, name);
+	return access(path, F_OK) == 0;
+}
+
+static void wait_until_made(const struct site *s, const char *name)
+{
+	for (int i = 0; i < 30000 && !was_made(s, name); i++)
+		usleep(1000);
+	assert_true(was_made(s, name));
+}
+
+static void scripts_end(const struct site *s)
+{
+	char command[256];
+
+	snprintf(command, sizeof(command), "rm -r %s; rm -f %s/made-*", s->scripts, s->folder);
+	assert_int_equal(system(command), 0);
+}
+
+static void touch_script(const struct site *s, const char *name, const char *made)
+{
+	char text[192];
+
+	snprintf(text, sizeof(text), "touch %s/%s", s->folder, made);
+	script_make(s, name, 0755, text);
+}
+
+static void scripts_run_before_and_after_in_their_order(void **state)
+{
+	struct site *s = *state;
+	char text[256];
+
+	site_start(s);
+	must(lb_scripts_pre(s->socket, 30000, 60000)); /* none is none */
+	must(lb_scripts_post(s->socket, 30000));
+	touch_script(s, "pre-10-a", "made-a");
+	snprintf(text, sizeof(text), "test -e %s/made-a && test \"$LIFEBOAT_PHASE\" = pre && touch %s/made-b",
+		 s->folder, s->folder);
+	script_make(s, "pre-20-b", 0755, text);
+	touch_script(s, "post-10-c", "made-c");
+	must(lb_scripts_pre(s->socket, 30000, 60000));
+	assert_true(was_made(s, "made-b"));
+	assert_false(was_made(s, "made-c"));
+	must(lb_scripts_post(s->socket, 30000));
+	assert_true(was_made(s, "made-c"));
+	scripts_end(s);
+}
+
+static void a_pre_script_that_fails_is_named_and_post_scripts_still_run(void **state)
+{
+	struct site *s = *state;
+
+	site_start(s);
+	script_make(s, "pre-10-bad", 0755, "echo no database here >&2; exit 3");
+	touch_script(s, "pre-20-late", "made-late");
+	touch_script(s, "post-10-c", "made-c");
+	assert_int_equal(lb_scripts_pre(s->socket, 30000, 60000), -EREMOTEIO);
+	assert_non_null(strstr(lb_err_text(), "pre-10-bad ended with status 3: no database here"));
+	assert_false(was_made(s, "made-late"));
+	must(lb_scripts_post(s->socket, 30000));
+	assert_true(was_made(s, "made-c"));
+	scripts_end(s);
+}
+
+static void a_script_that_hangs_is_killed_with_all_its_children(void **state)
+{
+	struct site *s = *state;
+	char text[256];
+
+	site_start(s);
+	snprintf(text, sizeof(text), "(sleep 1; touch %s/made-child) & sleep 1000", s->folder);
+	script_make(s, "pre-10-hangs", 0755, text);
+	assert_int_equal(lb_scripts_pre(s->socket, 300, 60000), -ETIMEDOUT);
+	assert_non_null(strstr(lb_err_text(), "pre-10-hangs was killed"));
+	sleep(2);
+	assert_false(was_made(s, "made-child"));
+	scripts_end(s);
+}
+
+static void post_scripts_run_by_themselves_when_nobody_asks(void **state)
+{
+	struct site *s = *state;
+
+	site_start(s);
+	touch_script(s, "post-10-c", "made-c");
+	must(lb_scripts_pre(s->socket, 30000, 200));
+	wait_until_made(s, "made-c");
+	scripts_end(s);
+}
+
+static void post_scripts_run_when_the_helper_is_killed(void **state)
+{
+	struct site *s = *state;
+
+	site_start(s);
+	touch_script(s, "post-10-c", "made-c");
+	must(lb_scripts_pre(s->socket, 30000, 300000));
+	helper_stop(s, SIGKILL);
+	wait_until_made(s, "made-c");
+	scripts_end(s);
+}
+
+static void a_script_that_others_can_write_is_not_run(void **state)
+{
+	struct site *s = *state;
+	char path[160];
+
+	site_start(s);
+	script_make(s, "pre-10-open", 0777, "exit 0");
+	assert_int_equal(lb_scripts_pre(s->socket, 30000, 60000), -EPERM);
+	assert_non_null(strstr(lb_err_text(), "pre-10-open"));
+	script_make(s, "pre-10-open", 0755, "exit 0");
+	snprintf(path, sizeof(path), "%s/pre-10-open", s->scripts);
+	assert_int_equal(chown(path, AGENT_UID, 0), 0);
+	assert_int_equal(lb_scripts_pre(s->socket, 30000, 60000), -EPERM);
+	assert_int_equal(chown(path, 0, 0), 0);
+	must(lb_scripts_pre(s->socket, 30000, 60000));
+	assert_int_equal(chmod(s->scripts, 0777), 0);
+	assert_int_equal(lb_scripts_pre(s->socket, 30000, 60000), -EPERM);
+	scripts_end(s);
+}
+
+static void who_writes_to_a_disk_past_its_filesystem_is_named(void **state)
+{
+	struct site *s = *state;
+	const char *disks[1];
+
+	site_start(s);
+	disks[0] = strrchr(s->disk.path, '/') + 1;
+	int reader = open(s->disk.path, O_RDONLY | O_CLOEXEC);
+	int writer = s->disk.fd; /* O_RDWR */
+	assert_int_equal(lb_raw_writers(s->socket, disks, 1), -EBUSY);
+	assert_non_null(strstr(lb_err_text(), s->disk.path));
+	assert_non_null(strstr(lb_err_text(), "test_capture_he"));
+	close(writer);
+	must(lb_raw_writers(s->socket, disks, 1));
+	s->disk.fd = reader;
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup_teardown(an_agent_without_privileges_captures_through_the_helper, setup, teardown),
 	cmocka_unit_test_setup_teardown(capture_goes_on_when_the_helper_is_killed, setup, teardown),
@@ -379,7 +615,17 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup_teardown(garbage_on_the_socket_is_answered_with_an_error, setup, teardown),
 	cmocka_unit_test_setup_teardown(a_freeze_ends_by_a_thaw, setup, teardown),
 	cmocka_unit_test_setup_teardown(a_freeze_ends_by_itself_when_the_agent_dies, setup, teardown),
-	cmocka_unit_test_setup_teardown(a_freeze_ends_when_the_helper_is_killed, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_freeze_goes_on_without_the_helper_and_ends_by_a_thaw, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_freeze_ends_when_agent_and_helper_are_killed, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_freeze_that_lasts_too_long_is_ended_and_the_thaw_says_so, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_second_freeze_waits_for_the_first_to_end, setup, teardown),
+	cmocka_unit_test_setup_teardown(scripts_run_before_and_after_in_their_order, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_pre_script_that_fails_is_named_and_post_scripts_still_run, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_script_that_hangs_is_killed_with_all_its_children, setup, teardown),
+	cmocka_unit_test_setup_teardown(post_scripts_run_by_themselves_when_nobody_asks, setup, teardown),
+	cmocka_unit_test_setup_teardown(post_scripts_run_when_the_helper_is_killed, setup, teardown),
+	cmocka_unit_test_setup_teardown(a_script_that_others_can_write_is_not_run, setup, teardown),
+	cmocka_unit_test_setup_teardown(who_writes_to_a_disk_past_its_filesystem_is_named, setup, teardown),
 };
 
 int main(void)

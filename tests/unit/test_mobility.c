@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 
 #include <string.h>
 
@@ -544,22 +545,98 @@ static void a_missing_helper_is_waited_for_and_named(void **state)
 	catch_up();
 }
 
-static void a_mark_closes_the_segment_at_once(void **state)
+static void begin_to_mark(void)
 {
-	uint64_t puts;
-
-	(void)state;
 	agent.config.policy.consistency_interval_s = 3600;
 	lb_session_configure(agent.session, &agent.config);
 	become_protected();
 	write_some(2);
+	run(5 * S);
+}
+
+static void a_mark_closes_the_segment_at_once_where_it_was_set(void **state)
+{
+	struct lb_marked marked;
+	uint64_t puts, position;
+
+	(void)state;
+	begin_to_mark();
 	puts = sim->process.puts;
 	run(5 * S);
 	assert_int_equal(sim->process.puts, puts);
-	lb_session_mark(agent.session, LB_HRL_MARK_APP);
+	assert_int_equal(lb_mark_set(agent.mark), 0);
+	position = sim->kernel.producer;
+	write_some(3);
+	run(S);
+	assert_int_equal(sim->process.puts, puts);
+	assert_int_equal(lb_mark_release(agent.mark, LB_HRL_MARK_APP), 0);
 	run(S);
 	assert_int_equal(sim->process.puts, puts + 1);
+	assert_int_equal(lb_mark_wait(agent.mark, 0, &marked), 0);
+	assert_true(sim->process.last_flags & LB_HRL_MARK_APP);
+	assert_int_equal(sim->process.last_ring_cut, position);
 	well();
+	agent.config.policy.consistency_interval_s = 1;
+	lb_session_configure(agent.session, &agent.config);
+	run(3600 * S);
+	catch_up();
+}
+
+static void a_mark_that_nobody_releases_holds_the_journal_up_only_for_a_while(void **state)
+{
+	struct lb_marked marked;
+
+	(void)state;
+	become_protected();
+	assert_int_equal(lb_mark_set(agent.mark), 0);
+	write_some(5);
+	run((LB_MARK_HELD_S + 5) * S);
+	assert_int_equal(lb_mark_release(agent.mark, LB_HRL_MARK_APP), -EAGAIN);
+	assert_int_equal(lb_mark_wait(agent.mark, 0, &marked), -EAGAIN);
+	catch_up();
+}
+
+static void a_mark_fails_when_writes_are_lost_before_it_is_cut(void **state)
+{
+	struct lb_marked marked;
+
+	(void)state;
+	become_protected();
+	assert_int_equal(lb_mark_set(agent.mark), 0);
+	write_some(200); /* more than the ring holds */
+	run(S);
+	assert_int_equal(lb_mark_wait(agent.mark, 0, &marked), -EAGAIN);
+	catch_up();
+}
+
+static void a_mark_outlives_a_lost_acknowledgement(void **state)
+{
+	struct lb_marked marked;
+
+	(void)state;
+	begin_to_mark();
+	assert_int_equal(lb_mark_set(agent.mark), 0);
+	assert_int_equal(lb_mark_release(agent.mark, LB_HRL_MARK_APP), 0);
+	sim->network_down = true;
+	run(20 * S);
+	sim->network_down = false;
+	run(20 * S);
+	assert_int_equal(lb_mark_wait(agent.mark, 0, &marked), 0);
+	well();
+	catch_up();
+}
+
+static void no_mark_can_be_set_before_the_machine_is_protected(void **state)
+{
+	(void)state;
+	assert_int_equal(lb_mark_set(agent.mark), -EAGAIN);
+	become_protected();
+	assert_int_equal(lb_mark_set(agent.mark), 0);
+	assert_int_equal(lb_mark_set(agent.mark), -EAGAIN);
+	lb_mark_cancel(agent.mark);
+	assert_int_equal(lb_mark_set(agent.mark), 0);
+	lb_mark_cancel(agent.mark);
+	catch_up();
 }
 
 static void the_policys_bandwidth_slows_the_scan(void **state)
@@ -609,7 +686,11 @@ int main(void)
 		T(disabling_leaves_nothing_in_the_kernel),
 		T(a_capture_detached_behind_the_agents_back_is_attached_anew),
 		T(a_missing_helper_is_waited_for_and_named),
-		T(a_mark_closes_the_segment_at_once),
+		T(a_mark_closes_the_segment_at_once_where_it_was_set),
+		T(a_mark_that_nobody_releases_holds_the_journal_up_only_for_a_while),
+		T(a_mark_fails_when_writes_are_lost_before_it_is_cut),
+		T(a_mark_outlives_a_lost_acknowledgement),
+		T(no_mark_can_be_set_before_the_machine_is_protected),
 		T(the_policys_bandwidth_slows_the_scan),
 	};
 

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Points that are made on purpose, by order to the configuration server. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "cli/cli.h"
+
+static int follow(struct cli *c, const json_t *reply, const char *what)
+{
+	_cleanup_json_ json_t *job = NULL;
+	const json_t *result;
+	const char *id;
+	int r;
+
+	r = lb_json_get_str(reply, "job", &id);
+	if (r < 0)
+		return r;
+	if (cli_value(c, "no-wait") != NULL) {
+		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
+		return r < 0 ? r
+			     : cli_did(c, "job", json_incref(job),
+				       "Job %s has begun; `lifeboat job watch %s` follows it.", id, id);
+	}
+	r = cli_job_follow(c, id, &job);
+	if (r < 0)
+		return r;
+	result = json_object_get(job, "result");
+	return cli_did(c, "job", json_incref(job),
+		       "%s has a new %s recovery point, %" JSON_INTEGER_FORMAT ":%" JSON_INTEGER_FORMAT
+		       ", frozen for %.1f ms.",
+		       c->args[0], what, cli_number(result, "epoch"), cli_number(result, "seq"),
+		       (double)cli_number(result, "frozen_ns") / (double)LB_NS_PER_MS);
+}
+
+int cmd_point_create(struct cli *c)
+{
+	const bool app = cli_value(c, "app") != NULL;
+	_cleanup_json_ json_t *body = json_pack("{s:b,s:s?}", "app", app, "name", cli_value(c, "name"));
+	_cleanup_json_ json_t *reply = NULL;
+	int r;
+
+	if (c->dry_run) {
+		r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s", c->args[0]);
+		return r < 0 ? r
+			     : cli_would(c, "make %s point of %s", app ? "an application-consistent" : "a", c->args[0]);
+	}
+	r = cli_callf(c, "POST", body, &reply, "/v1/machine/%s/point/create", c->args[0]);
+	return r < 0 ? r : follow(c, reply, app ? "application-consistent" : "crash-consistent");
+}
