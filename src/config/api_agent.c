@@ -61,9 +61,10 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:O?}", "machine", m.id, "name", m.name, "vault_id",
-				vault_id, "enabled", m.enabled, "process_url", url, "disks", disks, "policy",
-				policy_json, "resync_generation", (json_int_t)m.resync_generation, "point_order", order);
+	reply->json =
+		json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:O?}", "machine", m.id, "name", m.name, "vault_id",
+			  vault_id, "enabled", m.enabled, "process_url", url, "disks", disks, "policy", policy_json,
+			  "resync_generation", (json_int_t)m.resync_generation, "point_order", order);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
