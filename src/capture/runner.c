@@ -59,7 +59,7 @@ static int limit_of(const json_t *order, const char *member, unsigned int max, u
 
 static int do_pre(struct runner *w, const json_t *order)
 {
-	unsigned int max_ms, within_ms;
+	unsigned int max_ms = 0, within_ms = 0;
 	int r;
 
 	r = limit_of(order, "max_ms", LB_SCRIPTS_MS_MAX, &max_ms);
@@ -77,7 +77,7 @@ static int do_pre(struct runner *w, const json_t *order)
 
 static int do_post(struct runner *w, const json_t *order)
 {
-	unsigned int max_ms;
+	unsigned int max_ms = 0;
 	int r;
 
 	r = limit_of(order, "max_ms", LB_SCRIPTS_MS_MAX, &max_ms);
