@@ -17,6 +17,15 @@
 	{                                                                                                              \
 		"anchor", "FILE", "a receipt: refuse a vault that is older than it, or of another history"             \
 	}
+#define TARGET_STATE                                                                                                   \
+	{                                                                                                              \
+		"state", "FOLDER", "what is known of the disks (default /var/lib/lifeboat/target/ID)"                  \
+	}
+#define TARGET_KEEP                                                                                                    \
+	{"keep-points", "N", "while following: keep the way back to so many points (default 24, at most 64)"},         \
+	{                                                                                                              \
+		"keep", "SIZE", "and at most so much for it (default 4G; 0: none)"                                     \
+	}
 
 #define FAILOVER_OPTIONS                                                                                               \
 	POINT, {"name", "NAME", "the double's name (default: MACHINE-test or MACHINE-double)"},                        \
@@ -246,6 +255,47 @@ const struct cli_command cli_commands[] = {
 	 1,
 	 cmd_plan_confirm,
 	 {{"action", "ID", "only if it waits for this (as `plan show` names it)"}}},
+	{"failback",
+	 "restore",
+	 "MACHINE",
+	 "Bring real disks to a recovery point, from the vault alone; takes over what is right, fetches what differs",
+	 1,
+	 1,
+	 cmd_failback_restore,
+	 {{"to", "DISK=PATH[,...]", "each disk and the block device, raw or qcow2 file that it goes to"},
+	  POINT,
+	  {"follow", NULL, "go on with newer points until `failback finish`"},
+	  {"some", NULL, "leave the machine's other disks out"},
+	  {"overwrite", NULL, "also disks that hold something else"},
+	  TARGET_STATE,
+	  TARGET_KEEP}},
+	{"failback",
+	 "finish",
+	 "MACHINE",
+	 "Let a target that follows apply what has come, and end",
+	 1,
+	 1,
+	 cmd_failback_finish,
+	 {TARGET_STATE}},
+	{"failback",
+	 "status",
+	 "MACHINE",
+	 "What a target's disks are at, and which points it keeps",
+	 1,
+	 1,
+	 cmd_failback_status,
+	 {TARGET_STATE}},
+	{"failback",
+	 "back",
+	 "MACHINE",
+	 "Bring a target's disks one kept point back, without the vault's data",
+	 1,
+	 1,
+	 cmd_failback_back,
+	 {{"to", "DISK=PATH[,...]", "as given to `failback restore`"},
+	  {"some", NULL, "as given to `failback restore`"},
+	  TARGET_STATE,
+	  TARGET_KEEP}},
 	{"policy", "list", "", "List replication policies", 0, 0, cmd_policy_list, {{0}}},
 	{"policy", "show", "NAME", "Show all settings of a replication policy", 1, 1, cmd_policy_show, {{0}}},
 	{"policy",

@@ -149,6 +149,8 @@ int lb_hrl_frame_place(const struct lb_hrl_segment *s, uint32_t frame, struct lb
 /* Opens one stored frame: authentic, decompressed, its hash compared. `out` takes raw_bytes. */
 int lb_hrl_frame_open(const struct lb_hrl_segment *s, uint32_t frame, const void *stored, size_t stored_bytes,
 		      void *out);
+/* Whether these are the frame's raw bytes, by the hash in the index. */
+bool lb_hrl_frame_is(const struct lb_hrl_segment *s, uint32_t frame, const void *raw, size_t raw_bytes);
 /* The raw bytes of a frame of a plain segment, in place. */
 const void *lb_hrl_frame_plain(const struct lb_hrl_segment *s, uint32_t frame, uint32_t *ret_raw_bytes);
 

@@ -157,3 +157,13 @@ int lb_hrl_frame_open(const struct lb_hrl_segment *s, uint32_t frame, const void
 		return lb_wrap(r, "frame %u of sealed segment %" PRIu64 " of epoch %" PRIu64, frame, h->seq, h->epoch);
 	return 0;
 }
+
+bool lb_hrl_frame_is(const struct lb_hrl_segment *s, uint32_t frame, const void *raw, size_t raw_bytes)
+{
+	uint8_t hash[LB_HRL_HASH_BYTES];
+
+	if (frame >= s->head.n_frames || s->frames[frame].raw_bytes != raw_bytes)
+		return false;
+	lb_hrl_frame_hash(raw, raw_bytes, hash);
+	return memcmp(hash, s->frames[frame].hash, sizeof(hash)) == 0;
+}

@@ -337,6 +337,45 @@ int lb_image_extents(struct lb_image *image, uint16_t disk, uint64_t offset_byte
 	return r;
 }
 
+const struct lb_map *lb_image_map(const struct lb_image *image)
+{
+	return image->map;
+}
+
+int lb_image_frame(struct lb_image *image, uint32_t segment, uint32_t frame, void *raw, size_t *ret_raw_bytes)
+{
+	_cleanup_free_ uint8_t *opened = NULL;
+	struct lb_cache_entry *entry;
+	size_t raw_bytes = 0;
+	int r;
+
+	r = hold_reader(image, segment, &entry);
+	if (r < 0)
+		return r;
+	r = read_frame(image, lb_map_segment(image->map, segment), ((struct reader *)lb_cache_data(entry))->segment,
+		       frame, &opened, &raw_bytes);
+	release_reader(image, entry);
+	if (r < 0)
+		return r;
+	memcpy(raw, opened, raw_bytes);
+	*ret_raw_bytes = raw_bytes;
+	return 0;
+}
+
+int lb_image_frame_is(struct lb_image *image, uint32_t segment, uint32_t frame, const void *raw, size_t raw_bytes,
+		      bool *ret_is)
+{
+	struct lb_cache_entry *entry;
+	int r;
+
+	r = hold_reader(image, segment, &entry);
+	if (r < 0)
+		return r;
+	*ret_is = lb_hrl_frame_is(((struct reader *)lb_cache_data(entry))->segment, frame, raw, raw_bytes);
+	release_reader(image, entry);
+	return 0;
+}
+
 static int add_data(void *arg, const struct lb_map_extent *x)
 {
 	if (lb_hrl_kind_has_data(x->kind))

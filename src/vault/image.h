@@ -29,6 +29,16 @@ struct lb_image_extent {
 /* The extents of [offset, offset + length) in order, adjacent ones of a kind merged; a non-zero return ends it. */
 int lb_image_extents(struct lb_image *image, uint16_t disk, uint64_t offset_bytes, uint64_t length_bytes,
 		     int (*fn)(void *arg, const struct lb_image_extent *extent), void *arg);
+
+/* For whoever has an older copy of the disks: what the map names, frame by frame. */
+struct lb_map;
+const struct lb_map *lb_image_map(const struct lb_image *image);
+/* Fetches and opens one frame of a segment of the map, past the cache; `raw` has room for LB_HRL_FRAME_BYTES_MAX. */
+int lb_image_frame(struct lb_image *image, uint32_t segment, uint32_t frame, void *raw, size_t *ret_raw_bytes);
+/* Whether these are the frame's raw bytes, by its hash in the segment's index: the frame is not fetched. */
+int lb_image_frame_is(struct lb_image *image, uint32_t segment, uint32_t frame, const void *raw, size_t raw_bytes,
+		      bool *ret_is);
+
 /* Figures for people and benches. */
 struct lb_image_stats {
 	uint64_t map_extents, data_bytes, objects_read, bytes_read;
