@@ -39,6 +39,9 @@ AUDITED(lb_api_machine_enable)
 AUDITED(lb_api_machine_disable)
 AUDITED(lb_api_machine_resync)
 AUDITED(lb_api_machine_remove)
+AUDITED(lb_api_machine_move)
+AUDITED(lb_api_server_drain)
+AUDITED(lb_api_server_remove)
 AUDITED(lb_api_point_pin)
 AUDITED(lb_api_point_unpin)
 AUDITED(lb_api_point_create)
@@ -81,6 +84,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/machine/{}/enable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_enable_audited, false},
 	{"POST", "/v1/machine/{}/disable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_disable_audited, false},
 	{"POST", "/v1/machine/{}/resync", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_resync_audited, false},
+	{"POST", "/v1/machine/{}/move", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_move_audited, false},
 	{"GET", "/v1/machine/{}/point", READER, 0, lb_api_point_list, false},
 	{"POST", "/v1/machine/{}/point", OPERATOR, ORDER_BYTES_MAX, lb_api_point_pin_audited, false},
 	{"POST", "/v1/machine/{}/point/create", OPERATOR, ORDER_BYTES_MAX, lb_api_point_create_audited, false},
@@ -91,6 +95,8 @@ const struct lb_http_route lb_config_routes[] = {
 	{"PUT", "/v1/policy/{}", ADMIN, ORDER_BYTES_MAX, lb_api_policy_put_audited, false},
 	{"GET", "/v1/server", READER, 0, lb_api_server_list, false},
 	{"GET", "/v1/anchor", READER, 0, lb_api_anchor_list, false},
+	{"DELETE", "/v1/server/{}", ADMIN, 0, lb_api_server_remove_audited, false},
+	{"POST", "/v1/server/{}/drain", OPERATOR, ORDER_BYTES_MAX, lb_api_server_drain_audited, false},
 
 	{"GET", "/v1/job", READER, 0, lb_api_job_list, false},
 	{"GET", "/v1/job/{}", READER, 0, lb_api_job_get, false},

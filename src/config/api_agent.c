@@ -54,6 +54,8 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 	r = lb_policy_print_for_peer(site->env, &policy, &policy_json);
 	if (r == 0)
 		r = disks_for_agent(&m, disks);
+	if (r == 0)
+		r = lb_reg_move_stand_in(site->db, m.id, m.process);
 	if (r == 0 && m.process[0] != '\0')
 		r = lb_api_process_url(site, m.process, call, url);
 	if (r == 0)

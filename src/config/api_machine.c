@@ -10,10 +10,10 @@
 #include "config/api.h"
 #include "config/failovers.h"
 #include "config/live.h"
+#include "config/moves.h"
 #include "config/status.h"
 
 #define REPORT_WAIT_MS 15000 /* a machine that has just been enrolled tells its disks within seconds */
-#define PROCESS_ALIVE_S 60
 
 /* One order on disks and ids at a time. */
 static pthread_mutex_t order_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -83,7 +83,7 @@ static int choose_process(struct lb_site *site, struct lb_reg_machine *m)
 
 	if (m->process[0] != '\0')
 		return 0;
-	r = lb_reg_process_choose(site->db, lb_now_ns(site->env) - PROCESS_ALIVE_S * LB_NS_PER_S, &p);
+	r = lb_reg_process_choose(site->db, lb_now_ns(site->env) - LB_PROCESS_ALIVE_S * LB_NS_PER_S, "", &p);
 	if (r == 0)
 		memcpy(m->process, p.id, sizeof(p.id));
 	return r;

@@ -49,6 +49,7 @@ static int assign(void *arg, const struct lb_reg_machine *m)
 {
 	struct assignments *a = arg;
 	char fingerprint[LB_REG_HEX_BYTES] = NO_FINGERPRINT;
+	bool handover = false;
 	_cleanup_json_ json_t *policy_json = NULL;
 	_cleanup_(wipe_text) char *key = NULL;
 	struct lb_policy policy;
@@ -66,12 +67,14 @@ static int assign(void *arg, const struct lb_reg_machine *m)
 		policy = lb_policy_default;
 	if (r == 0)
 		r = lb_policy_print_for_peer(a->site->env, &policy, &policy_json);
+	if (r == 0)
+		r = lb_reg_move_under_way(a->site->db, m->id, &handover);
 	if (r < 0)
 		return lb_wrap(r, "machine %s", m->name);
-	one = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:O,s:O,s:I}", "id", m->id, "name", m->name, "key", key,
+	one = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:O,s:O,s:I}", "id", m->id, "name", m->name, "key", key,
 			"hardware", m->hardware, "cert_fingerprint", fingerprint, "enabled", m->enabled && !m->fenced,
-			"fenced", m->fenced, "disks", m->disks, "policy", policy_json, "resync_generation",
-			(json_int_t)m->resync_generation);
+			"fenced", m->fenced, "handover", handover, "disks", m->disks, "policy", policy_json,
+			"resync_generation", (json_int_t)m->resync_generation);
 	return json_array_append_new(a->list, one) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
 }
 
@@ -84,7 +87,7 @@ static int note_seen(struct lb_site *site, const char *process, int64_t now_ns)
 int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
-	_cleanup_json_ json_t *list = json_array();
+	_cleanup_json_ json_t *list = json_array(), *released = NULL;
 	struct assignments a = {site, call->peer.name, list};
 	struct lb_reg_process p;
 	char vault_id[LB_UUID_TEXT_BYTES];
@@ -95,11 +98,13 @@ int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_
 		r = note_seen(site, p.id, lb_now_ns(site->env));
 	if (r == 0)
 		r = lb_reg_machines(site->db, assign, &a);
+	if (r == 0)
+		r = lb_reg_moves_from(site->db, p.id, &released);
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:O}", "vault_id", vault_id, "vault_url", site->settings.vault,
-				"process_id", p.id, "machines", list);
+	reply->json = json_pack("{s:s,s:s,s:s,s:O,s:O}", "vault_id", vault_id, "vault_url", site->settings.vault,
+				"process_id", p.id, "machines", list, "released", released);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 

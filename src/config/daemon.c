@@ -16,6 +16,7 @@
 #include "config/api.h"
 #include "config/failovers.h"
 #include "config/jobs.h"
+#include "config/moves.h"
 #include "config/process_child.h"
 #include "config/secrets.h"
 #include "config/site.h"
@@ -94,7 +95,7 @@ static int start(struct lb_site *site)
 
 	r = restore(site);
 	if (r == 0)
-		r = lb_jobs_start(site, lb_failover_jobs, &site->jobs);
+		r = lb_jobs_start(site, lb_job_kinds, &site->jobs);
 	if (r == 0)
 		r = start_server(site);
 	if (r == 0 && site->settings.process_server)
@@ -136,6 +137,8 @@ static void look_after(struct lb_site *site, int64_t *renew_due_ns)
 
 	if (lb_status_watch(site) < 0)
 		lb_warning("the machines' health can't be looked at: %s", lb_err_text());
+	if (lb_moves_watch(site) < 0)
+		lb_warning("machines of lost process servers can't be moved: %s", lb_err_text());
 	if (now_ns < *renew_due_ns)
 		return;
 	renew(site);

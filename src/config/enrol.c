@@ -323,7 +323,7 @@ int lb_api_enrol(void *arg, const struct lb_http_call *call, struct lb_http_repl
 	if (lb_vault_copy_write(site) < 0)
 		lb_event(site, "warning", e.name, "the vault's copy of the registry is not up to date: %s",
 			 lb_err_text());
-	if (e.role == LB_ROLE_MACHINE && lb_reg_process_choose(site->db, 0, &p) == 0)
+	if (e.role == LB_ROLE_MACHINE && lb_reg_process_choose(site->db, 0, "", &p) == 0)
 		lb_api_process_url(site, p.id, call, url);
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
 	reply->json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "id", e.holder, "name", e.name, "cert_pem", cert_pem,

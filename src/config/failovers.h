@@ -5,7 +5,10 @@
 #include "config/jobs.h"
 #include "fabric/failover.h"
 
-extern const struct lb_job_kind lb_failover_jobs[];
+int lb_job_failover_run(struct lb_job *job);
+int lb_job_cleanup_run(struct lb_job *job);
+int lb_job_commit_run(struct lb_job *job);
+int lb_job_repoint_run(struct lb_job *job);
 
 #define LB_DRAIN_S 60 /* how long a live failover waits for what the process server still holds */
 

@@ -185,7 +185,7 @@ static int undo(struct lb_job *job, struct lb_failover **f, int error)
 	return lb_fail(error, "%s", text);
 }
 
-static int run_failover(struct lb_job *job)
+int lb_job_failover_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
@@ -207,7 +207,7 @@ static int run_failover(struct lb_job *job)
 	return r < 0 ? undo(job, &f, r) : 0;
 }
 
-static int run_cleanup(struct lb_job *job)
+int lb_job_cleanup_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	bool live_too = json_is_true(json_object_get(job->request, "live_too"));
@@ -232,7 +232,7 @@ static int pulled(void *arg, const struct lb_vm_pull *pull)
 	return lb_job_progress(arg, pull->total_bytes > 0 ? (double)pull->done_bytes / (double)pull->total_bytes : 0);
 }
 
-static int run_commit(struct lb_job *job)
+int lb_job_commit_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	int r;
@@ -243,7 +243,7 @@ static int run_commit(struct lb_job *job)
 	return r < 0 ? r : lb_failover_commit(f, pulled, job);
 }
 
-static int run_repoint(struct lb_job *job)
+int lb_job_repoint_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	const char *point;
@@ -258,16 +258,3 @@ static int run_repoint(struct lb_job *job)
 		r = lb_failover_repoint(f, point);
 	return r < 0 ? r : run_to_end(job, f);
 }
-
-const struct lb_job_kind lb_failover_jobs[] = {
-	{"failover", run_failover},
-	{"cleanup", run_cleanup},
-	{"commit", run_commit},
-	{"repoint", run_repoint},
-	{"plan-test", lb_plan_run_test},
-	{"plan-failover", lb_plan_run_failover},
-	{"plan-commit", lb_plan_run_commit},
-	{"plan-cleanup", lb_plan_run_cleanup},
-	{"point", lb_point_job_run},
-	{NULL, NULL},
-};

@@ -37,6 +37,9 @@ struct lb_job_kind {
 	int (*run)(struct lb_job *job);
 };
 
+/* job_kinds.c: all that this server knows; ends with a NULL name. */
+extern const struct lb_job_kind lb_job_kinds[];
+
 struct lb_jobs;
 /* Takes what is in the database up again. `kinds` ends with a NULL name and must outlive the jobs. */
 int lb_jobs_start(struct lb_site *site, const struct lb_job_kind *kinds, struct lb_jobs **ret_jobs);

@@ -50,9 +50,23 @@ struct lb_reg_process {
 int lb_reg_process_find(struct lb_db *db, const char *name_or_id, struct lb_reg_process *ret_process);
 int lb_reg_processes(struct lb_db *db, int (*fn)(void *arg, const struct lb_reg_process *process), void *arg);
 int lb_reg_process_put(struct lb_db *db, const struct lb_reg_process *process);
-/* The one for another machine: seen since `alive_since_ns` before others, then the least loaded. -ENOENT: there is
- * none. */
-int lb_reg_process_choose(struct lb_db *db, int64_t alive_since_ns, struct lb_reg_process *ret_process);
+/* The one for another machine, but not `except` ("": any): seen since `alive_since_ns` before others, then the least
+ * loaded, moves that are ordered counted. -ENOENT: there is none. */
+int lb_reg_process_choose(struct lb_db *db, int64_t alive_since_ns, const char *except,
+			  struct lb_reg_process *ret_process);
+int lb_reg_process_remove(struct lb_db *db, const char *id);
+
+/* registry_move.c: a machine leaves process server `from` (begin), belongs to another one (switch), which has opened
+ * its journal (end); or it stays after all (cancel). */
+int lb_reg_move_begin(struct lb_db *db, const char *machine, const char *from, int64_t now_ns);
+int lb_reg_move_switch(struct lb_db *db, const char *machine, const char *from, int64_t now_ns);
+int lb_reg_move_end(struct lb_db *db, const char *machine);
+int lb_reg_move_cancel(struct lb_db *db, const char *machine);
+int lb_reg_move_under_way(struct lb_db *db, const char *machine, bool *ret_under_way);
+/* Where its agent is still sent to while the other one opens its journal; else `process` stays as it is. */
+int lb_reg_move_stand_in(struct lb_db *db, const char *machine, char process[LB_UUID_TEXT_BYTES]);
+/* The ids of machines that left that process server and are with another one. */
+int lb_reg_moves_from(struct lb_db *db, const char *process, json_t **ret_machines);
 
 /* Certificates: what was issued to whom, and whether it still counts. */
 int lb_reg_cert_put(struct lb_db *db, const struct lb_cert_info *info, const char *holder, int64_t now_ns);

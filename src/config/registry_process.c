@@ -70,14 +70,24 @@ int lb_reg_process_put(struct lb_db *db, const struct lb_reg_process *p)
 	return r == -EEXIST ? lb_fail(r, "there is another process server \"%s\"", p->name) : r;
 }
 
-int lb_reg_process_choose(struct lb_db *db, int64_t alive_since_ns, struct lb_reg_process *ret_process)
+int lb_reg_process_remove(struct lb_db *db, const char *id)
+{
+	return lb_db_run(db, "DELETE FROM process WHERE id = ?", "s", id);
+}
+
+int lb_reg_process_choose(struct lb_db *db, int64_t alive_since_ns, const char *except,
+			  struct lb_reg_process *ret_process)
 {
 	_cleanup_rows_ lb_db_rows *rows = NULL;
 	int r;
 
 	LB_DB_SCOPE(db);
-	r = lb_db_query(db, &rows, SELECT "ORDER BY seen_ns >= ? DESC, machines, local DESC, name LIMIT 1", "i",
-			alive_since_ns);
+	r = lb_db_query(db, &rows,
+			SELECT
+			"WHERE id <> ? ORDER BY seen_ns >= ? DESC, machines + (SELECT count(*) FROM job WHERE kind = "
+			"'move' AND state IN ('queued', 'running') AND json_extract(request, '$.to') = process.id),"
+			" local DESC, name LIMIT 1",
+			"si", except, alive_since_ns);
 	if (r == 0)
 		r = lb_db_next(db, rows);
 	if (r < 0)

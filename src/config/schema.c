@@ -71,6 +71,12 @@ static const char *const steps[] = {
 	"CREATE TABLE point_note ("
 	"  machine TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, frozen_ns INTEGER NOT NULL,"
 	"  shared TEXT NOT NULL, PRIMARY KEY (machine, epoch, seq));",
+
+	"CREATE TABLE move ("
+	"  machine TEXT PRIMARY KEY REFERENCES machine(id) ON DELETE CASCADE, from_process TEXT NOT NULL, state TEXT "
+	"NOT "
+	"NULL,"
+	"  changed_ns INTEGER NOT NULL);",
 };
 
 static int step_up(struct lb_db *db, int64_t version)

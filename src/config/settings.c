@@ -38,6 +38,7 @@ static int set_defaults(struct lb_settings *s)
 	s->port = 443;
 	s->process_server = true;
 	s->process_port = 9443;
+	s->process_lost_s = LB_PROCESS_LOST_S_DEFAULT;
 	s->process_cache_bytes_max = LB_GIB(16);
 	return 0;
 }
@@ -118,6 +119,7 @@ int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *r
 		{"passphrase_file", LB_CONF_STR, &s->passphrase_file, 0, 0},
 		{"process_server", LB_CONF_BOOL, &s->process_server, 0, 0},
 		{"process_port", LB_CONF_U64, &s->process_port, 1, 65535},
+		{"process_lost_s", LB_CONF_U64, &s->process_lost_s, LB_PROCESS_LOST_S_MIN, 86400},
 		{"process_cache_folder", LB_CONF_STR, &s->process_cache_folder, 0, 0},
 		{"process_cache_bytes_max", LB_CONF_SIZE, &s->process_cache_bytes_max, CACHE_BYTES_MIN, UINT64_MAX},
 		{"process_program", LB_CONF_STR, &s->process_program, 0, 0},

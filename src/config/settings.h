@@ -9,6 +9,9 @@
 #define LB_SETTINGS_PATH "/etc/lifeboat/config.conf"
 #define LB_PUBLIC_HOSTS_MAX 16
 
+#define LB_PROCESS_LOST_S_DEFAULT 120
+#define LB_PROCESS_LOST_S_MIN 15 /* three of its reports */
+
 struct lb_settings {
 	char *address; /* to listen on, of both servers */
 	uint64_t port;
@@ -20,7 +23,8 @@ struct lb_settings {
 	uint64_t process_port;
 	char *process_cache_folder;
 	uint64_t process_cache_bytes_max;
-	char *process_program; /* NULL: beside this program, or on the path */
+	uint64_t process_lost_s; /* a process server that is silent for so long loses its machines to others */
+	char *process_program;   /* NULL: beside this program, or on the path */
 	char *vm_folder;
 	char *fabric;
 	char *hook_folder;                /* scripts of the administrator (fabric/hook.h) */

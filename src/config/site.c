@@ -87,6 +87,7 @@ int lb_site_open(struct lb_env *env, struct lb_settings *settings, struct lb_sit
 		return lb_fail(-ENOMEM, "out of memory");
 	pthread_mutex_init(&site->vault_copy_lock, NULL);
 	site->env = env;
+	site->started_ns = lb_now_ns(env);
 	site->settings = *settings;
 	memset(settings, 0, sizeof(*settings));
 	r = set_paths(site);

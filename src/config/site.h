@@ -32,6 +32,7 @@ struct lb_site {
 	char ca_fingerprint[2 * LB_DIGEST_BYTES + 1];
 	char *ca_pem;
 	char local_process[LB_UUID_TEXT_BYTES]; /* empty: none here */
+	int64_t started_ns;                     /* wall clock: before it nobody was heard */
 	pthread_mutex_t vault_copy_lock;
 };
 

@@ -61,6 +61,7 @@ static int take_rest(const json_t *object, struct lb_assignment *a)
 	const json_t *generation = json_object_get(object, "resync_generation");
 	int r;
 
+	a->handover = json_is_true(json_object_get(object, "handover"));
 	r = lb_json_get_digest(object, "cert_fingerprint", &a->cert_fingerprint);
 	if (r == 0)
 		r = lb_json_get_bool(object, "enabled", &a->enabled);

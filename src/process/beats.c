@@ -28,15 +28,20 @@ static void collect_one(struct lb_machine *m, struct beats *b)
 
 static int collect(struct lb_process *p, struct beats *b)
 {
+	bool any = false;
 	LB_LOCK_SCOPE(&p->lock);
 
-	b->interval_s = p->n_machines > 0 ? LB_POLICY_INTERVAL_S_MAX : LB_BEATS_INTERVAL_S_DEFAULT;
+	b->interval_s = LB_POLICY_INTERVAL_S_MAX;
 	b->beats = calloc(p->n_machines + 1, sizeof(b->beats[0]));
 	if (b->beats == NULL)
 		return lb_fail(-ENOMEM, "out of memory for heartbeats");
 	for (uint32_t i = 0; i < p->n_machines; i++)
-		if (!p->machines[i]->gone)
+		if (!p->machines[i]->gone) {
 			collect_one(p->machines[i], b);
+			any = true;
+		}
+	if (!any)
+		b->interval_s = LB_BEATS_INTERVAL_S_DEFAULT;
 	return 0;
 }
 

@@ -46,6 +46,9 @@ static int allowed(const struct lb_machine *m)
 	if (!m->assigned.enabled)
 		return lb_fail(-EACCES, "replication of machine %s is disabled; run `lifeboat machine protect %s`",
 			       m->assigned.name, m->assigned.name);
+	if (m->assigned.handover)
+		return lb_fail(-EAGAIN, "machine %s moves to another process server; its agent goes there by itself",
+			       m->assigned.name);
 	if (m->state == LB_MACHINE_OPENING)
 		return lb_fail(-EAGAIN, "the journal of machine %s is being opened%s%s", m->assigned.name,
 			       m->error[0] != '\0' ? ": " : "", m->error);

@@ -431,7 +431,7 @@ int lb_join_again(struct lb_machine *m)
 	return 0;
 }
 
-static int drop_cache(struct lb_machine *m)
+int lb_join_drop(struct lb_machine *m)
 {
 	struct lb_process_cache *cache = &m->process->cache;
 	_cleanup_free_ struct lb_process_cache_file *files = NULL;
@@ -444,8 +444,10 @@ static int drop_cache(struct lb_machine *m)
 				    : lb_process_cache_segment_remove(cache, m, &files[i].at);
 	if (r < 0)
 		return r;
-	lb_notice("machine %s goes on from the vault; %zu files of its cache, never to be offered, were dropped",
-		  m->id_text, n);
+	if (n > 0)
+		lb_notice(
+			"machine %s goes on from the vault; %zu files of its cache, never to be offered, were dropped",
+			m->id_text, n);
 	return 0;
 }
 
@@ -455,7 +457,7 @@ int lb_join_resume(struct lb_machine *m)
 
 	r = lb_join(m);
 	if (r == -ESTALE || r == -EEXIST) {
-		r = drop_cache(m);
+		r = lb_join_drop(m);
 		if (r == 0)
 			r = lb_join(m);
 	}

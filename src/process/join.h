@@ -17,6 +17,8 @@ int lb_join_again(struct lb_machine *m);
  */
 void lb_join_confirmed(struct lb_machine *m, const struct lb_position *at, const struct lb_digest *digest,
 		       int64_t point_ns);
+/* Removes all that the cache has of a machine whose journal goes on without it. Needs no worker and no key. */
+int lb_join_drop(struct lb_machine *m);
 /*
  * An operator lets a machine go on: joins anew, and if the journal was taken over meanwhile, drops what the cache had
  * for its old end, which nobody will ever be offered.

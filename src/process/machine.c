@@ -61,6 +61,11 @@ int lb_machine_find(struct lb_process *p, const struct lb_uuid *id, struct lb_ma
 		return 0;
 	}
 	lb_uuid_format(id, text);
+	for (size_t i = 0; i < p->n_released; i++)
+		if (lb_uuid_equal(&p->released[i], id))
+			return lb_fail(-EAGAIN,
+				       "machine %s moved to another process server; its agent goes there by itself",
+				       text);
 	return lb_fail(-EACCES, "machine %s is not assigned to this process server; see `lifeboat machine list`", text);
 }
 
@@ -95,6 +100,13 @@ void lb_machine_epoch_pop(struct lb_machine *m)
 		m->newest = NULL;
 	m->n_epochs--;
 	free(e);
+}
+
+bool lb_machine_drained(const struct lb_machine *m)
+{
+	if (m->state != LB_MACHINE_READY || m->ingesting || m->cached_bytes > 0)
+		return false;
+	return m->oldest == NULL || (m->oldest->newer == NULL && m->oldest->first_seq == m->oldest->next_seq);
 }
 
 static int journal_json(struct lb_machine *m, json_t *j)

@@ -48,6 +48,7 @@ struct lb_assignment {
 	char hardware[LB_HARDWARE_BYTES]; /* may be empty: not reported yet */
 	struct lb_digest cert_fingerprint;
 	bool enabled, fenced;
+	bool handover;              /* it moves to another process server: take nothing more, send what is here */
 	uint64_t resync_generation; /* rises when an operator asks for a resync */
 	struct lb_process_disks disks;
 	struct lb_policy policy;
@@ -147,7 +148,8 @@ struct lb_machine {
 int lb_machine_new(struct lb_process *p, const struct lb_assignment *a, struct lb_machine **ret_machine);
 void lb_machine_free(struct lb_machine *m);
 
-/* Takes one more reference to the machine of that id; -EACCES when this process server has no such machine. */
+/* Takes one more reference to the machine of that id; -EACCES when this process server has no such machine, -EAGAIN
+ * when it moved to another one. */
 int lb_machine_find(struct lb_process *p, const struct lb_uuid *id, struct lb_machine **ret_machine);
 void lb_machine_unref(struct lb_machine *m);
 LB_DEFINE_CLEANUP(struct lb_machine *, lb_machine_unref);
@@ -158,6 +160,8 @@ void lb_machine_epoch_add(struct lb_machine *m, struct lb_epoch *e);
 /* With `lock` held: forgets the oldest. */
 void lb_machine_epoch_pop(struct lb_machine *m);
 
+/* With `lock` held: all that was ever acknowledged to it is in the vault, and nothing is on its way here. */
+bool lb_machine_drained(const struct lb_machine *m);
 /* {"known", "epoch", "seq", "next_seq", ...}: what GET /v1/journal answers; takes `lock`. */
 int lb_machine_journal_json(struct lb_machine *m, json_t **ret_object);
 /* Sets `state` and `error` from this thread's error text, and logs it once. */

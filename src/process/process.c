@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "process/assign.h"
+#include "process/join.h"
 #include "process/schedule.h"
 
 int lb_process_new(struct lb_env *env, const struct lb_process_options *options, struct lb_process **ret_process)
@@ -57,6 +58,7 @@ void lb_process_free(struct lb_process *p)
 	lb_process_cache_close(&p->cache);
 	pthread_mutex_destroy(&p->lock);
 	close(p->wake_fd);
+	free(p->released);
 	free(p->vault_url);
 	free(p);
 }
@@ -161,13 +163,14 @@ static int add_machine(struct lb_process *p, const struct lb_assignment *a)
 			       LB_PROCESS_MACHINES_MAX);
 	}
 	p->machines[p->n_machines++] = m;
+	p->beats_due_mono_ns = m->due_mono_ns; /* its policy may want them sooner */
 	lb_schedule_wake(p);
 	return 0;
 }
 
 static int change_machine(struct lb_process *p, struct lb_machine *m, const struct lb_assignment *a)
 {
-	bool fence, unfence, stopped, paced;
+	bool fence, unfence, stopped, paced, handover;
 	int r;
 
 	r = lb_vault_machine_key_give(p->vault, &a->id, &a->key);
@@ -182,11 +185,12 @@ static int change_machine(struct lb_process *p, struct lb_machine *m, const stru
 	/* both zeroed before they were filled; at worst the machine is looked at once more */
 	// NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
 	paced = memcmp(&a->policy, &m->assigned.policy, sizeof(a->policy)) != 0;
+	handover = a->handover && !m->assigned.handover;
 	m->assigned = *a;
 	m->unfence = m->unfence || unfence;
 	pthread_mutex_unlock(&m->lock);
-	/* a failover waits for what was acknowledged to reach the vault */
-	if (fence || unfence || paced)
+	/* a failover or a move waits for what was acknowledged to reach the vault */
+	if (fence || unfence || paced || handover)
 		lb_schedule(m, 0);
 	return 0;
 }
@@ -257,6 +261,47 @@ static void take_machine(struct lb_process *p, json_t *object)
 			   lb_err_text());
 }
 
+/* The journal of a machine that was ours goes on elsewhere, says who decides that: what is left here is void. */
+static int drop_released(struct lb_process *p, const struct lb_uuid *id)
+{
+	struct lb_assignment a = {.id = *id};
+	struct lb_machine *m;
+	int r;
+
+	if (registered(p, id) != NULL)
+		return 0; /* still being let go of; said again next time */
+	r = lb_machine_new(p, &a, &m);
+	if (r < 0)
+		return r;
+	r = lb_join_drop(m);
+	lb_machine_free(m);
+	return r;
+}
+
+static int release_machines(struct lb_process *p, const json_t *list)
+{
+	struct lb_uuid *released = NULL, *before;
+	size_t n = json_array_size(list);
+	int r = 0;
+
+	if (n > 0 && (released = calloc(n, sizeof(*released))) == NULL)
+		return lb_fail(-ENOMEM, "out of memory for the machines that moved away");
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		const char *id = json_string_value(json_array_get(list, i));
+
+		r = lb_uuid_parse(id != NULL ? id : "", &released[i]);
+		if (r == 0)
+			r = drop_released(p, &released[i]);
+	}
+	pthread_mutex_lock(&p->lock);
+	before = p->released;
+	p->released = released;
+	p->n_released = n;
+	pthread_mutex_unlock(&p->lock);
+	free(before);
+	return r;
+}
+
 /* Whatever became of the configuration, no key stays behind in its text. */
 static void wipe_keys(json_t **config)
 {
@@ -298,6 +343,8 @@ int lb_process_configure(struct lb_process *p, json_t *config)
 			remove_machine(p, m);
 		n += !m->gone;
 	}
+	if (release_machines(p, json_object_get(config, "released")) < 0)
+		lb_warning("a machine that moved away still has files in the cache: %s", lb_err_text());
 	lb_process_cache_share(&p->cache, n);
 	pthread_mutex_lock(&p->lock);
 	p->configured = true;

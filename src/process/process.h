@@ -35,6 +35,8 @@ struct lb_process {
 	/* both are set once, by lb_process_configure(), and then stay */
 	struct lb_store *store;
 	struct lb_vault *vault;
+	struct lb_uuid *released; /* machines that moved to another process server */
+	size_t n_released;
 	bool configured; /* all machines of a configuration are here: who is not among them is a stranger */
 	int wake_fd;     /* of the workers */
 	bool stopping;

@@ -17,6 +17,9 @@ static const char *state_of(const struct lb_machine *m, int64_t mono_ns)
 	/* "fenced" promises that nothing more is acknowledged: a failover relies on it */
 	if (m->assigned.fenced)
 		return m->ingesting ? "draining" : "fenced";
+	/* likewise: a move to another process server relies on it */
+	if (m->assigned.handover && m->state == LB_MACHINE_READY)
+		return lb_machine_drained(m) ? "handed over" : "handing over";
 	if (!m->assigned.enabled)
 		return "disabled";
 	switch (m->state) {

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole chain on loop devices of this host: capture, agent, process server, vault, and what comes back out of it."""
-import filecmp
 import json
 import subprocess
 import time
@@ -8,6 +7,7 @@ import time
 import pytest
 
 from host_agent import LoopDisk
+from oracle import assert_equal_after_quiescing, judge, oracle_writers
 
 
 @pytest.fixture
@@ -16,31 +16,6 @@ def disks(folder):
     yield made
     for d in made:
         d.close()
-
-
-def oracle_writers(build, log, disks, seconds, writers=40, rate=0, seed=1):
-    return subprocess.Popen([build / "tests/tools/oracle_write", "--log", log, "--writers", str(writers), "--seconds",
-                             str(seconds), "--rate", str(rate), "--seed", str(seed), *[d.device for d in disks]],
-                            stdout=subprocess.PIPE, text=True)
-
-
-def judge(build, site, agent, log, every=1):
-    p = subprocess.run([build / "tests/tools/oracle_vault", "--vault", site.vault_url, "--passphrase-file",
-                        site.passphrase_file, "--machine", agent.name, "--log", log, "--every", str(every)],
-                       capture_output=True, text=True)
-    assert p.returncode in (0, 1), p.stderr
-    lines = p.stdout.strip().splitlines()
-    return json.loads(lines[-1]), lines[:-1]
-
-
-def assert_equal_after_quiescing(site, agent, disks, folder):
-    agent.wait_point_after(time.time_ns())
-    for i, d in enumerate(disks):
-        out = folder / f"export{i}.img"
-        out.unlink(missing_ok=True)
-        site.lifeboat("point", "export", agent.name, d.name, out, "--vault", site.vault_url, server=False)
-        assert filecmp.cmp(out, d.path, shallow=False), f"{d.name} differs from its export"
-        out.unlink()
 
 
 def test_two_hundred_points_under_forty_writers_are_legal_prefixes(build, site, agent, disks, folder):

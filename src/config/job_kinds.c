@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every kind of job that the configuration server knows. */
+#include "config/failovers.h"
+#include "config/moves.h"
+#include "config/plans.h"
+#include "config/point_orders.h"
+
+const struct lb_job_kind lb_job_kinds[] = {
+	{"failover", lb_job_failover_run},
+	{"cleanup", lb_job_cleanup_run},
+	{"commit", lb_job_commit_run},
+	{"repoint", lb_job_repoint_run},
+	{"plan-test", lb_plan_run_test},
+	{"plan-failover", lb_plan_run_failover},
+	{"plan-commit", lb_plan_run_commit},
+	{"plan-cleanup", lb_plan_run_cleanup},
+	{"point", lb_point_job_run},
+	{"move", lb_move_run},
+	{NULL, NULL},
+};

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The write-order oracle: writers that log what they wrote, and the judgement of every point of the vault by that log."""
+import filecmp
+import json
+import subprocess
+import time
+
+
+def oracle_writers(build, log, disks, seconds, writers=40, rate=0, seed=1):
+    return subprocess.Popen([build / "tests/tools/oracle_write", "--log", log, "--writers", str(writers), "--seconds",
+                             str(seconds), "--rate", str(rate), "--seed", str(seed), *[d.device for d in disks]],
+                            stdout=subprocess.PIPE, text=True)
+
+
+def judge(build, site, agent, log, every=1):
+    p = subprocess.run([build / "tests/tools/oracle_vault", "--vault", site.vault_url, "--passphrase-file",
+                        site.passphrase_file, "--machine", agent.name, "--log", log, "--every", str(every)],
+                       capture_output=True, text=True)
+    assert p.returncode in (0, 1), p.stderr
+    lines = p.stdout.strip().splitlines()
+    return json.loads(lines[-1]), lines[:-1]
+
+
+def assert_equal_after_quiescing(site, agent, disks, folder):
+    agent.wait_point_after(time.time_ns())
+    for i, d in enumerate(disks):
+        out = folder / f"export{i}.img"
+        out.unlink(missing_ok=True)
+        site.lifeboat("point", "export", agent.name, d.name, out, "--vault", site.vault_url, server=False)
+        assert filecmp.cmp(out, d.path, shallow=False), f"{d.name} differs from its export"
+        out.unlink()
