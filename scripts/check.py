@@ -8,6 +8,7 @@ machine lacks says so and counts as skipped; tests that tests/never-skip.txt nam
 skipped, or are not there at all, while CI=true.
 """
 import argparse
+import contextlib
 import fnmatch
 import json
 import os
@@ -260,6 +261,19 @@ STAGES = {"style": stage_style, "floors": stage_floors, "unit": stage_unit, "e2e
           "sanitize": stage_sanitize}
 
 
+@contextlib.contextmanager
+def bpf_file_system():
+    """What the capture's pins need; a machine without systemd may not have mounted it. Left as it was found."""
+    where = "/sys/fs/bpf"
+    mounted = os.geteuid() == 0 and os.path.isdir(where) and not os.path.ismount(where) and \
+        run(["mount", "-t", "bpf", "bpf", where], stderr=subprocess.DEVNULL).returncode == 0
+    try:
+        yield
+    finally:
+        if mounted:
+            run(["umount", where])
+
+
 def never_skip_patterns():
     lines = (TOP / "tests/never-skip.txt").read_text().splitlines()
     return [l.strip() for l in lines if l.strip() and not l.startswith("#")]
@@ -289,7 +303,8 @@ def main():
         began = time.monotonic()
         print(f"== {name}", flush=True)
         try:
-            STAGES[name](res, args)
+            with bpf_file_system():
+                STAGES[name](res, args)
         except Exception:  # a broken stage hides none of the later ones
             res.add(f"check::{name}", "failed", traceback.format_exc())
         print(f"== {name}: {time.monotonic() - began:.0f} s", flush=True)
