@@ -12,8 +12,6 @@
 #include "base/json.h"
 #include "config/failovers.h"
 #include "config/live.h"
-#include "config/plans.h"
-#include "config/point_orders.h"
 #include "config/registry.h"
 
 #define DRAIN_POLL_NS (200 * LB_NS_PER_MS)
