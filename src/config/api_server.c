@@ -49,7 +49,7 @@ int lb_api_server_drain(void *arg, const struct lb_http_call *call, struct lb_ht
 {
 	struct lb_site *site = arg;
 	_cleanup_json_ json_t *body = NULL, *machines = json_array(), *jobs = json_array();
-	struct lb_reg_process p;
+	struct lb_reg_process p = {0};
 	struct drain d = {&p, machines};
 	const json_t *id;
 	bool now;
@@ -84,7 +84,7 @@ int lb_api_server_drain(void *arg, const struct lb_http_call *call, struct lb_ht
 static int let_go(struct lb_site *site, const char *name, struct lb_reg_process *ret_process)
 {
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
-	int64_t machines;
+	int64_t machines = 0;
 	int r;
 
 	r = lb_db_begin(site->db, &txn);
@@ -112,7 +112,7 @@ static int let_go(struct lb_site *site, const char *name, struct lb_reg_process 
 int lb_api_server_remove(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
-	struct lb_reg_process p;
+	struct lb_reg_process p = {0};
 	int r;
 
 	r = let_go(site, call->params[0], &p);
