@@ -327,5 +327,5 @@ int main(void)
 		cmocka_unit_test(an_error_is_read_in_its_first_line_and_made_printable),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("store_cloud", tests, NULL, NULL);
 }
