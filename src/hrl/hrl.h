@@ -138,6 +138,8 @@ LB_DEFINE_CLEANUP(struct lb_hrl_segment *, lb_hrl_segment_free);
 const struct lb_hrl_header *lb_hrl_header(const struct lb_hrl_segment *s);
 const struct lb_digest *lb_hrl_digest(const struct lb_hrl_segment *s);
 const struct lb_hrl_extent *lb_hrl_extents(const struct lb_hrl_segment *s, uint32_t *ret_n);
+/* Frees them in a segment of which only frames are read from now on: they are most of its memory. */
+void lb_hrl_extents_drop(struct lb_hrl_segment *s);
 uint32_t lb_hrl_frames(const struct lb_hrl_segment *s);
 
 struct lb_hrl_frame_place {

@@ -33,6 +33,13 @@ const struct lb_hrl_extent *lb_hrl_extents(const struct lb_hrl_segment *s, uint3
 	return s->extents;
 }
 
+void lb_hrl_extents_drop(struct lb_hrl_segment *s)
+{
+	free(s->extents);
+	s->extents = NULL;
+	s->head.n_extents = 0;
+}
+
 uint32_t lb_hrl_frames(const struct lb_hrl_segment *s)
 {
 	return s->head.n_frames;

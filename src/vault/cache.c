@@ -127,8 +127,8 @@ static int load(struct lb_cache *c, struct lb_cache_entry **slot, uint64_t key, 
 		return r;
 	}
 	e->data = data;
-	e->size_bytes = size_bytes;
-	c->size_bytes += size_bytes;
+	e->size_bytes = sizeof(*e) + size_bytes;
+	c->size_bytes += e->size_bytes;
 	evict(c);
 	*ret_entry = e;
 	return 0;

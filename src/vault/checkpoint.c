@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The head of a checkpoint, its names, and reading one back. */
+/* The head of a checkpoint, its names, and its frames read back; checkpoint_load.c reads all of it. */
 #include "vault/checkpoint.h"
 
 #include <errno.h>
@@ -177,10 +177,14 @@ int lb_checkpoint_read(struct lb_vault *v, const struct lb_uuid *machine, const 
 
 /* ---- loading ---- */
 
-static int varint(const uint8_t **p, const uint8_t *end, uint64_t *ret)
+static inline int varint(const uint8_t **p, const uint8_t *end, uint64_t *ret)
 {
 	uint64_t value = 0;
 
+	if (*p < end && **p < 0x80) { /* most are */
+		*ret = *(*p)++;
+		return 0;
+	}
 	for (unsigned int shift = 0; *p < end && shift < 63; shift += 7) {
 		uint8_t byte = *(*p)++;
 
@@ -294,77 +298,4 @@ void lb_checkpoint_frame_aad(const struct lb_uuid *vault, const struct lb_checkp
 	lb_put_le64(aad + 40, c->place.number);
 	lb_put_le32(aad + 48, i);
 	lb_put_le32(aad + 52, raw_bytes);
-}
-
-struct load {
-	struct lb_vault *v;
-	const struct lb_checkpoint *c;
-	struct lb_gcm *gcm;
-	struct lb_buf stored;
-	uint8_t *raw;
-};
-
-static void load_free(struct load *l)
-{
-	if (l->gcm != NULL)
-		lb_gcm_free(l->gcm);
-	lb_buf_free(&l->stored);
-	free(l->raw);
-}
-
-static int load_frame(struct load *l, uint32_t i, struct lb_map *map)
-{
-	uint8_t nonce[LB_NONCE_BYTES], aad[LB_CHECKPOINT_AAD_BYTES];
-	const struct lb_checkpoint_frame *f = &l->c->frames[i];
-	char name[LB_OBJECT_NAME_BYTES];
-	size_t n;
-	int r;
-
-	r = f->part == 0 ? lb_checkpoint_name(name, &l->c->machine, &l->c->place)
-			 : lb_checkpoint_part_name(name, l->c, f->part);
-	if (r < 0)
-		return r;
-	l->stored.size_bytes = 0;
-	r = lb_store_get(l->v->store, name, f->offset_bytes, f->stored_bytes, &l->stored);
-	if (r < 0)
-		return r == -ENODATA || r == -ENOENT ? lb_wrap(-EBADMSG, "checkpoint %s is not whole", name) : r;
-	lb_checkpoint_frame_aad(&l->v->id, l->c, i, f->raw_bytes, nonce, aad);
-	r = lb_gcm_open(l->gcm, nonce, aad, sizeof(aad), l->stored.data, f->stored_bytes - LB_TAG_BYTES,
-			l->stored.data);
-	if (r < 0)
-		return lb_wrap(r, "%s: frame %u of checkpoint %s", l->v->store->url, i, name);
-	n = ZSTD_decompress(l->raw, LB_CHECKPOINT_FRAME_BYTES, l->stored.data, f->stored_bytes - LB_TAG_BYTES);
-	if (ZSTD_isError(n) || n != f->raw_bytes)
-		return lb_fail(-EBADMSG, "%s: frame %u of checkpoint %s can't be decompressed", l->v->store->url, i,
-			       name);
-	r = lb_checkpoint_frame_apply(l->raw, n, map);
-	return r < 0 ? lb_wrap(r, "%s: frame %u of checkpoint %s", l->v->store->url, i, name) : 0;
-}
-
-int lb_checkpoint_load(struct lb_vault *v, const struct lb_checkpoint *c, struct lb_map **ret_map)
-{
-	_cleanup_(load_free) struct load l = {.v = v, .c = c, .stored = LB_BUF(LB_CHECKPOINT_STORED_BYTES_MAX)};
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
-	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
-	int r;
-
-	r = lb_vault_machine_key(v, &c->machine, false, &key);
-	if (r < 0)
-		return r;
-	if ((r = lb_seal_cipher(&key, c->salt, "lifeboat checkpoint frames 1", &l.gcm)) < 0 ||
-	    (r = lb_map_new(&map)) < 0)
-		return r;
-	l.raw = malloc(LB_CHECKPOINT_FRAME_BYTES);
-	if (l.raw == NULL)
-		return lb_fail(-ENOMEM, "out of memory for a checkpoint");
-	for (uint32_t i = 0; i < c->n_frames; i++) {
-		r = load_frame(&l, i, map);
-		if (r < 0)
-			return r;
-	}
-	if (lb_map_segments(map) != c->n_segments || lb_map_extents(map) > c->n_extents)
-		return lb_fail(-EBADMSG, "a checkpoint of epoch %llu does not hold what its head says",
-			       (unsigned long long)c->place.epoch);
-	*ret_map = lb_steal_ptr(map);
-	return 0;
 }

@@ -10,10 +10,12 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "vault/cache.h"
+#include "vault/readahead.h"
 #include "vault/replay.h"
 
 #define CACHE_BYTES_MIN LB_MIB(2)
-#define READERS_PER_SEGMENT 4 /* an opened segment serves one thread at a time; more are opened while it is busy */
+#define READERS_PER_SEGMENT 4      /* an opened segment serves one thread at a time; more are opened while it is busy */
+#define AHEAD_BYTES_MAX LB_MIB(16) /* of one stream; at most an eighth of the cache */
 #define SECTOR LB_HRL_SECTOR_BYTES
 #define OFFSET_BYTES_MAX (UINT64_C(1) << 62)
 
@@ -29,6 +31,8 @@ struct lb_image {
 	struct lb_key key;
 	struct lb_map *map;
 	struct lb_cache *cache;
+	struct lb_readahead *readahead;
+	uint32_t ahead_frames_max; /* of one plan */
 	struct lb_replay_stats opened;
 	atomic_uint_fast64_t objects_read, bytes_read;
 };
@@ -53,7 +57,6 @@ static int load_reader(struct lb_image *image, uint32_t segment, void **ret_data
 {
 	const struct lb_map_segment *place = lb_map_segment(image->map, segment);
 	struct reader *reader = calloc(1, sizeof(*reader));
-	uint32_t n;
 	int r;
 
 	if (reader == NULL)
@@ -64,18 +67,17 @@ static int load_reader(struct lb_image *image, uint32_t segment, void **ret_data
 		return r;
 	}
 	pthread_mutex_init(&reader->busy, NULL);
-	lb_hrl_extents(reader->segment, &n);
+	lb_hrl_extents_drop(reader->segment); /* the map has them */
 	atomic_fetch_add(&image->objects_read, 1);
 	atomic_fetch_add(&image->bytes_read, place->head_bytes);
-	*ret_size_bytes =
-		sizeof(*reader) + 4096 + n * sizeof(struct lb_hrl_extent) + lb_hrl_frames(reader->segment) * 64;
+	*ret_size_bytes = sizeof(*reader) + 4096 + lb_hrl_frames(reader->segment) * 64;
 	*ret_data = reader;
 	return 0;
 }
 
 static int hold_reader(struct lb_image *image, uint32_t segment, struct lb_cache_entry **ret_entry)
 {
-	struct lb_cache_entry *entry;
+	struct lb_cache_entry *entry = NULL;
 	struct reader *reader;
 	int r;
 
@@ -103,36 +105,59 @@ static void release_reader(struct lb_image *image, struct lb_cache_entry *entry)
 	lb_cache_release(image->cache, entry);
 }
 
-static int read_frame(struct lb_image *image, const struct lb_map_segment *place, const struct lb_hrl_segment *segment,
-		      uint32_t frame, uint8_t **ret_raw, size_t *ret_raw_bytes)
+static int fetch_frame(struct lb_image *image, const struct lb_map_segment *place, const char *name,
+		       const struct lb_hrl_segment *segment, uint32_t frame, struct lb_hrl_frame_place *ret_at,
+		       struct lb_buf *stored)
 {
-	_cleanup_buf_ struct lb_buf stored = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
-	_cleanup_free_ uint8_t *raw = NULL;
-	struct lb_hrl_frame_place at;
-	char name[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	r = lb_segment_object(name, &image->machine, place);
-	if (r < 0)
-		return r;
-	r = lb_hrl_frame_place(segment, frame, &at);
+	r = lb_hrl_frame_place(segment, frame, ret_at);
 	if (r < 0)
 		return lb_wrap(-EBADMSG, "%s: object %s", image->v->store->url, name);
-	if (at.raw_bytes > LB_HRL_FRAME_BYTES_MAX || at.offset_bytes > place->size_bytes ||
-	    at.stored_bytes > place->size_bytes - at.offset_bytes)
+	if (ret_at->raw_bytes > LB_HRL_FRAME_BYTES_MAX || ret_at->offset_bytes > place->size_bytes ||
+	    ret_at->stored_bytes > place->size_bytes - ret_at->offset_bytes)
 		return lb_fail(-EBADMSG, "%s: object %s: frame %u lies outside its segment", image->v->store->url, name,
 			       frame);
-	r = lb_store_get(image->v->store, name, place->offset_bytes + at.offset_bytes, at.stored_bytes, &stored);
+	r = lb_store_get(image->v->store, name, place->offset_bytes + ret_at->offset_bytes, ret_at->stored_bytes,
+			 stored);
 	if (r == -ENOENT || r == -ENODATA)
 		return lb_wrap(-EBADMSG, "frame %u of segment %llu is lost", frame, (unsigned long long)place->seq);
 	if (r < 0)
 		return r;
 	atomic_fetch_add(&image->objects_read, 1);
-	atomic_fetch_add(&image->bytes_read, at.stored_bytes);
+	atomic_fetch_add(&image->bytes_read, ret_at->stored_bytes);
+	return 0;
+}
+
+/* The segment is busy with opening alone: while frames are fetched it serves others. */
+static int read_frame(struct lb_image *image, uint32_t number, uint32_t frame, uint8_t **ret_raw, size_t *ret_raw_bytes)
+{
+	const struct lb_map_segment *place = lb_map_segment(image->map, number);
+	_cleanup_buf_ struct lb_buf stored = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
+	_cleanup_free_ uint8_t *raw = NULL;
+	struct lb_hrl_frame_place at = {0};
+	struct lb_cache_entry *entry = NULL;
+	char name[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = lb_segment_object(name, &image->machine, place);
+	if (r == 0)
+		r = lb_cache_hold(image->cache, reader_key(number, 0), &entry);
+	if (r < 0)
+		return r;
+	r = fetch_frame(image, place, name, ((struct reader *)lb_cache_data(entry))->segment, frame, &at, &stored);
+	lb_cache_release(image->cache, entry);
+	if (r < 0)
+		return r;
 	raw = malloc(at.raw_bytes);
 	if (raw == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a frame");
-	r = lb_hrl_frame_open(segment, frame, stored.data, stored.size_bytes, raw);
+	r = hold_reader(image, number, &entry);
+	if (r < 0)
+		return r;
+	r = lb_hrl_frame_open(((struct reader *)lb_cache_data(entry))->segment, frame, stored.data, stored.size_bytes,
+			      raw);
+	release_reader(image, entry);
 	if (r < 0)
 		return lb_wrap(r, "%s: object %s", image->v->store->url, name);
 	*ret_raw = lb_steal_ptr(raw);
@@ -149,20 +174,13 @@ struct frame {
 static int load_frame(struct lb_image *image, uint32_t segment, uint32_t number, void **ret_data,
 		      size_t *ret_size_bytes)
 {
-	struct lb_cache_entry *entry;
 	struct frame *frame;
 	int r;
 
 	frame = calloc(1, sizeof(*frame));
 	if (frame == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a frame");
-	r = hold_reader(image, segment, &entry);
-	if (r == 0) {
-		r = read_frame(image, lb_map_segment(image->map, segment),
-			       ((struct reader *)lb_cache_data(entry))->segment, number, &frame->raw,
-			       &frame->raw_bytes);
-		release_reader(image, entry);
-	}
+	r = read_frame(image, segment, number, &frame->raw, &frame->raw_bytes);
 	if (r < 0) {
 		free(frame);
 		return r;
@@ -195,6 +213,62 @@ static void cache_unload(void *arg, uint64_t key, void *data)
 
 static const struct lb_cache_ops cache_ops = {.load = cache_load, .unload = cache_unload};
 
+/* ---- reading ahead ---- */
+
+struct plan {
+	struct lb_image *image;
+	uint64_t key, reached_bytes;
+	uint32_t frames;
+};
+
+static int plan_extent(void *arg, const struct lb_map_extent *x)
+{
+	struct plan *p = arg;
+	uint64_t key = frame_key(x->segment, x->frame);
+
+	if (lb_hrl_kind_has_data(x->kind) && key != p->key) {
+		if (p->frames == p->image->ahead_frames_max || lb_readahead_ask(p->image->readahead, key) < 0) {
+			p->reached_bytes = x->start * SECTOR;
+			return 1;
+		}
+		p->key = key;
+		p->frames++;
+	}
+	return 0;
+}
+
+static uint64_t plan_ahead(void *arg, uint16_t disk, uint64_t from_bytes, uint64_t to_bytes)
+{
+	struct plan p = {.image = arg, .key = UINT64_MAX, .reached_bytes = to_bytes};
+	uint64_t first = from_bytes / SECTOR;
+
+	lb_map_walk(p.image->map, disk, first, (to_bytes + SECTOR - 1) / SECTOR - first, plan_extent, &p);
+	return p.reached_bytes;
+}
+
+static void load_ahead(void *arg, uint64_t key)
+{
+	struct lb_image *image = arg;
+	struct lb_cache_entry *entry = NULL;
+
+	if (lb_cache_hold(image->cache, key, &entry) == 0)
+		lb_cache_release(image->cache, entry);
+}
+
+static const struct lb_readahead_ops readahead_ops = {.plan = plan_ahead, .load = load_ahead};
+
+static int caches_make(struct lb_image *image, size_t cache_bytes)
+{
+	size_t ahead_bytes;
+	int r;
+
+	cache_bytes = LB_MAX(cache_bytes, CACHE_BYTES_MIN);
+	ahead_bytes = LB_MIN(cache_bytes / 8, AHEAD_BYTES_MAX);
+	image->ahead_frames_max = (uint32_t)LB_MAX(ahead_bytes / LB_HRL_FRAME_BYTES_MAX, 1u);
+	r = lb_cache_new(cache_bytes, &cache_ops, image, &image->cache);
+	return r < 0 ? r : lb_readahead_new(ahead_bytes, &readahead_ops, image, &image->readahead);
+}
+
 int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
 		  size_t cache_bytes, struct lb_image **ret_image)
 {
@@ -211,7 +285,7 @@ int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struc
 	r = lb_replay(v, machine, position, &image->map, NULL, &image->opened);
 	if (r < 0)
 		return r;
-	r = lb_cache_new(LB_MAX(cache_bytes, CACHE_BYTES_MIN), &cache_ops, image, &image->cache);
+	r = caches_make(image, cache_bytes);
 	if (r < 0)
 		return r;
 	*ret_image = lb_steal_ptr(image);
@@ -220,6 +294,8 @@ int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struc
 
 void lb_image_free(struct lb_image *image)
 {
+	if (image->readahead != NULL)
+		lb_readahead_free(image->readahead);
 	if (image->cache != NULL)
 		lb_cache_free(image->cache);
 	if (image->map != NULL)
@@ -240,7 +316,7 @@ static int read_extent(void *arg, const struct lb_map_extent *x)
 	uint64_t from = LB_MAX(x->start * SECTOR, rd->offset_bytes);
 	uint64_t to = LB_MIN((x->start + x->sectors) * SECTOR, rd->end_bytes);
 	uint64_t in_frame = (uint64_t)x->frame_sector * SECTOR + (from - x->start * SECTOR);
-	struct lb_cache_entry *entry;
+	struct lb_cache_entry *entry = NULL;
 	struct frame *frame;
 	int r;
 
@@ -271,6 +347,7 @@ int lb_image_pread(struct lb_image *image, uint16_t disk, void *buf, size_t size
 
 	if (size_bytes > OFFSET_BYTES_MAX || offset_bytes > OFFSET_BYTES_MAX)
 		return lb_fail(-EINVAL, "offset or length of a read is out of bounds");
+	lb_readahead_note(image->readahead, disk, offset_bytes, size_bytes);
 	rd.end_bytes = offset_bytes + size_bytes;
 	r = lb_map_walk(image->map, disk, first, (rd.end_bytes + SECTOR - 1) / SECTOR - first, read_extent, &rd);
 	if (r < 0) {
@@ -345,16 +422,10 @@ const struct lb_map *lb_image_map(const struct lb_image *image)
 int lb_image_frame(struct lb_image *image, uint32_t segment, uint32_t frame, void *raw, size_t *ret_raw_bytes)
 {
 	_cleanup_free_ uint8_t *opened = NULL;
-	struct lb_cache_entry *entry;
 	size_t raw_bytes = 0;
 	int r;
 
-	r = hold_reader(image, segment, &entry);
-	if (r < 0)
-		return r;
-	r = read_frame(image, lb_map_segment(image->map, segment), ((struct reader *)lb_cache_data(entry))->segment,
-		       frame, &opened, &raw_bytes);
-	release_reader(image, entry);
+	r = read_frame(image, segment, frame, &opened, &raw_bytes);
 	if (r < 0)
 		return r;
 	memcpy(raw, opened, raw_bytes);
@@ -365,7 +436,7 @@ int lb_image_frame(struct lb_image *image, uint32_t segment, uint32_t frame, voi
 int lb_image_frame_is(struct lb_image *image, uint32_t segment, uint32_t frame, const void *raw, size_t raw_bytes,
 		      bool *ret_is)
 {
-	struct lb_cache_entry *entry;
+	struct lb_cache_entry *entry = NULL;
 	int r;
 
 	r = hold_reader(image, segment, &entry);
@@ -387,6 +458,7 @@ void lb_image_stats(struct lb_image *image, struct lb_image_stats *ret_stats)
 {
 	*ret_stats = (struct lb_image_stats){
 		.map_extents = lb_map_extents(image->map),
+		.map_bytes = lb_map_bytes(image->map),
 		.objects_read = image->opened.objects_read + atomic_load(&image->objects_read),
 		.bytes_read = image->opened.bytes_read + atomic_load(&image->bytes_read),
 		.from_checkpoint = image->opened.from_checkpoint,

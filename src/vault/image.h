@@ -2,7 +2,9 @@
 #pragma once
 /*
  * The disks of a machine at a position, read straight from the vault: an extent map (newest checkpoint before the
- * position, then the indexes after it) and a bounded cache of segment heads and opened frames.
+ * position, then the indexes after it) and a bounded cache of segment heads and opened frames, in which reads in order
+ * are read ahead. Memory: the map (`map_bytes`: 27 bytes an extent when it is loaded from a checkpoint, twice that at
+ * worst), `cache_bytes`, and a frame of LB_HRL_FRAME_BYTES_MAX per thread that reads.
  * May be used from several threads at once.
  */
 #include "vault/catalog.h"
@@ -41,7 +43,7 @@ int lb_image_frame_is(struct lb_image *image, uint32_t segment, uint32_t frame, 
 
 /* Figures for people and benches. */
 struct lb_image_stats {
-	uint64_t map_extents, data_bytes, objects_read, bytes_read;
+	uint64_t map_extents, map_bytes, data_bytes, objects_read, bytes_read;
 	bool from_checkpoint;
 };
 void lb_image_stats(struct lb_image *image, struct lb_image_stats *ret_stats);

@@ -15,6 +15,8 @@
 
 #define LEAF_EXTENTS 340
 #define LEAF_MERGE_EXTENTS (LEAF_EXTENTS / 2)
+/* A leaf filled in order leaves room, so that what is scattered over a loaded checkpoint does not split every leaf. */
+#define LEAF_FILL_EXTENTS 304
 
 struct leaf {
 	uint32_t n;
@@ -106,6 +108,16 @@ uint32_t lb_map_segments(const struct lb_map *m)
 uint64_t lb_map_extents(const struct lb_map *m)
 {
 	return m->extents;
+}
+
+uint64_t lb_map_bytes(const struct lb_map *m)
+{
+	uint64_t bytes = sizeof(*m) + m->room_segments * sizeof(*m->segments);
+
+	for (uint32_t i = 0; i < m->n_disks; i++)
+		bytes += m->disks[i].n * sizeof(struct leaf) +
+			 m->disks[i].room * (sizeof(*m->disks[i].leaf) + sizeof(*m->disks[i].first));
+	return bytes;
 }
 
 uint32_t lb_map_disks(const struct lb_map *m)
@@ -222,11 +234,11 @@ static void leaves_remove(struct disk *d, size_t from, size_t to)
 	d->n -= to - from;
 }
 
-/* Makes room in a full leaf: at the very end of the disk a fresh one, so that a sequential fill leaves full leaves. */
+/* Makes room in a full leaf. */
 static int leaf_split(struct disk *d, struct place *p)
 {
 	struct leaf *old = d->leaf[p->leaf], *fresh = NULL;
-	uint32_t keep = p->i == old->n && p->leaf + 1 == d->n ? old->n : old->n / 2;
+	uint32_t keep = old->n / 2;
 	int r;
 
 	r = leaf_insert(d, p->leaf + 1, 0, &fresh);
@@ -236,9 +248,8 @@ static int leaf_split(struct disk *d, struct place *p)
 	fresh->n = old->n - keep;
 	memcpy(fresh->e, old->e + keep, fresh->n * sizeof(*fresh->e));
 	old->n = keep;
-	if (fresh->n > 0)
-		d->first[p->leaf + 1] = fresh->e[0].start;
-	if (p->i >= keep && (p->i > keep || fresh->n == 0)) {
+	d->first[p->leaf + 1] = fresh->e[0].start;
+	if (p->i > keep) {
 		p->i -= keep;
 		p->leaf++;
 	}
@@ -254,6 +265,36 @@ static bool can_join(const struct lb_map *m, const struct lb_map_extent *a, cons
 		return m->segments[a->segment].epoch == m->segments[b->segment].epoch;
 	return a->segment == b->segment && a->frame == b->frame &&
 	       (uint32_t)a->frame_sector + a->sectors == b->frame_sector;
+}
+
+static int check_room(const struct lb_map *m)
+{
+	return m->extents < LB_MAP_EXTENTS_MAX
+		       ? 0
+		       : lb_fail(-EOVERFLOW, "a map has at most %u extents", LB_MAP_EXTENTS_MAX);
+}
+
+/* Puts an extent behind all that is there, as when a checkpoint is loaded. */
+static int append(struct lb_map *m, struct disk *d, const struct lb_map_extent *x)
+{
+	struct leaf *leaf = d->n > 0 ? d->leaf[d->n - 1] : NULL;
+	int r;
+
+	if (leaf != NULL && can_join(m, &leaf->e[leaf->n - 1], x)) {
+		leaf->e[leaf->n - 1].sectors += x->sectors;
+		return 0;
+	}
+	r = check_room(m);
+	if (r < 0)
+		return r;
+	if (leaf == NULL || leaf->n >= LEAF_FILL_EXTENTS) {
+		r = leaf_insert(d, d->n, x->start, &leaf);
+		if (r < 0)
+			return r;
+	}
+	leaf->e[leaf->n++] = *x;
+	m->extents++;
+	return 0;
 }
 
 /* Puts an extent where none is. */
@@ -286,8 +327,9 @@ static int put(struct lb_map *m, struct disk *d, const struct lb_map_extent *x)
 			d->first[p.leaf] = x->start;
 		return 0;
 	}
-	if (m->extents >= LB_MAP_EXTENTS_MAX)
-		return lb_fail(-EOVERFLOW, "a map has at most %u extents", LB_MAP_EXTENTS_MAX);
+	r = check_room(m);
+	if (r < 0)
+		return r;
 	if (leaf->n == LEAF_EXTENTS) {
 		r = leaf_split(d, &p);
 		if (r < 0)
@@ -441,7 +483,7 @@ int lb_map_insert(struct lb_map *m, uint16_t disk, const struct lb_map_extent *x
 	if (r < 0)
 		return r;
 	if (d->n == 0 || end_of(&d->leaf[d->n - 1]->e[d->leaf[d->n - 1]->n - 1]) <= x->start)
-		return put(m, d, x); /* behind all that is there, as when a checkpoint is loaded */
+		return append(m, d, x);
 	if (lb_hrl_kind_is_scanned(x->kind))
 		return insert_scanned(m, d, x);
 	return overwrite(m, d, x, x->start, end_of(x));

@@ -44,6 +44,7 @@ int lb_map_insert(struct lb_map *m, uint16_t disk, const struct lb_map_extent *e
 int lb_map_apply(struct lb_map *m, uint32_t segment, const struct lb_hrl_extent *extents, uint32_t n);
 
 uint64_t lb_map_extents(const struct lb_map *m);
+uint64_t lb_map_bytes(const struct lb_map *m); /* of memory */
 uint32_t lb_map_disks(const struct lb_map *m);
 uint16_t lb_map_disk_id(const struct lb_map *m, uint32_t i);
 
