@@ -10,6 +10,7 @@
 #include "base/text.h"
 
 #define NONCE_BYTES 16
+#define DAMAGED_ATTEMPTS_MAX 3
 _Static_assert(LB_HTTP_NONCE_BYTES == 2 * NONCE_BYTES + 1, "a nonce is hex");
 
 static bool is_done(const struct lb_answer *a)
@@ -160,7 +161,8 @@ static int fail_short(struct lb_cloud *c, const char *name, uint64_t end_bytes)
 	return lb_fail(-ENODATA, "%s: object %s is truncated: it ends before byte %" PRIu64, c->shown, name, end_bytes);
 }
 
-/* What came must be what was asked for: servers may answer a part, or the whole, where a range was meant. */
+/* What came must be what was asked for: servers may answer a part, or the whole, where a range was meant. -EBADMSG for
+ * an answer that another attempt may cure. */
 static int check_range(struct lb_cloud *c, const struct lb_cloud_call *call, const struct lb_answer *a,
 		       uint64_t offset_bytes, size_t size_bytes, size_t got_bytes)
 {
@@ -169,7 +171,8 @@ static int check_range(struct lb_cloud *c, const struct lb_cloud_call *call, con
 	if (!is_done(a))
 		return lb_cloud_refused(c, call, a);
 	if (a->status == 206 && (!a->has_range || a->range_first != offset_bytes))
-		return lb_fail(-EIO, "%s: the answer to a read of object %s is of another range", c->shown, call->name);
+		return lb_fail(-EBADMSG, "%s: the answer to a read of object %s is of another range", c->shown,
+			       call->name);
 	if (a->status == 206 && a->range_total_bytes < offset_bytes + size_bytes)
 		return fail_short(c, call->name, offset_bytes + size_bytes);
 	if (a->status != 206 && offset_bytes > 0)
@@ -178,7 +181,7 @@ static int check_range(struct lb_cloud *c, const struct lb_cloud_call *call, con
 	if (a->status != 206 && got_bytes < size_bytes)
 		return fail_short(c, call->name, size_bytes);
 	if (got_bytes != size_bytes)
-		return lb_fail(-EIO, "%s: the answer to a read of object %s has %zu bytes where %zu were asked for",
+		return lb_fail(-EBADMSG, "%s: the answer to a read of object %s has %zu bytes where %zu were asked for",
 			       c->shown, call->name, got_bytes, size_bytes);
 	return 0;
 }
@@ -215,10 +218,18 @@ static int get_nothing(struct lb_cloud *c, const char *name, uint64_t offset_byt
 int lb_cloud_get(struct lb_store *s, const char *name, uint64_t offset_bytes, size_t size_bytes, struct lb_buf *out)
 {
 	struct lb_cloud *c = lb_cloud_of(s);
+	size_t before = out->size_bytes;
+	int r = -EBADMSG;
 
 	if (offset_bytes > INT64_MAX - size_bytes)
 		return fail_short(c, name, offset_bytes);
-	return size_bytes > 0 ? get_part(c, name, offset_bytes, size_bytes, out) : get_nothing(c, name, offset_bytes);
+	if (size_bytes == 0)
+		return get_nothing(c, name, offset_bytes);
+	for (int i = 0; i < DAMAGED_ATTEMPTS_MAX && r == -EBADMSG; i++) {
+		out->size_bytes = before;
+		r = get_part(c, name, offset_bytes, size_bytes, out);
+	}
+	return r == -EBADMSG ? lb_wrap(-EIO, "the answer stays damaged") : r;
 }
 
 int lb_cloud_stat(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char *ret_etag)

@@ -3,9 +3,11 @@
 /*
  * An object store: named, immutable byte strings. Backends: a directory (dir.c), Azure Blob (azure.c), S3 (s3.c).
  * Names: components of [A-Za-z0-9._-], joined by '/', at most LB_STORE_NAME_BYTES_MAX, no component starting with a
- * dot. All functions may be called from any thread. A successful put is durable. Errors name store and object: -ENOENT
- * no such object, -EEXIST taken, -ESTALE condition not met, -EACCES credentials or permissions, -ENOSPC full, -EIO
- * other.
+ * dot. All functions may be called from any thread. A successful put is durable. A put that failed, or one whose first
+ * attempt is still on its way, may come into force later (signatures are good for about 15 minutes), even after the
+ * object was removed: the same bytes then are there again, and never others, as names are not used twice. Errors name
+ * store and object: -ENOENT no such object, -EEXIST taken, -ESTALE condition not met, -EACCES credentials or
+ * permissions, -ENOSPC full, -EIO other.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,7 +38,8 @@ struct lb_store_ops {
 	int (*stat)(struct lb_store *s, const char *name, uint64_t *ret_size_bytes, char *ret_etag);
 	int (*list)(struct lb_store *s, const char *prefix, lb_store_list_fn fn, void *arg);
 	int (*list_folders)(struct lb_store *s, const char *prefix, lb_store_folder_fn fn, void *arg);
-	int (*remove)(struct lb_store *s, const char *name); /* -ENOENT when it is gone already */
+	/* -ENOENT when it is gone already, perhaps by an attempt of this very call whose answer got lost. */
+	int (*remove)(struct lb_store *s, const char *name);
 	int (*now)(struct lb_store *s, int64_t *ret_now_ns); /* the store's own clock */
 	void (*free)(struct lb_store *s);
 };

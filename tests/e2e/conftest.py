@@ -60,3 +60,25 @@ def agent(site, folder):
     a = HostAgent(site, folder / "agent").enrol().start()
     yield a
     a.close()
+
+
+def started(kind):
+    import object_stores
+    try:
+        return getattr(object_stores, kind)()
+    except object_stores.Missing as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="session")
+def azurite():
+    s = started("Azurite")
+    yield s
+    s.stop()
+
+
+@pytest.fixture(scope="session")
+def radosgw():
+    s = started("Radosgw")
+    yield s
+    s.stop()

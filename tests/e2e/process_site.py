@@ -163,7 +163,7 @@ class Site:
     def __init__(self, folder, machines=1, **settings):
         self.folder = pathlib.Path(folder)
         self.ca = Ca(self.folder / "ca")
-        self.vault_url = f"dir:{self.folder}/vault"
+        self.vault_url = settings.pop("vault_url", f"dir:{self.folder}/vault")
         self.passphrase_file = self.folder / "passphrase"
         self.passphrase_file.write_text(PASSPHRASE + "\n")
         self.machines = [Machine(self, f"web{n}", 1000 + n) for n in range(machines)]

@@ -16,6 +16,8 @@
  *       the disk as it must be
  *   segtool digests VAULT --machine UUID
  *       a line "EPOCH SEQ DIGEST" for each segment of the journal in the vault
+ *   segtool seal VAULT --machine UUID
+ *       takes the journal over, as a failover does
  *
  *   VAULT: --vault URL --passphrase-file F
  *   SHAPE: --seed N --disk-bytes N --epochs N --segments N (per epoch) --data-bytes N (per segment)
@@ -456,6 +458,16 @@ static int run_digests(struct segtool *t)
 	return r == -ENOENT ? lb_chain_check_end(&chain) : r;
 }
 
+static int run_seal(struct segtool *t)
+{
+	_cleanup_(lb_store_freep) struct lb_store *store = NULL;
+	_cleanup_(lb_vault_freep) struct lb_vault *vault = NULL;
+	int r;
+
+	r = open_vault(t, false, &store, &vault);
+	return r < 0 ? r : lb_journal_fence(vault, &t->machines[0], "taken over by a test");
+}
+
 /* ---- options --------------------------------------------------------------------------------------------- */
 
 static int parse_at(const char *text, struct segtool *t)
@@ -544,11 +556,8 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(struct segtool *t);
-	} modes[] = {{"vault", run_vault},
-		     {"send", run_send},
-		     {"image", run_image},
-		     {"oracle", run_oracle},
-		     {"digests", run_digests}};
+	} modes[] = {{"vault", run_vault},   {"send", run_send},       {"image", run_image},
+		     {"oracle", run_oracle}, {"digests", run_digests}, {"seal", run_seal}};
 	struct segtool t = {.seed = 1,
 			    .disk_bytes = 8u << 20,
 			    .epochs = 1,
@@ -558,7 +567,7 @@ int main(int argc, char **argv)
 			    .patience_s = 30};
 	int r = -EINVAL;
 
-	lb_fail(r, "usage: segtool vault|send|image|oracle|digests OPTIONS; see the head of segtool.c");
+	lb_fail(r, "usage: segtool vault|send|image|oracle|digests|seal OPTIONS; see the head of segtool.c");
 	for (size_t i = 0; argc > 1 && i < LB_ARRAY_LEN(modes); i++) {
 		if (strcmp(argv[1], modes[i].name) != 0)
 			continue;
