@@ -52,6 +52,6 @@ install: build
 	meson install -C $(BUILD)
 
 clean:
-	rm -rf $(BUILD) build-asan build-fault
+	rm -rf $(BUILD) build-asan build-fault build-fuzz
 
 .PHONY: all build deps deps-full doctor demo demo-clean demo-full check check-fresh bench deb fuzz format install clean

@@ -3,8 +3,8 @@
 """Runs every test of the project and closes with one line: N passed, N failed, N skipped.
 
 Stages: style, floors (includes point downwards only), unit and simulation tests, the same under ASan and UBSan,
-clang-tidy, end-to-end tests. A stage that fails, or breaks, hides none of the later ones. A test that needs what this
-machine lacks says so and counts as skipped; tests that tests/never-skip.txt names count as failed when they are
+clang-tidy, end-to-end tests, fuzz targets for a few seconds each. A stage that fails, or breaks, hides none of the
+later ones. A test that needs what this machine lacks says so and counts as skipped; tests that tests/never-skip.txt names count as failed when they are
 skipped, or are not there at all, while CI=true.
 """
 import argparse
@@ -25,6 +25,7 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 LEVEL = {"base": 0, "hrl": 1, "store": 1, "vault": 2, "wire": 2, "capture": 3, "fabric": 3, "mobility": 4,
          "process": 4, "config": 4, "nbd": 4, "target": 4, "cli": 5}
 OUTPUT_CHARS_MAX = 4000  # of a failed test's output; the whole of it stays in meson-logs/testlog.txt
+FUZZ_S = 6  # per target; `make fuzz` runs for long
 E2E_S_MAX = 35 * 60
 MESON_TIMEOUT_FACTOR = 4  # a limit for tests that hang, not for slow machines
 JOBS = os.cpu_count() or 1
@@ -257,8 +258,20 @@ def add_pytest(res, xml, once_more):
     return again
 
 
+# ---- fuzzing ------------------------------------------------------------------------------------------------------
+
+def stage_fuzz(res, _args):
+    """Each target for a few seconds from its corpus: what once crashed does not again, and the targets build."""
+    p = run(["scripts/fuzz.sh", str(FUZZ_S)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    told = dict(re.findall(r"^(?:(?:ok|FAILED) (\w+)[:,])(.*?)(?=^(?:ok|FAILED) |\Z)", p.stdout, re.M | re.S))
+    for file in tracked("tests/fuzz/fuzz_*.c"):
+        name = pathlib.Path(file).stem.removeprefix("fuzz_")
+        fine = re.search(rf"^ok {name}: \d+ inputs$", p.stdout, re.M)
+        res.check(f"fuzz::{name}_takes_whatever_comes", "" if fine else told.get(name) or p.stdout)
+
+
 STAGES = {"style": stage_style, "floors": stage_floors, "unit": stage_unit, "e2e": stage_e2e, "tidy": stage_tidy,
-          "sanitize": stage_sanitize}
+          "sanitize": stage_sanitize, "fuzz": stage_fuzz}
 
 
 @contextlib.contextmanager
