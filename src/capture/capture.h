@@ -235,6 +235,12 @@ int lb_capture_skipped(struct lb_capture *capture, uint64_t *ret_skipped);
 int lb_capture_probe_direct(char **ret_json);
 int lb_capture_probe(const char *socket_path, char **ret_json);
 
+/*
+ * A file that starts the machine (below /boot, /efi, and a few of /etc) and that only root may read, O_RDONLY. -ENOENT;
+ * -EPERM for any other.
+ */
+int lb_capture_boot_file(const char *socket_path, const char *path, int *ret_fd);
+
 #ifdef LB_FAULT_INJECTION
 void lb_capture_set_faults(struct lb_capture *capture, uint32_t faults); /* enum lb_capture_fault */
 uint32_t lb_capture_faults(const struct lb_capture *capture);

@@ -204,3 +204,20 @@ int lb_capture_probe(const char *socket_path, char **ret_json)
 		return r;
 	return lb_json_dump(json_object_get(answer, "probe"), ret_json);
 }
+
+int lb_capture_boot_file(const char *socket_path, const char *path, int *ret_fd)
+{
+	_cleanup_json_ json_t *request = json_pack("{s:s, s:s}", "cmd", "boot_file", "path", path), *answer = NULL;
+	size_t n_fds = 0;
+	int fd = -1;
+
+	if (request == NULL)
+		return lb_fail(-ENOMEM, "capture helper: out of memory");
+	int r = lb_helper_ask(socket_path, request, &fd, 1, &answer, &n_fds);
+	if (r < 0)
+		return r;
+	if (n_fds != 1)
+		return lb_fail(-EPROTO, "capture helper: it handed no file over");
+	*ret_fd = fd;
+	return 0;
+}

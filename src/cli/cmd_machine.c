@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "cli/readiness.h"
 #include "vault/catalog.h"
 
 #define WATCH_POLL_NS (500 * LB_NS_PER_MS)
@@ -225,17 +226,39 @@ static int protect_body(const struct cli *c, json_t **ret_body)
 		r = lb_json_set_str(body, "policy", cli_value(c, "policy"));
 	if (r == 0 && cli_value(c, "disks") != NULL)
 		r = set_disks(body, cli_value(c, "disks"));
+	if (r == 0 && cli_value(c, "force") != NULL)
+		r = lb_json_set_bool(body, "force", true);
 	if (r == 0)
 		*ret_body = lb_steal_ptr(body);
 	return r;
 }
 
+/* Before the order if it is known by then: what stops the double is refused, and read here. */
+static int report_readiness(struct cli *c, bool *told)
+{
+	_cleanup_json_ json_t *m = NULL;
+	int r;
+
+	if (c->json || *told)
+		return 0;
+	r = cli_callf(c, "GET", NULL, &m, "/v1/machine/%s", c->args[0]);
+	if (r < 0)
+		return r;
+	*told = cli_readiness_known(m);
+	if (*told)
+		cli_readiness_print(c, m);
+	return 0;
+}
+
 int cmd_machine_protect(struct cli *c)
 {
 	_cleanup_json_ json_t *body = NULL, *reply = NULL, *machine = NULL;
+	bool told = false;
 	int r;
 
 	r = protect_body(c, &body);
+	if (r == 0)
+		r = report_readiness(c, &told);
 	if (r < 0)
 		return r;
 	if (c->dry_run) {
@@ -246,6 +269,8 @@ int cmd_machine_protect(struct cli *c)
 				 cli_value(c, "policy") != NULL ? cli_value(c, "policy") : cli_text(reply, "policy"));
 	}
 	r = cli_callf(c, "POST", body, &reply, "/v1/machine/%s/enable", c->args[0]);
+	if (r == 0)
+		r = report_readiness(c, &told);
 	if (r < 0)
 		return r;
 	if (cli_value(c, "no-wait") != NULL)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "cli/readiness.h"
 
 static void line(const char *what, const char *text)
 {
@@ -78,5 +79,6 @@ int cmd_machine_show(struct cli *c)
 	show_size("churn", cli_number(m, "churn_bytes_per_s"), "/s");
 	show_disks(json_object_get(m, "disks"));
 	show_hardware(json_object_get(m, "inventory"));
+	cli_readiness_print(c, m);
 	return 0;
 }

@@ -81,6 +81,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"GET", "/v1/machine", READER, 0, lb_api_machine_list, false},
 	{"GET", "/v1/machine/{}", READER, 0, lb_api_machine_get, false},
 	{"DELETE", "/v1/machine/{}", ADMIN, 0, lb_api_machine_remove_audited, false},
+	{"POST", "/v1/machine/{}/check", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_check, false},
 	{"POST", "/v1/machine/{}/enable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_enable_audited, false},
 	{"POST", "/v1/machine/{}/disable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_disable_audited, false},
 	{"POST", "/v1/machine/{}/resync", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_resync_audited, false},

@@ -9,6 +9,7 @@
 #include "config/api.h"
 #include "config/live.h"
 #include "config/point_orders.h"
+#include "config/readiness.h"
 
 #define SEEN_INTERVAL_S 60 /* how often "last seen" is written down */
 
@@ -63,10 +64,10 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json =
-		json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:O?}", "machine", m.id, "name", m.name, "vault_id",
-			  vault_id, "enabled", m.enabled, "process_url", url, "disks", disks, "policy", policy_json,
-			  "resync_generation", (json_int_t)m.resync_generation, "point_order", order);
+	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:I,s:O?}", "machine", m.id, "name", m.name,
+				"vault_id", vault_id, "enabled", m.enabled, "process_url", url, "disks", disks,
+				"policy", policy_json, "resync_generation", (json_int_t)m.resync_generation, "check_ns",
+				(json_int_t)lb_live_check_ordered(site->live, m.id), "point_order", order);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
@@ -140,6 +141,8 @@ int lb_api_agent_report(void *arg, const struct lb_http_call *call, struct lb_ht
 			       m.name);
 	/* the registry first: who waits for a report then looks there */
 	r = note_report(site, &m, report, now_ns);
+	if (r == 0)
+		r = lb_readiness_take(site, &m, report);
 	if (r == 0)
 		r = lb_live_agent_put(site->live, m.id, report, now_ns);
 	if (r == 0)

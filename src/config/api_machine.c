@@ -11,9 +11,12 @@
 #include "config/failovers.h"
 #include "config/live.h"
 #include "config/moves.h"
+#include "config/readiness.h"
 #include "config/status.h"
 
 #define REPORT_WAIT_MS 15000 /* a machine that has just been enrolled tells its disks within seconds */
+#define CHECK_WAIT_S 45 /* an agent asks every few seconds what is wanted; unpacking an initramfs takes some */
+#define CHECK_POLL_MS 1000
 
 /* One order on disks and ids at a time. */
 static pthread_mutex_t order_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -41,11 +44,16 @@ int lb_api_machine_get(void *arg, const struct lb_http_call *call, struct lb_htt
 	struct lb_site *site = arg;
 	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
 	struct lb_live_machine live = {0};
+	json_t *readiness = NULL;
 	int r;
 
 	r = lb_reg_machine_find(site->db, call->params[0], &m);
 	if (r == 0)
 		r = lb_status_machine(site, &m, &reply->json);
+	if (r == 0)
+		r = lb_readiness_get(site, m.id, &readiness);
+	if (r == 0)
+		r = json_object_set_new(reply->json, "readiness", readiness);
 	if (r == 0)
 		r = lb_live_get(site->live, m.id, &live);
 	if (r < 0)
@@ -147,6 +155,7 @@ int lb_api_machine_enable(void *arg, const struct lb_http_call *call, struct lb_
 	const json_t *disks;
 	const char *policy_name;
 	struct lb_policy policy;
+	bool force = false;
 	int r;
 
 	r = lb_api_body(call, &body);
@@ -157,8 +166,12 @@ int lb_api_machine_enable(void *arg, const struct lb_http_call *call, struct lb_
 	disks = json_object_get(body, "disks");
 	if (r == 0 && disks != NULL && !json_is_array(disks))
 		r = lb_fail(-EINVAL, "\"disks\" is not a list of names");
+	if (r == 0 && json_object_get(body, "force") != NULL)
+		r = lb_json_get_bool(body, "force", &force) < 0 ? lb_fail(-EINVAL, "\"force\" is true or false") : 0;
 	if (r == 0)
 		r = find_with_inventory(site, call->params[0], &m);
+	if (r == 0 && !force && !m.enabled)
+		r = lb_readiness_allows(site, &m);
 	if (r != 0)
 		return r;
 	LB_LOCK_SCOPE(&order_lock);
@@ -179,8 +192,51 @@ int lb_api_machine_enable(void *arg, const struct lb_http_call *call, struct lb_
 	if (r < 0)
 		return r;
 	m.enabled = true;
+	lb_live_check_order(site->live, m.id, lb_now_ns(site->env));
 	lb_event(site, "info", m.name, "replication enabled by %s (policy %s)", call->peer.name, m.policy);
 	return lb_status_machine(site, &m, &reply->json);
+}
+
+static int checked_after(struct lb_site *site, const char *id, int64_t ordered_ns, bool *ret_done)
+{
+	_cleanup_json_ json_t *readiness = NULL;
+	int r;
+
+	r = lb_readiness_get(site, id, &readiness);
+	if (r == 0)
+		*ret_done = json_integer_value(json_object_get(readiness, "checked_ns")) != ordered_ns;
+	return r;
+}
+
+/* Orders a look at the readiness and waits for what it finds. */
+int lb_api_machine_check(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_site *site = arg;
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	_cleanup_json_ json_t *before = NULL;
+	int64_t now_ns = lb_now_ns(site->env), until_ns = lb_mono_ns(site->env) + CHECK_WAIT_S * LB_NS_PER_S;
+	bool done = false;
+	int r;
+
+	r = lb_reg_machine_find(site->db, call->params[0], &m);
+	if (r == 0)
+		r = lb_readiness_get(site, m.id, &before);
+	if (r < 0)
+		return r;
+	lb_live_check_order(site->live, m.id, now_ns);
+	while (r == 0 && !done && lb_mono_ns(site->env) < until_ns) {
+		(void)lb_live_agent_wait(site->live, m.id, lb_now_ns(site->env), CHECK_POLL_MS);
+		r = checked_after(site, m.id, json_integer_value(json_object_get(before, "checked_ns")), &done);
+	}
+	if (r < 0)
+		return r;
+	if (!done)
+		return lb_fail(
+			-EAGAIN,
+			"the agent of %s has not looked yet: on %s, systemctl status lifeboat-mobility; then try "
+			"again",
+			m.name, m.name);
+	return lb_api_machine_get(arg, call, reply);
 }
 
 /* Changes one machine in one transaction. */

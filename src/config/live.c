@@ -214,6 +214,25 @@ int lb_live_process_get(struct lb_live *live, const char *process, json_t **ret_
 	return 0;
 }
 
+void lb_live_check_order(struct lb_live *live, const char *machine, int64_t now_ns)
+{
+	struct entry *e;
+
+	LB_LOCK_SCOPE(&live->lock);
+	e = find_or_add(live, machine);
+	if (e != NULL)
+		e->m.check_ns = now_ns;
+}
+
+int64_t lb_live_check_ordered(struct lb_live *live, const char *machine)
+{
+	const struct entry *e;
+
+	LB_LOCK_SCOPE(&live->lock);
+	e = find(live, machine);
+	return e != NULL ? e->m.check_ns : 0;
+}
+
 void lb_live_point_put(struct lb_live *live, const char *machine, const struct lb_live_point *point)
 {
 	struct entry *e;

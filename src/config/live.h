@@ -36,6 +36,7 @@ struct lb_live_machine {
 	json_t *agent;                /* last report of its agent, or NULL; the caller's own */
 	json_t *process;              /* last report of its process server on it, or NULL */
 	int64_t agent_ns, process_ns; /* when they came; 0: never since this server started */
+	int64_t check_ns;             /* lb_live_check_order() */
 	struct lb_live_point point;
 };
 /* Never fails for a machine that nobody spoke of: then it is empty. */
@@ -43,6 +44,11 @@ int lb_live_get(struct lb_live *live, const char *machine, struct lb_live_machin
 void lb_live_machine_clear(struct lb_live_machine *m); /* for _cleanup_() */
 /* The last report of a process server without its machines, or NULL. */
 int lb_live_process_get(struct lb_live *live, const char *process, json_t **ret_report, int64_t *ret_ns);
+
+/* An operator's order that the machine's agent look at its readiness again, as the time at which it was given; 0: none.
+ */
+void lb_live_check_order(struct lb_live *live, const char *machine, int64_t now_ns);
+int64_t lb_live_check_ordered(struct lb_live *live, const char *machine);
 
 void lb_live_point_put(struct lb_live *live, const char *machine, const struct lb_live_point *point);
 

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "config/readiness.h"
 
 enum health { HEALTH_OK, HEALTH_WARNING, HEALTH_CRITICAL };
 static const char *const health_names[] = {"ok", "warning", "critical"};
@@ -229,6 +230,23 @@ static void judge_findings(struct view *v)
 	}
 }
 
+/* Recoverable, but what is recovered would not come up. */
+static void judge_readiness(struct view *v)
+{
+	_cleanup_json_ json_t *readiness = NULL;
+	const json_t *one;
+	size_t i;
+
+	if (lb_readiness_get(v->site, v->m->id, &readiness) < 0)
+		return;
+	json_array_foreach(json_object_get(readiness, "findings"), i, one)
+	{
+		if (strcmp(text_of(one, "level"), "error") == 0)
+			reason(v, HEALTH_WARNING, text_of(one, "cure"), "at a failover %s: %s", text_of(one, "effect"),
+			       text_of(one, "text"));
+	}
+}
+
 static void judge_process(struct view *v)
 {
 	char cure[160];
@@ -266,6 +284,7 @@ static void judge(struct view *v)
 	judge_process(v);
 	judge_rpo(v);
 	judge_findings(v);
+	judge_readiness(v);
 	judge_proof(v);
 }
 

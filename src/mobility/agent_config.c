@@ -132,6 +132,11 @@ int lb_agent_config_parse(const json_t *object, struct lb_agent_config *ret_conf
 	r = parse_order(json_object_get(object, "point_order"), &config);
 	if (r < 0)
 		return r;
+	if (json_object_get(object, "check_ns") != NULL) {
+		r = lb_json_get_i64(object, "check_ns", &config.check_ns);
+		if (r < 0)
+			return r;
+	}
 	*ret_config = config;
 	return 0;
 }

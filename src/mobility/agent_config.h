@@ -37,6 +37,7 @@ struct lb_agent_config {
 	uint64_t resync_generation; /* a rise asks for a resync */
 	uint64_t point_generation;  /* a point is asked for; 0: none is */
 	bool point_app;             /* ... an application-consistent one */
+	int64_t check_ns;           /* another value asks for the readiness to be looked at now */
 };
 
 /* -EBADMSG or -EINVAL with a text that names the member. */

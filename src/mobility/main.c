@@ -17,6 +17,7 @@
 #include "mobility/assess.h"
 #include "mobility/daemon.h"
 #include "mobility/enrol.h"
+#include "mobility/mend.h"
 #include "mobility/report.h"
 
 #define STATUS_AGE_NS (30 * LB_NS_PER_S)
@@ -28,6 +29,7 @@ struct arguments {
 	struct lb_enrol enrol;
 	struct lb_assess assess;
 	bool check, json;
+	const char *what; /* to mend */
 };
 
 static const char usage_text[] =
@@ -37,12 +39,14 @@ static const char usage_text[] =
 	"FILE]\n"
 	"       lifeboat-mobility status [--config FILE] [--json]\n"
 	"       lifeboat-mobility assess [--seconds N] [--socket PATH] [--json]\n"
+	"       lifeboat-mobility mend initramfs|network\n"
 	"       lifeboat-mobility --version | --help\n"
 	"\n"
 	"run      protect this machine, as the configuration server asks (the default)\n"
 	"enrol    get this machine's certificate against a one-time token (FILE - reads standard input)\n"
 	"status   what the running agent is doing\n"
 	"assess   churn, fitness, and the ring and link that protection would need; needs nothing installed\n"
+	"mend     put right what a double of this machine would lack: drivers in the initramfs, a card's name\n"
 	"\n"
 	"--config FILE   " LB_AGENT_SETTINGS_PATH " unless given\n"
 	"--check         read the configuration and exit\n";
@@ -216,6 +220,35 @@ static int do_status(struct lb_env *env, const struct arguments *a)
 	return state != NULL && strcmp(state, "refused") == 0 ? EXIT_DEGRADED : EXIT_DONE;
 }
 
+static int mend_network(struct lb_env *env)
+{
+	char path[512];
+
+	if (lb_mend_network(env, "", path, sizeof(path)) < 0)
+		return say_failed();
+	printf("%s is written; it takes effect on a double from the next recovery point on\n", path);
+	return EXIT_DONE;
+}
+
+static int do_mend(struct lb_env *env, const struct arguments *a)
+{
+	const char *const *command;
+
+	if (a->what == NULL || (strcmp(a->what, "initramfs") != 0 && strcmp(a->what, "network") != 0)) {
+		fputs("lifeboat-mobility: mend what? initramfs or network\n", stderr);
+		return EXIT_USAGE;
+	}
+	if (geteuid() != 0) {
+		fputs("lifeboat-mobility: mending writes to /etc and /boot: run it as root\n", stderr);
+		return EXIT_USAGE;
+	}
+	if (strcmp(a->what, "network") == 0)
+		return mend_network(env);
+	if (lb_mend_initramfs(env, "", &command) < 0 || lb_mend_run(command) < 0)
+		return say_failed();
+	return EXIT_DONE;
+}
+
 int main(int argc, char **argv)
 {
 	struct arguments a = {
@@ -227,6 +260,8 @@ int main(int argc, char **argv)
 
 	parse(argc, argv, &a);
 	verb = optind < argc ? argv[optind] : "run";
+	if (strcmp(verb, "mend") == 0 && optind + 1 < argc)
+		a.what = argv[++optind];
 	if (optind + 1 < argc) {
 		fputs(usage_text, stderr);
 		return EXIT_USAGE;
@@ -238,6 +273,8 @@ int main(int argc, char **argv)
 		return do_enrol(env, &a);
 	if (strcmp(verb, "status") == 0)
 		return do_status(env, &a);
+	if (strcmp(verb, "mend") == 0)
+		return do_mend(env, &a);
 	if (strcmp(verb, "assess") == 0)
 		return lb_assess(env, &a.assess) < 0 ? say_failed() : EXIT_DONE;
 	fputs(usage_text, stderr);

@@ -12,7 +12,9 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "capture/capture.h"
 #include "mobility/hardware.h"
+#include "mobility/ready.h"
 #include "mobility/renew.h"
 #include "mobility/report.h"
 #include "wire/client.h"
@@ -29,6 +31,9 @@ struct lb_manager {
 	struct lb_http_client *client;
 	int64_t report_due_ns, renew_due_ns;
 	enum lb_session_state reported;
+	json_t *readiness; /* what was found, or NULL */
+	bool readiness_told;
+	int64_t ready_due_ns, checked_for_ns; /* the order that the last check answers */
 	char last_error[LB_ERR_TEXT_BYTES_MAX];
 
 	pthread_mutex_t lock; /* what follows */
@@ -83,6 +88,39 @@ static int ask(struct lb_manager *m)
 	return 0;
 }
 
+static int open_privileged(void *arg, const char *path)
+{
+	const struct lb_manager *m = arg;
+	int fd = -1, r = lb_capture_boot_file(m->o.settings->capture_socket, path, &fd);
+
+	return r < 0 ? r : fd;
+}
+
+/* Daily, and when an operator asks. What can't be looked at is told as a finding; only memory can fail it. */
+static void look_at_readiness(struct lb_manager *m)
+{
+	struct lb_ready_options options = {.env = m->o.env, .root = "", .open_privileged = open_privileged, .arg = m};
+	json_t *readiness;
+	int64_t order_ns;
+
+	pthread_mutex_lock(&m->lock);
+	order_ns = m->config.check_ns;
+	if (m->status.ring_bytes == 0)
+		options.ring_bytes = m->config.policy.ring_bytes;
+	pthread_mutex_unlock(&m->lock);
+	if (lb_mono_ns(m->o.env) < m->ready_due_ns && order_ns == m->checked_for_ns)
+		return;
+	if (lb_ready_check(&options, &readiness) < 0) {
+		lb_warning("the readiness can't be looked at: %s", lb_err_text());
+		return;
+	}
+	json_decref(m->readiness);
+	m->readiness = readiness;
+	m->readiness_told = false;
+	m->checked_for_ns = order_ns;
+	m->ready_due_ns = lb_mono_ns(m->o.env) + LB_READY_INTERVAL_S * LB_NS_PER_S;
+}
+
 static int report(struct lb_manager *m)
 {
 	_cleanup_json_ json_t *body = NULL;
@@ -99,7 +137,7 @@ static int report(struct lb_manager *m)
 	points = m->points;
 	pthread_mutex_unlock(&m->lock);
 	soon = points != NULL && lb_points_untold(points);
-	if (!soon && status.state == m->reported && lb_mono_ns(m->o.env) < m->report_due_ns)
+	if (!soon && status.state == m->reported && m->readiness_told && lb_mono_ns(m->o.env) < m->report_due_ns)
 		return 0;
 	m->report_due_ns = 0; /* until it has arrived */
 	r = lb_report_json(m->o.env, m->o.hardware, m->o.name, &status, &body);
@@ -109,6 +147,9 @@ static int report(struct lb_manager *m)
 		r = lb_fail(-ENOMEM, "out of memory for a report");
 	if (r < 0)
 		return r;
+	/* in each report: a server that was restored, or had no room for the last one, knows it too */
+	if (m->readiness != NULL && json_object_set(body, "readiness", m->readiness) < 0)
+		return lb_fail(-ENOMEM, "out of memory for the report");
 	url_of(m, "/v1/agent/report", url);
 	r = lb_http_json(m->client, "POST", url, body, NULL);
 	if (r < 0)
@@ -116,6 +157,7 @@ static int report(struct lb_manager *m)
 	if (points != NULL)
 		lb_points_told(points, upto);
 	m->reported = status.state;
+	m->readiness_told = true;
 	m->report_due_ns = lb_mono_ns(m->o.env) + LB_MANAGER_REPORT_S * LB_NS_PER_S;
 	return 0;
 }
@@ -166,6 +208,7 @@ static void *run(void *arg)
 
 	while (read(m->stop_fd, &stop, sizeof(stop)) < 0) {
 		r = ask(m);
+		look_at_readiness(m);
 		if (r == 0)
 			r = report(m);
 		if (r == 0)
@@ -182,6 +225,7 @@ static void manager_free(struct lb_manager *m)
 		lb_http_client_free(m->client);
 	if (m->stop_fd >= 0)
 		close(m->stop_fd);
+	json_decref(m->readiness);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 }

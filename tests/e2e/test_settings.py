@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings that are changed while replication runs: who replicates follows, and nothing is started anew."""
+import errno
 import json
 import os
 import pathlib
+import socket
 import threading
 import time
 
@@ -131,6 +133,36 @@ def test_a_bandwidth_window_holds_uploads_back_until_it_is_lifted(site, agent, d
         os.close(fd)
     assert site.machine("host")["bandwidth_bytes_per_s"] == 0
     assert child_of(site.server.pid) == process_pid
+
+
+def test_readiness_is_looked_at_when_the_agent_starts_and_when_it_is_asked_for(site, agent, disk):
+    def readiness():
+        return json.loads(site.lifeboat("machine", "show", "host", "-o", "json", check=False).stdout)["data"]["readiness"]
+    first = agent.wait(lambda: (r := readiness())["checked_ns"] and r, "first look")
+    assert first["verdict"] in ("ready", "warnings", "blocked")
+    assert {f["check"] for f in first["findings"]} >= {"drivers", "firmware"}
+    asked = site.ask("machine", "check", "host")
+    assert asked["checked_ns"] > first["checked_ns"]
+    text = site.lifeboat("machine", "protect", "host", "--disks", disk.name, "--no-wait", "--force").stdout
+    assert text.startswith("Readiness of host: ") and "drivers" in text
+    agent.wait(lambda: readiness()["checked_ns"] > asked["checked_ns"], "look when it was enabled")
+    assert site.lifeboat("machine", "check", "nobody", check=False).returncode == ABSENT
+
+
+def test_the_helper_hands_over_what_starts_the_machine_and_nothing_else(site, agent, folder):
+    def ask(path):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(agent.socket))
+            s.sendall(json.dumps({"cmd": "boot_file", "path": str(path)}).encode() + b"\n")
+            data, fds, _, _ = socket.recv_fds(s, 65536, 1)
+        for fd in fds:
+            os.close(fd)
+        return json.loads(data), len(fds)
+    for path in ("/etc/shadow", "/boot/../etc/shadow", "/bootx", "boot/x", ""):
+        answer, fds = ask(path)
+        assert answer["error"] == errno.EPERM and fds == 0, path
+    assert ask("/boot/none")[0]["error"] == errno.ENOENT
+    assert ask("/etc/network/../shadow")[1] == 0
 
 
 def test_policies_refuse_what_makes_no_sense_and_who_comes_late(site):

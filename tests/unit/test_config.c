@@ -473,6 +473,84 @@ static void a_change_of_health_is_told_once(void **state)
 	assert_true(before >= 2); /* enrolled; warning */
 }
 
+static json_t *report_with(const char *level, const char *text)
+{
+	return json_pack("{s:s,s:[{s:s,s:I}],s:{s:I,s:[{s:s,s:s,s:s,s:s,s:s,s:s}]}}", "hardware", HARDWARE_A, "disks",
+			 "name", "sda", "size_bytes", (json_int_t)(1 << 20), "readiness", "checked_ns",
+			 (json_int_t)lb_now_ns(env), "findings", "check", "drivers", "level", level, "text", text,
+			 "effect", "it stops", "cure", "mend it", "mend", "");
+}
+
+static void report_readiness(const char *id, const char *level, const char *text)
+{
+	_cleanup_json_ json_t *report = report_with(level, text);
+
+	assert_int_equal(call(lb_api_agent_report, id, LB_ROLE_MACHINE, NULL, report, NULL), 0);
+}
+
+static int64_t readiness_events(void)
+{
+	int64_t n;
+
+	assert_int_equal(lb_db_get_int(site->db, &n, "SELECT count(*) FROM event WHERE text LIKE 'readiness:%'", ""),
+			 0);
+	return n;
+}
+
+static void a_machine_whose_double_would_not_come_up_is_protected_only_by_force(void **state)
+{
+	char id[LB_UUID_TEXT_BYTES], process[LB_UUID_TEXT_BYTES];
+	_cleanup_json_ json_t *force = json_pack("{s:b}", "force", 1), *nonsense = json_pack("{s:s}", "force", "yes");
+	_cleanup_json_ json_t *machine = NULL;
+
+	(void)state;
+	add_process("ps1", lb_now_ns(env), process);
+	enrol_machine("web1", HARDWARE_A, "a", false, id);
+	report_readiness(id, "error", "no virtio");
+	assert_int_equal(call(lb_api_machine_enable, "op", LB_ROLE_OPERATOR, "web1", NULL, NULL), -EPERM);
+	assert_non_null(strstr(lb_err_text(), "no virtio (it stops; mend it)"));
+	assert_int_equal(call(lb_api_machine_enable, "op", LB_ROLE_OPERATOR, "web1", nonsense, NULL), -EINVAL);
+	assert_int_equal(call(lb_api_machine_enable, "op", LB_ROLE_OPERATOR, "web1", force, NULL), 0);
+	/* it is protected: another order on it is no question of readiness */
+	assert_int_equal(call(lb_api_machine_enable, "op", LB_ROLE_OPERATOR, "web1", NULL, NULL), 0);
+	assert_int_equal(call(lb_api_machine_get, "r", LB_ROLE_READER, "web1", NULL, &machine), 0);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(machine, "readiness"), "verdict")),
+			    "blocked");
+}
+
+static void readiness_that_gets_worse_is_told_once(void **state)
+{
+	char id[LB_UUID_TEXT_BYTES];
+
+	(void)state;
+	enrol_machine("web1", HARDWARE_A, "a", false, id);
+	report_readiness(id, "warning", "a name");
+	assert_int_equal(readiness_events(), 0);
+	report_readiness(id, "error", "no virtio");
+	assert_int_equal(readiness_events(), 1);
+	report_readiness(id, "error", "no virtio");
+	assert_int_equal(readiness_events(), 1);
+	report_readiness(id, "ok", "virtio");
+	assert_int_equal(readiness_events(), 1);
+	report_readiness(id, "warning", "another name");
+	assert_int_equal(readiness_events(), 2);
+}
+
+static void a_report_with_a_readiness_that_makes_no_sense_is_refused(void **state)
+{
+	char id[LB_UUID_TEXT_BYTES];
+	_cleanup_json_ json_t *many = report_with("ok", "x"), *half = report_with("ok", "x");
+	json_t *findings = json_object_get(json_object_get(many, "readiness"), "findings");
+
+	(void)state;
+	enrol_machine("web1", HARDWARE_A, "a", false, id);
+	for (int i = 0; i < 100; i++)
+		json_array_append(findings, json_array_get(findings, 0));
+	assert_int_equal(call(lb_api_agent_report, id, LB_ROLE_MACHINE, NULL, many, NULL), -EBADMSG);
+	json_object_del(json_array_get(json_object_get(json_object_get(half, "readiness"), "findings"), 0), "cure");
+	assert_int_equal(call(lb_api_agent_report, id, LB_ROLE_MACHINE, NULL, half, NULL), -EBADMSG);
+}
+
 static void a_process_server_speaks_for_its_own_machines_only(void **state)
 {
 	char id[LB_UUID_TEXT_BYTES], own[LB_UUID_TEXT_BYTES], other[LB_UUID_TEXT_BYTES];
@@ -578,6 +656,9 @@ int main(void)
 		T(status_says_what_is_in_the_way_and_what_mends_it),
 		T(the_worst_machine_is_told_first),
 		T(a_change_of_health_is_told_once),
+		T(a_machine_whose_double_would_not_come_up_is_protected_only_by_force),
+		T(readiness_that_gets_worse_is_told_once),
+		T(a_report_with_a_readiness_that_makes_no_sense_is_refused),
 		T(a_process_server_speaks_for_its_own_machines_only),
 	};
 
