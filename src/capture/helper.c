@@ -273,7 +273,7 @@ static int peer_check(const struct helper *h, int socket)
 
 static int answer_send(int socket, struct answer *a, int result)
 {
-	int fds[LB_FDS_MAX + 1];
+	int fds[LB_FDS_MAX + 2];
 	size_t n = 0;
 
 	if (result < 0) {
