@@ -15,7 +15,7 @@
 #include "config/status.h"
 
 #define REPORT_WAIT_MS 15000 /* a machine that has just been enrolled tells its disks within seconds */
-#define CHECK_WAIT_S 45 /* an agent asks every few seconds what is wanted; unpacking an initramfs takes some */
+#define CHECK_WAIT_S 45      /* an agent asks every few seconds what is wanted; unpacking an initramfs takes some */
 #define CHECK_POLL_MS 1000
 
 /* One order on disks and ids at a time. */
