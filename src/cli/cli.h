@@ -127,6 +127,7 @@ int cmd_setup(struct cli *c);
 int cmd_vault_create(struct cli *c);
 int cmd_vault_verify(struct cli *c);
 int cmd_vault_receipt(struct cli *c);
+int cmd_vault_repair(struct cli *c);
 int cmd_vault_passphrase(struct cli *c);
 int cmd_machine_list(struct cli *c);
 int cmd_machine_show(struct cli *c);

@@ -31,9 +31,10 @@ static const char *kind_name(uint32_t flags)
 static int collect(void *arg, const struct lb_point *p)
 {
 	json_t *points = arg;
-	json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s}", "epoch", (json_int_t)p->position.epoch, "seq",
+	json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s,s:b}", "epoch", (json_int_t)p->position.epoch, "seq",
 			      (json_int_t)p->position.seq, "time_ns", (json_int_t)p->time_ns, "until_ns",
-			      (json_int_t)p->until_ns, "kinds", kind_name(p->flags), "name", p->name);
+			      (json_int_t)p->until_ns, "kinds", kind_name(p->flags), "name", p->name, "damaged",
+			      p->is_damaged);
 
 	if (json_array_append_new(points, j) < 0)
 		return lb_fail(-ENOMEM, "out of memory for the list of points");
@@ -134,9 +135,9 @@ static void print_points(const json_t *points)
 		lb_time_format(json_integer_value(json_object_get(p, "time_ns")), when);
 		lb_time_format(json_integer_value(json_object_get(p, "until_ns")), until);
 		position_text(p, position);
-		printf("%-26s %-26s %-14s %-10s %s\n", when, until, position,
-		       json_is_string(kind) ? json_string_value(kind) : "",
-		       json_is_string(json_object_get(p, "name")) ? json_string_value(json_object_get(p, "name")) : "");
+		printf("%-26s %-26s %-14s %-10s %s%s\n", when, until, position,
+		       json_is_string(kind) ? json_string_value(kind) : "", cli_text(p, "name"),
+		       json_is_true(json_object_get(p, "damaged")) ? " (damaged: lacks ranges of its disks)" : "");
 	}
 }
 
@@ -316,17 +317,21 @@ static int check_freshness(struct cli *c, const struct lb_uuid *machine, const s
 
 int cmd_point_export(struct cli *c)
 {
-	const char *format = cli_value(c, "format");
+	const char *format = cli_value(c, "format"), *lost = cli_value(c, "lost");
 	const struct lb_catalog_disk *disk;
 	struct lb_catalog_item item;
 	struct lb_point point;
 	int r;
 
+	if (lost != NULL && strcmp(lost, "refuse") != 0 && strcmp(lost, "zeroes") != 0)
+		return lb_fail(-EINVAL, "--lost takes refuse or zeroes, not \"%.40s\"", lost);
 	if (format != NULL && strcmp(format, "raw") != 0 && strcmp(format, "qcow2") != 0)
 		return lb_fail(-EINVAL, "--format takes raw or qcow2, not \"%.40s\"", format);
 	r = cli_vault_machine(c, c->args[0], &item);
 	if (r < 0)
 		return r;
+	if (lost != NULL && lost[0] == 'z')
+		lb_vault_lost_as_zeroes(c->vault);
 	r = find_disk(&item, c->args[1], &disk);
 	if (r < 0)
 		return r;

@@ -166,7 +166,8 @@ static int lifeboat_extents(void *handle, uint32_t count, uint64_t offset, uint3
 	"key-file=FILE         the machine's key (machine must then be a UUID)\n"                                      \
 	"point=POINT           latest (default), latest-app, a UTC time, epoch:sequence, or a pin's name\n"            \
 	"disk=NAME|ID          default: the disk that the machine boots from\n"                                        \
-	"cache=SIZE            memory for opened pieces (default 128M)"
+	"cache=SIZE            memory for opened pieces (default 128M)\n"                                              \
+	"lost=refuse|zeroes    what a damaged point lost: an error (default), or zeroes"
 
 static struct nbdkit_plugin plugin = {
 	.name = "lifeboat",

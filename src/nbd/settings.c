@@ -66,10 +66,14 @@ int lb_nbd_setting(struct lb_nbd_settings *s, const char *key, const char *value
 		return set_disk_id(s, value);
 	if (strcmp(key, "cache") == 0)
 		return set_cache(s, value);
+	if (strcmp(key, "lost") == 0 && (strcmp(value, "zeroes") == 0 || strcmp(value, "refuse") == 0)) {
+		s->lost_as_zeroes = value[0] == 'z';
+		return 0;
+	}
 	return lb_fail(
 		-EINVAL,
 		"unknown parameter \"%.40s\"; there are: vault, passphrase-file, key-file, machine, point, disk, "
-		"disk-id, cache",
+		"disk-id, cache, lost",
 		key);
 }
 
@@ -153,6 +157,8 @@ int lb_nbd_disk_open(struct lb_env *env, const struct lb_nbd_settings *s, struct
 	int r;
 
 	r = lb_recovery_vault_open(env, s->vault_url, &secret, s->machine, &d.store, &d.vault);
+	if (r == 0 && s->lost_as_zeroes)
+		lb_vault_lost_as_zeroes(d.vault);
 	r = r < 0 ? r : lb_catalog_find(d.vault, s->machine, &item);
 	r = r < 0 ? r : find_disk(s, &item, &d.disk);
 	r = r < 0 ? r : lb_point_find(d.vault, &item.machine, s->point != NULL ? s->point : "latest", &d.point);

@@ -9,7 +9,8 @@
 
 struct lb_nbd_settings {
 	char *vault_url, *passphrase_file, *key_file, *machine, *point, *disk;
-	int disk_id; /* -1: by `disk`, or the one that boots */
+	bool lost_as_zeroes; /* what a damaged point lost */
+	int disk_id;         /* -1: by `disk`, or the one that boots */
 	uint64_t cache_bytes;
 };
 

@@ -48,6 +48,12 @@ struct lb_receipt {
 int lb_receipt_make(struct lb_vault *v, struct lb_buf *out);
 /* -EBADMSG unless it is authentic and of this vault. */
 int lb_receipt_open(struct lb_vault *v, const void *data, size_t size_bytes, struct lb_receipt *ret_receipt);
+/*
+ * Puts vault.json back from a receipt, where it is lost or can't be read (what was there stays beside it, as
+ * evidence/<hex>); -EEXIST where the passphrase opens the vault as it is.
+ */
+int lb_receipt_restore(struct lb_store *store, const char *passphrase, const void *data, size_t size_bytes,
+		       bool dry_run);
 void lb_receipt_clear(struct lb_receipt *receipt); /* for _cleanup_() */
 /* NULL when the receipt does not know the machine. */
 const struct lb_anchor *lb_receipt_find(const struct lb_receipt *receipt, const struct lb_uuid *machine);

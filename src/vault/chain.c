@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "vault/repair.h"
 
 int lb_chain_begin(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine)
 {
@@ -92,7 +93,7 @@ int lb_chain_check(const struct lb_chain *c, const struct lb_pack *p)
 		return lb_fail(
 			-EBADMSG,
 			"%s: object %s does not follow the object before it: one of them was replaced by an older or "
-			"foreign one; run `lifeboat vault verify`",
+			"foreign one; run `lifeboat vault verify`, and `lifeboat vault repair` to go on behind it",
 			c->v->store->url, name);
 	if (!after_follows(c, p))
 		return lb_fail(-EBADMSG,
@@ -108,23 +109,54 @@ void lb_chain_step(struct lb_chain *c, const struct lb_pack *p)
 	c->last_digest = p->digest;
 	c->last_is_seal = p->kind == LB_PACK_SEAL;
 	c->after = p->after;
+	c->last_is_lost = false;
+}
+
+void lb_chain_cross(struct lb_chain *c, const struct lb_repair *record)
+{
+	c->last = record->last;
+	c->last_digest = record->last_digest;
+	c->last_is_seal = record->last_is_seal;
+	c->last_is_lost = record->is_tail;
+	c->after = record->after;
+}
+
+/* After an object that is absent or damaged: 1 when a repair record led over it. */
+static int cross(struct lb_chain *c, const struct lb_place *place)
+{
+	_cleanup_(lb_repair_freep) struct lb_repair *record = NULL;
+	int r = lb_repair_read(c->v, &c->machine, place, &record);
+
+	if (r == -ENOENT || (r == 0 && !record->crosses))
+		return 0;
+	if (r < 0)
+		return r;
+	lb_chain_cross(c, record);
+	r = c->crossed != NULL ? c->crossed(c->crossed_arg, record) : 0;
+	return r < 0 ? r : 1;
 }
 
 int lb_chain_next(struct lb_chain *c, struct lb_pack **ret_pack)
 {
-	_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
-	struct lb_place place = lb_chain_next_place(c);
-	int r;
+	for (;;) {
+		_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
+		struct lb_place place = lb_chain_next_place(c);
+		int r, over;
 
-	r = lb_pack_read(c->v, &c->machine, &place, &p);
-	if (r < 0)
-		return r;
-	r = lb_chain_check(c, p);
-	if (r < 0)
-		return r;
-	lb_chain_step(c, p);
-	*ret_pack = lb_steal_ptr(p);
-	return 0;
+		r = lb_pack_read(c->v, &c->machine, &place, &p);
+		if (r == 0)
+			r = lb_chain_check(c, p);
+		if (r == 0) {
+			lb_chain_step(c, p);
+			*ret_pack = lb_steal_ptr(p);
+			return 0;
+		}
+		if (r != -ENOENT && r != -EBADMSG)
+			return r;
+		over = cross(c, &place);
+		if (over <= 0)
+			return over < 0 ? over : r;
+	}
 }
 
 /* 1 when the object is there. */
@@ -157,11 +189,12 @@ int lb_chain_check_end(const struct lb_chain *c)
 	r = lb_pack_name(name, &c->machine, &next);
 	if (r < 0)
 		return r;
-	return lb_fail(-EBADMSG,
-		       "%s: object %s is missing though objects after it are there; what follows it can't be "
-		       "recovered: restore the "
-		       "object from a copy of the vault, or run `lifeboat vault verify`",
-		       c->v->store->url, name);
+	return lb_fail(
+		-EBADMSG,
+		"%s: object %s is missing though objects after it are there; what follows it can't be "
+		"recovered: restore the object from a copy of the vault, or run `lifeboat vault repair` to go on "
+		"behind it",
+		c->v->store->url, name);
 }
 
 int lb_chain_finish(struct lb_chain *c)

@@ -4,6 +4,8 @@
 #include "vault/checkpoint.h"
 #include "vault/pack.h"
 
+struct lb_repair;
+
 struct lb_chain {
 	struct lb_vault *v;
 	struct lb_uuid machine;
@@ -11,6 +13,10 @@ struct lb_chain {
 	struct lb_digest last_digest;
 	bool last_is_seal;
 	struct lb_pack_after after;
+	bool last_is_lost; /* nothing can be read at `last`: a repair record stands for it */
+	/* told of each piece of damage that a repair record leads over; may be NULL */
+	int (*crossed)(void *arg, const struct lb_repair *record);
+	void *crossed_arg;
 };
 
 /* At the beginning of the journal; -ENOENT, -ENOKEY when the machine can't be read at all. */
@@ -21,7 +27,10 @@ int lb_chain_after(struct lb_chain *c, struct lb_vault *v, const struct lb_check
 int lb_chain_newest(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine);
 
 struct lb_place lb_chain_next_place(const struct lb_chain *c);
-/* -ENOENT at the end, with the chain as it was; -EBADMSG for an object that does not follow. */
+/*
+ * -ENOENT at the end, with the chain as it was; -EBADMSG for an object that does not follow. Where a repair record
+ * leads over the damage, the next object is the one behind it.
+ */
 int lb_chain_next(struct lb_chain *c, struct lb_pack **ret_pack);
 /* Whether `p` follows; what lb_chain_next() checks. */
 int lb_chain_check(const struct lb_chain *c, const struct lb_pack *p);
@@ -31,6 +40,8 @@ void lb_chain_step(struct lb_chain *c, const struct lb_pack *p);
 /* After -ENOENT: 0 at the true end, -EAGAIN when the next object came meanwhile, -EBADMSG when objects follow a missing
  * one. */
 int lb_chain_check_end(const struct lb_chain *c);
+/* Puts the chain behind what a repair record leads over. */
+void lb_chain_cross(struct lb_chain *c, const struct lb_repair *record);
 /* To the end. */
 int lb_chain_finish(struct lb_chain *c);
 void lb_chain_tail(const struct lb_chain *c, struct lb_journal_tail *ret_tail);

@@ -234,7 +234,7 @@ static int extent_next(const uint8_t **p, const uint8_t *end, struct lb_map_exte
 	if (lb_hrl_kind_has_data(x->kind) &&
 	    ((r = varint(p, end, &frame)) < 0 || (r = varint(p, end, &frame_sector)) < 0))
 		return r;
-	if (x->kind < LB_HRL_CAPTURED || x->kind > LB_HRL_SCANNED_ZERO || sectors == 0 || sectors > UINT32_MAX ||
+	if (x->kind < LB_HRL_CAPTURED || x->kind > LB_MAP_LOST || sectors == 0 || sectors > UINT32_MAX ||
 	    gap > LB_CHECKPOINT_SECTORS_MAX || *at + gap + sectors > LB_CHECKPOINT_SECTORS_MAX ||
 	    frame > LB_HRL_EXTENTS_MAX || frame_sector >= LB_HRL_FRAME_BYTES_MAX / LB_HRL_SECTOR_BYTES ||
 	    turn > 2 * (uint64_t)LB_MAP_SEGMENTS_MAX)

@@ -34,6 +34,7 @@ struct lb_image {
 	struct lb_readahead *readahead;
 	uint32_t ahead_frames_max; /* of one plan */
 	struct lb_replay_stats opened;
+	bool lost_as_zeroes;
 	atomic_uint_fast64_t objects_read, bytes_read;
 };
 
@@ -278,6 +279,7 @@ int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struc
 	if (image == NULL)
 		return lb_fail(-ENOMEM, "out of memory for an image");
 	image->v = v;
+	image->lost_as_zeroes = v->lost_as_zeroes;
 	image->machine = *machine;
 	r = lb_vault_machine_key(v, machine, false, &image->key);
 	if (r < 0)
@@ -304,11 +306,24 @@ void lb_image_free(struct lb_image *image)
 	free(image);
 }
 
+void lb_image_lost_as_zeroes(struct lb_image *image)
+{
+	image->lost_as_zeroes = true;
+}
+
 struct reading {
 	struct lb_image *image;
 	uint8_t *buf;
 	uint64_t offset_bytes, end_bytes, at_bytes; /* all of the disk; `at`: filled so far */
 };
+
+static int is_lost(const struct lb_image *image, const struct lb_map_extent *x)
+{
+	char name[LB_OBJECT_NAME_BYTES];
+	int r = lb_segment_object(name, &image->machine, lb_map_segment(image->map, x->segment));
+
+	return r < 0 ? r : lb_fail(-EBADMSG, "what was written there was lost with object %s", name);
+}
 
 static int read_extent(void *arg, const struct lb_map_extent *x)
 {
@@ -320,10 +335,15 @@ static int read_extent(void *arg, const struct lb_map_extent *x)
 	struct frame *frame;
 	int r;
 
+	if (x->kind == LB_MAP_LOST && !rd->image->lost_as_zeroes)
+		return is_lost(rd->image, x);
 	if (!lb_hrl_kind_has_data(x->kind))
 		return 0; /* like a gap: what is not filled is zeroed */
 	memset(rd->buf + (rd->at_bytes - rd->offset_bytes), 0, from - rd->at_bytes);
+	rd->at_bytes = from;
 	r = lb_cache_hold(rd->image->cache, frame_key(x->segment, x->frame), &entry);
+	if (r == -EBADMSG && rd->image->lost_as_zeroes)
+		return 0;
 	if (r < 0)
 		return r;
 	frame = lb_cache_data(entry);
@@ -392,7 +412,8 @@ static int tell_extent(void *arg, const struct lb_map_extent *x)
 	int r;
 
 	r = tell(t, from, true);
-	return r != 0 ? r : tell(t, to, !lb_hrl_kind_has_data(x->kind));
+	/* what is lost is told as data: whoever reads it learns of it */
+	return r != 0 ? r : tell(t, to, !lb_hrl_kind_has_data(x->kind) && x->kind != LB_MAP_LOST);
 }
 
 int lb_image_extents(struct lb_image *image, uint16_t disk, uint64_t offset_bytes, uint64_t length_bytes,

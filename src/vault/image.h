@@ -23,6 +23,12 @@ LB_DEFINE_CLEANUP(struct lb_image *, lb_image_free);
 /* Bytes that no extent covers are zeroes. -EBADMSG names the object that is not authentic, missing or foreign. */
 int lb_image_pread(struct lb_image *image, uint16_t disk, void *buf, size_t size_bytes, uint64_t offset_bytes);
 
+/*
+ * What was lost with damaged or missing objects reads as zeroes from now on, instead of failing: for who asked for that
+ * in so many words.
+ */
+void lb_image_lost_as_zeroes(struct lb_image *image);
+
 struct lb_image_extent {
 	uint64_t offset_bytes;
 	uint64_t length_bytes;

@@ -10,6 +10,8 @@
 #define LB_SMALL_OVERHEAD_BYTES (32 + LB_TAG_BYTES)
 #define LB_OBJECT_NAME_BYTES (LB_STORE_NAME_BYTES_MAX + 1)
 
+struct lb_repairs;
+
 struct lb_vault_machine {
 	struct lb_uuid id;
 	struct lb_key key;
@@ -19,10 +21,12 @@ struct lb_vault {
 	struct lb_store *store;
 	struct lb_uuid id;
 	bool has_key;
+	bool lost_as_zeroes;
 	struct lb_key key;    /* the vault key */
 	pthread_mutex_t lock; /* of what follows */
 	unsigned int slot;    /* that the passphrase opened */
 	bool store_proved;
+	const struct lb_repairs *repairs_pending; /* of a dry run of a repair, by one thread; NULL */
 	struct lb_vault_machine *machines;
 	size_t n_machines, room_machines;
 };

@@ -144,6 +144,11 @@ void lb_vault_free(struct lb_vault *v)
 	free(v);
 }
 
+void lb_vault_lost_as_zeroes(struct lb_vault *v)
+{
+	v->lost_as_zeroes = true;
+}
+
 const struct lb_uuid *lb_vault_id(const struct lb_vault *v)
 {
 	return &v->id;

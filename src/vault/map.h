@@ -20,13 +20,16 @@ struct lb_map_segment {
 	struct lb_digest digest;
 };
 
+/* A kind of the map's own: what was written there was lost with its object (vault/repair.h). Ranks as captured. */
+#define LB_MAP_LOST 5
+
 struct lb_map_extent {
 	uint64_t start; /* in sectors of LB_HRL_SECTOR_BYTES */
 	uint32_t sectors;
 	uint32_t segment; /* index of lb_map_segment() */
 	uint32_t frame;
 	uint16_t frame_sector;
-	uint8_t kind; /* enum lb_hrl_kind */
+	uint8_t kind; /* enum lb_hrl_kind, or LB_MAP_LOST */
 };
 
 struct lb_map;

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "vault/chain.h"
 #include "vault/pins.h"
+#include "vault/repair.h"
 
 #define BEGINNING SIZE_MAX /* in place of a checkpoint's index */
 #define MARKS (LB_HRL_MARK_APP | LB_HRL_MARK_GROUP)
@@ -143,6 +144,7 @@ static int index_before(struct walk *w, size_t n, int64_t time_ns, size_t *ret_i
 
 struct listing {
 	const struct lb_pins *pins;
+	const struct lb_repairs *repairs;
 	int64_t from_ns, to_ns;
 	point_fn fn;
 	void *arg;
@@ -156,6 +158,7 @@ static int list_point(void *arg, const struct lb_point *point)
 
 	if (point->time_ns < l->from_ns || point->time_ns > l->to_ns)
 		return 0;
+	named.is_damaged = lb_repairs_damage(l->repairs, &point->position);
 	snprintf(named.name, sizeof(named.name), "%s", lb_pins_name(l->pins, &point->position));
 	l->result = l->fn(l->arg, &named);
 	return l->result == 0 ? 0 : WALK_OVER;
@@ -171,13 +174,17 @@ int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t fr
 {
 	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
 	_cleanup_(pins_freep) struct lb_pins pins = {0};
-	struct listing l = {.pins = &pins, .from_ns = from_ns, .to_ns = to_ns, .fn = fn, .arg = arg};
+	_cleanup_(lb_repairs_free) struct lb_repairs repairs = {0};
+	struct listing l = {
+		.pins = &pins, .repairs = &repairs, .from_ns = from_ns, .to_ns = to_ns, .fn = fn, .arg = arg};
 	struct walk w = {
 		.v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = to_ns, .fn = list_point, .arg = &l};
 	size_t index;
 	int r;
 
 	r = lb_pins_read(v, machine, &pins);
+	if (r == 0)
+		r = lb_repairs_read(v, machine, &repairs);
 	if (r == 0)
 		r = lb_checkpoint_list(v, machine, &checkpoints);
 	if (r == 0)
@@ -193,6 +200,7 @@ int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t fr
 
 struct newest {
 	uint32_t flags; /* that it must have */
+	const struct lb_repairs *repairs;
 	bool found;
 	struct lb_point point;
 };
@@ -201,7 +209,7 @@ static int note_newest(void *arg, const struct lb_point *point)
 {
 	struct newest *n = arg;
 
-	if ((point->flags & n->flags) == n->flags) {
+	if ((point->flags & n->flags) == n->flags && !lb_repairs_damage(n->repairs, &point->position)) {
 		n->found = true;
 		n->point = *point;
 	}
@@ -213,7 +221,8 @@ static int find_newest(struct lb_vault *v, const struct lb_uuid *machine, int64_
 		       struct lb_point *ret_point)
 {
 	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
-	struct newest newest = {.flags = flags};
+	_cleanup_(lb_repairs_free) struct lb_repairs repairs = {0};
+	struct newest newest = {.flags = flags, .repairs = &repairs};
 	struct walk w = {.v = v,
 			 .machine = machine,
 			 .checkpoints = &checkpoints,
@@ -224,7 +233,9 @@ static int find_newest(struct lb_vault *v, const struct lb_uuid *machine, int64_
 	size_t index, n;
 	int r;
 
-	r = lb_checkpoint_list(v, machine, &checkpoints);
+	r = lb_repairs_read(v, machine, &repairs);
+	if (r == 0)
+		r = lb_checkpoint_list(v, machine, &checkpoints);
 	n = checkpoints.n;
 	while (r == 0) {
 		r = index_before(&w, n, time_ns, &index);
@@ -311,6 +322,16 @@ static bool is_at_or_before(const void *arg, const struct lb_checkpoint *c)
 	       (c->after.position.epoch == p->epoch && c->after.position.seq <= p->seq);
 }
 
+static int note_damage(struct lb_vault *v, const struct lb_uuid *machine, struct lb_point *point)
+{
+	_cleanup_(lb_repairs_free) struct lb_repairs repairs = {0};
+	int r = lb_repairs_read(v, machine, &repairs);
+
+	if (r == 0)
+		point->is_damaged = lb_repairs_damage(&repairs, &point->position);
+	return r;
+}
+
 static int find_exact(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
 		      struct lb_point *ret_point)
 {
@@ -338,7 +359,7 @@ static int find_exact(struct lb_vault *v, const struct lb_uuid *machine, const s
 	if (!exact.found)
 		return -ENOENT;
 	*ret_point = exact.point;
-	return 0;
+	return note_damage(v, machine, ret_point);
 }
 
 static int parse_position(const char *text, struct lb_position *ret_position)
@@ -360,6 +381,7 @@ static int find(struct lb_vault *v, const struct lb_uuid *machine, const char *t
 {
 	struct lb_position position;
 	int64_t time_ns;
+	int r;
 
 	if (strcmp(text, "latest") == 0)
 		return find_newest(v, machine, INT64_MAX, 0, ret_point);
@@ -371,8 +393,10 @@ static int find(struct lb_vault *v, const struct lb_uuid *machine, const char *t
 		return find_exact(v, machine, &position, ret_point);
 	if (lb_time_parse(text, &time_ns) == 0)
 		return find_newest(v, machine, time_ns, 0, ret_point);
-	if (lb_name_check("point", text) == 0)
-		return lb_pin_read(v, machine, text, ret_point);
+	if (lb_name_check("point", text) == 0) {
+		r = lb_pin_read(v, machine, text, ret_point);
+		return r < 0 ? r : note_damage(v, machine, ret_point);
+	}
 	return lb_fail(-EINVAL,
 		       "\"%s\" is no recovery point: give latest, latest-app, latest-multi-vm, a pin's name, "
 		       "EPOCH:SEQUENCE, or a time "

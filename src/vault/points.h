@@ -10,6 +10,7 @@ struct lb_point {
 	int64_t time_ns;  /* clamped-monotone receipt time of the segment */
 	int64_t until_ns; /* nothing was written from time_ns to here (heartbeats, the next empty segments) */
 	uint32_t flags;   /* LB_HRL_POINT, marks */
+	bool is_damaged;  /* ranges of its disks were lost with objects of the vault: offered by position only */
 	char name[LB_POINT_NAME_BYTES]; /* of a pin, or empty */
 };
 
@@ -19,7 +20,7 @@ int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t fr
 
 /*
  * "latest", "latest-app", "latest-multi-vm", a pin's name, "E:S" (epoch:sequence), or a UTC time (the newest point
- * at or before it). -ENOENT tells what there is instead.
+ * at or before it). A damaged point is found by its position or its pin alone. -ENOENT tells what there is instead.
  */
 int lb_point_find(struct lb_vault *v, const struct lb_uuid *machine, const char *text, struct lb_point *ret_point);
 

@@ -197,6 +197,85 @@ int lb_receipt_open(struct lb_vault *v, const void *data, size_t size_bytes, str
 	return 0;
 }
 
+/* The slots in a receipt, before it can be authenticated: the key to do so is in them. Bounded like any vault.json. */
+static int slots_of(const char *text, size_t size_bytes, struct lb_slots *slots)
+{
+	_cleanup_json_ json_t *j = NULL;
+	const char *vault_json = "";
+	int r;
+
+	if (size_bytes < HEAD_BYTES + 1 || memcmp(text, TITLE, TITLE_BYTES) != 0)
+		return lb_fail(-EBADMSG, "it is no receipt of a vault");
+	r = lb_json_parse(text + HEAD_BYTES, size_bytes - HEAD_BYTES - 1, LB_RECEIPT_BYTES_MAX, &j);
+	if (r == 0)
+		r = lb_json_get_str(j, "vault_json", &vault_json);
+	return r < 0 ? r : lb_slots_parse(vault_json, strlen(vault_json), slots);
+}
+
+static int keep_evidence(struct lb_vault *v, char etag[LB_STORE_ETAG_BYTES], bool *ret_there)
+{
+	_cleanup_buf_ struct lb_buf was = LB_BUF(LB_STORE_OBJECT_BYTES_MAX);
+	char name[64], hex[2 * 16 + 1];
+	uint8_t nonce[16];
+	uint64_t size_bytes;
+	int r;
+
+	r = lb_store_stat(v->store, LB_VAULT_JSON, &size_bytes, etag);
+	*ret_there = r == 0;
+	if (r == -ENOENT)
+		return 0;
+	if (r == 0)
+		r = lb_store_get_all(v->store, LB_VAULT_JSON, LB_STORE_OBJECT_BYTES_MAX, &was);
+	if (r == 0)
+		r = lb_vault_random(v, nonce, sizeof(nonce));
+	if (r < 0)
+		return r;
+	lb_hex_encode(nonce, sizeof(nonce), hex);
+	snprintf(name, sizeof(name), "evidence/%s", hex);
+	return lb_store_put_new(v->store, name, was.data, was.size_bytes);
+}
+
+static int put_back(struct lb_vault *v, const char *vault_json)
+{
+	char etag[LB_STORE_ETAG_BYTES];
+	bool there;
+	int r = keep_evidence(v, etag, &there);
+
+	if (r < 0)
+		return r;
+	if (!there)
+		return lb_store_put_new(v->store, LB_VAULT_JSON, vault_json, strlen(vault_json));
+	return lb_store_replace(v->store, LB_VAULT_JSON, etag, vault_json, strlen(vault_json));
+}
+
+int lb_receipt_restore(struct lb_store *store, const char *passphrase, const void *data, size_t size_bytes,
+		       bool dry_run)
+{
+	_cleanup_(lb_vault_freep) struct lb_vault *v = NULL;
+	_cleanup_(lb_receipt_clear) struct lb_receipt receipt = {0};
+	struct lb_slots slots = {0};
+	int r;
+
+	if (lb_vault_open(store, passphrase, &v) == 0)
+		return lb_fail(-EEXIST, "%s: " LB_VAULT_JSON " is whole", store->url);
+	v = calloc(1, sizeof(*v));
+	if (v == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a vault");
+	v->store = store;
+	pthread_mutex_init(&v->lock, NULL);
+	r = slots_of(data, size_bytes, &slots);
+	if (r == 0)
+		r = lb_slots_unwrap(&slots, passphrase, &v->key, &v->slot);
+	if (r < 0)
+		return lb_wrap(r, "the receipt");
+	v->id = slots.vault;
+	v->has_key = true;
+	r = lb_receipt_open(v, data, size_bytes, &receipt);
+	if (r < 0)
+		return lb_wrap(r, "the receipt");
+	return dry_run || receipt.vault_json == NULL ? 0 : put_back(v, receipt.vault_json);
+}
+
 void lb_receipt_clear(struct lb_receipt *receipt)
 {
 	free(receipt->vault_json);

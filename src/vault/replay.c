@@ -2,10 +2,12 @@
 #include "vault/replay.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/log.h"
+#include "vault/repair.h"
 
 /* A checkpoint is due when reading what came since costs a noticeable part of a second. */
 #define CHECKPOINT_OBJECTS 64
@@ -62,6 +64,21 @@ static bool is_after(const struct lb_pack *p, uint32_t i, const struct lb_positi
 	       (p->place.epoch > until->epoch || (p->place.epoch == until->epoch && p->entries[i].seq > until->seq));
 }
 
+/* A segment that can't be read: where a repair record knows of it, what it may have written is lost in the map. */
+static int pass_over(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_place *object, uint64_t seq,
+		     struct lb_map *map)
+{
+	_cleanup_(lb_repair_freep) struct lb_repair *record = NULL;
+	char text[LB_ERR_TEXT_BYTES_MAX];
+	int r;
+
+	snprintf(text, sizeof(text), "%s", lb_err_text());
+	r = lb_repair_read(v, machine, object, &record);
+	if (r == -ENOENT || (r == 0 && !lb_repair_has_segment(record, seq)))
+		return lb_fail(-EBADMSG, "%s; `lifeboat vault repair` goes on behind it", text);
+	return r < 0 ? r : lb_repair_apply(record, map);
+}
+
 int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key, const struct lb_pack *p,
 		   const struct lb_position *until, struct lb_map *map)
 {
@@ -75,6 +92,11 @@ int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const stru
 		if (p->entries[i].extents == 0)
 			continue;
 		r = lb_segment_read(v, machine, key, &place, &s);
+		if (r == -EBADMSG) {
+			r = pass_over(v, machine, &p->place, place.seq, map);
+			if (r == 0)
+				continue;
+		}
 		if (r < 0)
 			return r;
 		r = lb_map_segment_add(map, &place, &index);
@@ -153,19 +175,41 @@ static int step(struct lb_chain *c, const struct lb_key *key, const struct lb_po
 	return lb_replay_pack(c->v, &c->machine, key, p, position, map);
 }
 
+struct crossing {
+	const struct lb_position *position;
+	struct lb_map *map;
+};
+
+/* What was lost with whole objects; a position among them is no place to stop at. */
+static int crossed(void *arg, const struct lb_repair *record)
+{
+	const struct crossing *x = arg;
+
+	if (!record->is_tail && reached(&record->after.position, x->position))
+		return lb_fail(-EBADMSG,
+			       "position %llu:%llu was lost with its object; the points around it are listed by "
+			       "`lifeboat point list`",
+			       (unsigned long long)x->position->epoch, (unsigned long long)x->position->seq);
+	return lb_repair_apply(record, x->map);
+}
+
 int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
 	      struct lb_map **ret_map, struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats)
 {
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
 	struct lb_replay_stats stats = {0};
-	struct lb_chain c;
+	struct crossing x = {.position = position};
+	struct lb_chain c = {0};
 	int r;
 
 	r = lb_vault_machine_key(v, machine, false, &key);
 	if (r < 0)
 		return r;
 	r = start(v, machine, position, &c, &map, &stats);
+	c.crossed = crossed;
+	c.crossed_arg = &x;
+	x.map = map;
 	while (r == 0 && !reached(&c.after.position, position)) {
 		r = step(&c, &key, position, map, &stats);
 		if (r == -ENOENT && position == NULL) {
@@ -183,6 +227,7 @@ int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb
 		return no_position(&c, position);
 	lb_err_clear();
 	*ret_map = lb_steal_ptr(map);
+	c.crossed = NULL;
 	if (ret_chain != NULL)
 		*ret_chain = c;
 	if (ret_stats != NULL)

@@ -34,6 +34,12 @@ LB_DEFINE_CLEANUP(struct lb_vault *, lb_vault_free);
 const struct lb_uuid *lb_vault_id(const struct lb_vault *v);
 struct lb_store *lb_vault_store(struct lb_vault *v);
 
+/*
+ * Images of this vault read as zeroes where objects were lost (vault/image.h), instead of failing: for who asked for
+ * that in so many words. Before any image is opened.
+ */
+void lb_vault_lost_as_zeroes(struct lb_vault *v);
+
 /* Changes the passphrase: the new one is put into the other slot, then the old slot is emptied. */
 int lb_vault_passphrase_change(struct lb_vault *v, const char *passphrase_new);
 

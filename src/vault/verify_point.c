@@ -202,7 +202,9 @@ static int tell_lost(void *arg, const struct lb_map_extent *x)
 	struct proof *p = arg;
 	uint64_t id = frame_id(x);
 
-	if (!lb_hrl_kind_has_data(x->kind) ||
+	if (x->kind != LB_MAP_LOST && !lb_hrl_kind_has_data(x->kind))
+		return 0;
+	if (x->kind != LB_MAP_LOST &&
 	    (!p->segment_lost[x->segment] &&
 	     (p->lost.n == 0 || bsearch(&id, p->lost.at, p->lost.n, sizeof(id), compare_ids) == NULL)))
 		return 0;

@@ -139,7 +139,9 @@ static int any_object(void *arg, const char *object, uint64_t size_bytes)
 		return check_vault_json(w);
 	if (strncmp(object, "site/", 5) == 0)
 		return site_object(w, object);
-	if (strncmp(object, "probe/", 6) == 0 && strlen(object) == 6 + 32)
+	if (strncmp(object, "evidence/", 9) == 0 && strlen(object) == 9 + 32)
+		lb_verify_note(w, object, "a damaged vault.json that a repair replaced; it may be removed");
+	else if (strncmp(object, "probe/", 6) == 0 && strlen(object) == 6 + 32)
 		lb_verify_note(w, object, "left over from a proof of the store; it may be removed");
 	else
 		lb_verify_find(w, object, "it is no object of a vault: foreign; it costs nothing; remove it");

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "vault/catalog.h"
 #include "vault/pins.h"
+#include "vault/repair.h"
 #include "vault/verify_parts.h"
 
 #define WITNESSES_MAX (4u << 20)
@@ -83,6 +84,29 @@ static int item_object(void *arg, const char *object, uint64_t size_bytes)
 	return 0;
 }
 
+static int repair_object(void *arg, const char *object, uint64_t size_bytes)
+{
+	_cleanup_buf_ struct lb_buf plain = LB_BUF(LB_SMALL_BYTES_MAX);
+	struct lb_verify *w = arg;
+	struct lb_place place;
+	uint64_t version;
+	int r;
+
+	w->report.done.objects++;
+	w->report.done.bytes += size_bytes;
+	if (lb_repair_name_parse(object, &place, &version) < 0) {
+		lb_verify_find(w, object, "it is no repair record: foreign; it costs nothing; remove it");
+		return 0;
+	}
+	r = lb_small_get(w->v, &w->machine, object, &plain);
+	if (!lb_verify_is_damage(r))
+		return r;
+	lb_verify_find(w, object,
+		       "%s: an earlier version leads over the damage, or `lifeboat vault repair` makes it anew",
+		       lb_err_text());
+	return 0;
+}
+
 static int check_catalog(struct lb_verify *w)
 {
 	_cleanup_free_ struct lb_catalog_item *item = malloc(sizeof(*item));
@@ -105,7 +129,7 @@ static int check_catalog(struct lb_verify *w)
 static int stray_object(void *arg, const char *object, uint64_t size_bytes)
 {
 	const char *rest = object + strlen("m/") + LB_UUID_TEXT_BYTES;
-	static const char *const folders[] = {"e/", "c/", "p/", "item/"};
+	static const char *const folders[] = {"e/", "c/", "p/", "r/", "item/"};
 	struct lb_verify *w = arg;
 
 	(void)size_bytes;
@@ -149,6 +173,7 @@ int lb_verify_small(struct lb_verify *w)
 
 	check_witnesses(w);
 	if ((r = lb_verify_list_under(w, "item/", item_object)) < 0 ||
+	    (r = lb_verify_list_under(w, "r/", repair_object)) < 0 ||
 	    (r = lb_verify_list_under(w, "", stray_object)) < 0)
 		return r;
 	return check_catalog(w);

@@ -221,6 +221,36 @@ def test_a_point_is_proven_by_itself(cli, site):
     assert report["proven"] and report["freshness"] == "unproven" and report["lost_bytes"] == 0 and report["data_bytes"] > 0
 
 
+def test_a_vault_that_lost_an_object_is_repaired_and_damaged_points_are_offered_by_position_only(cli, site, tmp_path):
+    copy = tmp_path / "vault"
+    shutil.copytree(site.folder / "vault", copy)
+    for checkpoint in copy.glob("m/*/c/*"):
+        checkpoint.unlink()
+    journal = sorted(copy.glob("m/*/e/*/*"))
+    journal[-2].unlink()
+
+    def run(*words):
+        return cli.run(*words, "--vault", f"dir:{copy}", server=False)
+
+    before = tree(copy)
+    p = run("vault", "repair", "--dry-run")
+    assert p.returncode == DEGRADED and "are lost" in p.stdout and tree(copy) == before
+    p = run("vault", "repair", "-o", "json")
+    report = json.loads(p.stdout)["data"]
+    assert p.returncode == DEGRADED and report["repaired"] == 1 and report["beyond"] == 0 and report["told"][0]["ranges"]
+    points = json.loads(run("point", "list", "db1", "-o", "json").stdout)["data"]["points"]
+    assert [x["damaged"] for x in points].count(True) == 1 and points[-1]["damaged"]
+    assert "(damaged" in run("point", "list", "db1").stdout
+    position = f"{points[-1]['epoch']}:{points[-1]['seq']}"
+    p = run("point", "export", "db1", "0", tmp_path / "newest", "-o", "json")
+    assert p.returncode == DONE and json.loads(p.stdout)["data"]["seq"] == points[-2]["seq"]
+    p = run("point", "export", "db1", "0", tmp_path / "damaged", "--point", position)
+    assert p.returncode == FAILED and "was lost with object" in p.stderr and not (tmp_path / "damaged").exists()
+    assert run("point", "export", "db1", "0", tmp_path / "damaged", "--point", position, "--lost", "zeroes").returncode == DONE
+    assert run("vault", "verify", "--machine", "db1", "--point", position).returncode == DEGRADED
+    assert run("vault", "verify", "--machine", "db1", "--point", "latest").returncode == DONE
+
+
 def test_a_changed_passphrase_opens_the_vault_and_the_old_one_no_longer(cli, tmp_path):
     new = tmp_path / "new"
     new.write_text("another staple altogether\n")
@@ -328,7 +358,7 @@ def test_an_assessment_looks_and_installs_nothing(cli):
 def test_points_are_the_same_from_server_and_vault_and_limits_hold(cli):
     by_server, by_vault = (cli.data("points", "point", "list", "db1", alone=a)["points"] for a in (False, True))
     assert by_server == by_vault and len(by_server) == POINTS
-    assert set(by_server[0]) == {"epoch", "seq", "time_ns", "until_ns", "kinds", "name"}
+    assert set(by_server[0]) == {"epoch", "seq", "time_ns", "until_ns", "kinds", "name", "damaged"}
     for alone in (False, True):
         assert cli.data("points", "point", "list", "db1", "--limit", 2, alone=alone)["points"] == by_server[-2:]
         assert cli.data("points", "point", "list", "db1", "--limit", 0, alone=alone)["points"] == by_server

@@ -658,6 +658,35 @@ static void a_receipt_that_was_altered_is_refused(void **state)
 	lb_receipt_clear(&receipt);
 }
 
+static void a_lost_or_damaged_vault_json_is_put_back_from_a_receipt(void **state)
+{
+	_cleanup_buf_ struct lb_buf text = LB_BUF(LB_RECEIPT_BYTES_MAX);
+	struct site_names evidence;
+	struct lb_vault *v;
+
+	(void)state;
+	ok(lb_receipt_make(s.vault, &text));
+	assert_int_equal(lb_receipt_restore(s.store, SITE_PASSPHRASE, text.data, text.size_bytes, false), -EEXIST);
+	ok(lb_store_remove(s.store, "vault.json"));
+	fails_naming(lb_receipt_restore(s.store, "another passphrase", text.data, text.size_bytes, false),
+		     -EKEYREJECTED, "receipt");
+	ok(lb_receipt_restore(s.store, SITE_PASSPHRASE, text.data, text.size_bytes, true)); /* dry */
+	assert_true(lb_vault_open(s.store, SITE_PASSPHRASE, &v) < 0);
+	ok(lb_receipt_restore(s.store, SITE_PASSPHRASE, text.data, text.size_bytes, false));
+	ok(lb_vault_open(s.store, SITE_PASSPHRASE, &v));
+	lb_vault_free(v);
+	truncate_object("vault.json", 20);
+	ok(lb_receipt_restore(s.store, SITE_PASSPHRASE, text.data, text.size_bytes, false));
+	ok(lb_vault_open(s.store, SITE_PASSPHRASE, &v));
+	lb_vault_free(v);
+	site_names(&s, "evidence/", &evidence);
+	assert_int_equal(evidence.n, 1);
+	assert_int_equal(evidence.size_bytes[0], 20);
+	text.data[40] ^= 1; /* of the HMAC */
+	truncate_object("vault.json", 20);
+	assert_int_equal(lb_receipt_restore(s.store, SITE_PASSPHRASE, text.data, text.size_bytes, false), -EBADMSG);
+}
+
 #define with_vault(f) cmocka_unit_test_setup_teardown(f, make_vault, remove_vault)
 
 int main(void)
@@ -690,6 +719,7 @@ int main(void)
 		with_vault(a_vault_that_was_rolled_back_whole_is_told_by_a_receipt),
 		with_vault(another_history_is_told_by_a_receipt_and_by_a_segment),
 		with_vault(a_receipt_that_was_altered_is_refused),
+		with_vault(a_lost_or_damaged_vault_json_is_put_back_from_a_receipt),
 	};
 
 	return cmocka_run_group_tests_name("vault_tamper", tests, NULL, NULL);
