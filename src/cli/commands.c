@@ -35,6 +35,19 @@
 		{"folder", "PATH", "where the double's overlays live (with --vault)"},                                 \
 		{"fabric", "auto|qemu|libvirt", "what makes the virtual machine (with --vault)"}, ANCHOR, NO_WAIT
 
+#define DRILL_OPTIONS                                                                                                  \
+	{"plan", NULL, "NAME is a recovery plan: each of its machines, in its order"}, POINT,                          \
+		{"note", "TEXT", "kept with what it found"},                                                           \
+		{"nonce", NULL, "the double must show the word that its disk carries"},                                \
+		{"login", "TEXT", "its console must show this, as login:"},                                            \
+		{"ports", "PORT[,PORT]", "these must answer"},                                                         \
+		{"script", "NAME", "a script of the server's hook_folder must be content"},                            \
+		{"timeout", "TIME", "for all of that (default 5m)"},                                                   \
+		{"limit", "TIME", "after which the double is gone whatever happens (default 30m)"},                    \
+	{                                                                                                              \
+		"memory", "SIZE", "memory of the double (default: as the machine had)"                                 \
+	}
+
 #define PLAN_OPTIONS                                                                                                   \
 	POINT, {"note", "TEXT", "kept with the order"},                                                                \
 		{"folder", "PATH", "where the doubles' overlays live (with --vault)"},                                 \
@@ -255,6 +268,43 @@ const struct cli_command cli_commands[] = {
 	 1,
 	 cmd_failover_commit,
 	 {{"folder", "PATH", "where the double's overlays live (with --vault)"}, NO_WAIT}},
+	{"drill",
+	 "start",
+	 "NAME",
+	 "Rehearse the recovery of a machine: start a double on an isolated network, prove it, remove it",
+	 1,
+	 1,
+	 cmd_drill_start,
+	 {DRILL_OPTIONS, NO_WAIT}},
+	{"drill", "list", "[MACHINE]", "List the drills, newest first", 0, 1, cmd_drill_list, {{0}}},
+	{"drill",
+	 "show",
+	 "ID",
+	 "Show what a drill found",
+	 1,
+	 1,
+	 cmd_drill_show,
+	 {{"screen", "FILE", "write the picture of its screen there (PNG; PPM where QEMU is old)"},
+	  {"console", "FILE", "write the end of its serial consoles there"}}},
+	{"drill",
+	 "schedule",
+	 "NAME",
+	 "Rehearse a machine again and again",
+	 1,
+	 1,
+	 cmd_drill_schedule,
+	 {{"every", "TIME", "how often, as 12h or 7d"},
+	  {"at", "HH:MM", "time of the day, UTC, of the first one"},
+	  DRILL_OPTIONS}},
+	{"drill",
+	 "unschedule",
+	 "NAME",
+	 "End that",
+	 1,
+	 1,
+	 cmd_drill_unschedule,
+	 {{"plan", NULL, "NAME is a recovery plan"}}},
+	{"drill", "schedules", "", "List what is scheduled", 0, 0, cmd_drill_schedules, {{0}}},
 	{"plan", "list", "", "List recovery plans", 0, 0, cmd_plan_list, {{0}}},
 	{"plan", "show", "PLAN", "Show a recovery plan, and where its last order stands", 1, 1, cmd_plan_show, {{0}}},
 	{"plan", "create", "FILE", "Make a recovery plan from a JSON file", 1, 1, cmd_plan_create, {{0}}},

@@ -51,6 +51,9 @@ AUDITED(lb_api_failover_start)
 AUDITED(lb_api_failover_cleanup)
 AUDITED(lb_api_failover_commit)
 AUDITED(lb_api_failover_repoint)
+AUDITED(lb_api_drill_start)
+AUDITED(lb_api_drill_schedule)
+AUDITED(lb_api_drill_unschedule)
 AUDITED(lb_api_plan_create)
 AUDITED(lb_api_plan_put)
 AUDITED(lb_api_plan_remove)
@@ -107,6 +110,15 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/failover/{}/cleanup", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_cleanup_audited, false},
 	{"POST", "/v1/failover/{}/commit", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_commit_audited, false},
 	{"POST", "/v1/failover/{}/repoint", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_repoint_audited, false},
+
+	{"GET", "/v1/drill", READER, 0, lb_api_drill_list, false},
+	{"POST", "/v1/drill", OPERATOR, ORDER_BYTES_MAX, lb_api_drill_start_audited, false},
+	{"GET", "/v1/drill/{}", READER, 0, lb_api_drill_get, false},
+	{"GET", "/v1/drill/{}/screen", OPERATOR, 0, lb_api_drill_screen, false},
+	{"GET", "/v1/drill/{}/console", OPERATOR, 0, lb_api_drill_console, false},
+	{"GET", "/v1/drill-schedule", READER, 0, lb_api_drill_schedules, false},
+	{"PUT", "/v1/drill-schedule/{}/{}", OPERATOR, ORDER_BYTES_MAX, lb_api_drill_schedule_audited, false},
+	{"DELETE", "/v1/drill-schedule/{}/{}", OPERATOR, 0, lb_api_drill_unschedule_audited, false},
 
 	{"GET", "/v1/plan", READER, 0, lb_api_plan_list, false},
 	{"POST", "/v1/plan", OPERATOR, PLAN_BYTES_MAX, lb_api_plan_create_audited, false},

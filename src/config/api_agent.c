@@ -10,6 +10,7 @@
 #include "config/live.h"
 #include "config/point_orders.h"
 #include "config/readiness.h"
+#include "vault/proof.h"
 
 #define SEEN_INTERVAL_S 60 /* how often "last seen" is written down */
 
@@ -32,6 +33,24 @@ static int disks_for_agent(const struct lb_reg_machine *m, json_t *list)
 			return lb_fail(-ENOMEM, "out of memory for an answer");
 	}
 	return 0;
+}
+
+/* The word that its double will show; one that is not protected yet has no key. */
+static int add_proof(struct lb_site *site, const struct lb_reg_machine *m, json_t *reply)
+{
+	const int64_t interval_ns = LB_PROOF_INTERVAL_S * LB_NS_PER_S;
+	char word[LB_PROOF_TEXT_BYTES];
+	struct lb_uuid id;
+	int r;
+
+	if (!m->enabled || lb_uuid_parse(m->id, &id) < 0)
+		return 0;
+	r = lb_proof_make(site->vault, &id, lb_now_ns(site->env) / interval_ns * interval_ns, word);
+	if (r < 0) { /* a drill will lack it; protection must not */
+		lb_err_clear();
+		return 0;
+	}
+	return lb_json_set_str(reply, "proof", word);
 }
 
 int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
@@ -68,7 +87,7 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 				"vault_id", vault_id, "enabled", m.enabled, "process_url", url, "disks", disks,
 				"policy", policy_json, "resync_generation", (json_int_t)m.resync_generation, "check_ns",
 				(json_int_t)lb_live_check_ordered(site->live, m.id), "point_order", order);
-	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+	return reply->json != NULL ? add_proof(site, &m, reply->json) : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
 static int read_inventory(const json_t *report, json_t **ret_inventory)

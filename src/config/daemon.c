@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/notify.h"
 #include "config/api.h"
+#include "config/drills.h"
 #include "config/failovers.h"
 #include "config/jobs.h"
 #include "config/moves.h"
@@ -139,6 +140,7 @@ static void look_after(struct lb_site *site, int64_t *renew_due_ns)
 		lb_warning("the machines' health can't be looked at: %s", lb_err_text());
 	if (lb_moves_watch(site) < 0)
 		lb_warning("machines of lost process servers can't be moved: %s", lb_err_text());
+	lb_drills_tick(site);
 	if (now_ns < *renew_due_ns)
 		return;
 	renew(site);

@@ -263,7 +263,8 @@ int lb_db_open(const char *path, struct lb_db **ret_db)
 		free(db);
 		return r;
 	}
-	if (sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+	/* SQLite's own lock besides ours: a statement's scope may end, and finalize it, after that of our lock */
+	if (sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, NULL) != SQLITE_OK)
 		r = db_fail(db, path);
 	if (r == 0) {
 		sqlite3_busy_timeout(db->sqlite, LB_DB_BUSY_MS);

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "config/drills.h"
 #include "config/failovers.h"
 #include "config/live.h"
 #include "config/registry.h"
@@ -134,11 +135,13 @@ static int open_double(struct lb_job *job, struct lb_failover **ret_f)
 	return 0;
 }
 
-/* A double that ran proves its machine's point. */
+/* A double that answered proves its machine's point; that a VM runs proves nothing. */
 static int note_proof(struct lb_job *job, const struct lb_failover_report *report)
 {
 	char id[LB_UUID_TEXT_BYTES];
 
+	if (!report->probed)
+		return 0;
 	lb_uuid_format(&report->machine, id);
 	return lb_db_run(job->site->db, "UPDATE machine SET proven_ns = ?, proven_point_ns = ? WHERE id = ?", "iis",
 			 report->running_ns > 0 ? report->running_ns : lb_now_ns(job->site->env), report->point_time_ns,

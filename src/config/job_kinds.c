@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every kind of job that the configuration server knows. */
+#include "config/drills.h"
 #include "config/failovers.h"
 #include "config/moves.h"
 #include "config/plans.h"
@@ -10,6 +11,8 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"cleanup", lb_job_cleanup_run},
 	{"commit", lb_job_commit_run},
 	{"repoint", lb_job_repoint_run},
+	{"drill", lb_drill_run},
+	{"plan-drill", lb_plan_run_drill},
 	{"plan-test", lb_plan_run_test},
 	{"plan-failover", lb_plan_run_failover},
 	{"plan-commit", lb_plan_run_commit},

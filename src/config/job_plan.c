@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "config/api.h"
+#include "config/drills.h"
 #include "config/failovers.h"
 #include "config/plans.h"
 #include "config/registry.h"
@@ -25,7 +26,7 @@ struct run {
 	struct lb_job *job;
 	const json_t *plan;
 	const char *name, *point;
-	bool live;
+	bool live, drill;
 	char group_name[LB_PLAN_GROUP_NAME_BYTES];
 };
 
@@ -79,7 +80,8 @@ static int begin(struct run *run, struct lb_job *job, const char *kind)
 	*run = (struct run){.job = job,
 			    .plan = json_object_get(job->request, "plan"),
 			    .point = point != NULL ? point : "latest",
-			    .live = strcmp(kind, "test") != 0};
+			    .live = strcmp(kind, "test") != 0 && strcmp(kind, "drill") != 0,
+			    .drill = strcmp(kind, "drill") == 0};
 	run->name = json_string_value(json_object_get(run->plan, "name"));
 	if (run->name == NULL)
 		return lb_fail(-EBADMSG, "the job's plan is damaged");
@@ -301,7 +303,7 @@ static int do_check(struct run *run)
 	r = r < 0 ? r : lb_plan_check(run->job->site, run->plan);
 	r = r < 0 ? r : lb_plan_each(run->plan, look_up_one, &l);
 	free(l.item);
-	if (r == 0 && !run->live)
+	if (r == 0 && !run->live && !run->drill)
 		r = each_double(run, false, look_for_double, &there);
 	if (r < 0)
 		return r;
@@ -440,6 +442,26 @@ static int look_for_live(void *arg, const struct lb_failover_report *report, enu
 	return 1;
 }
 
+/* What the order asks of all, unless the plan's entry asks something else of this one. */
+static int begin_drill(struct run *run, const char *name, json_t *body)
+{
+	static const char *const members[] = {"check", "limit_s", "note"};
+	_cleanup_json_ json_t *request = NULL;
+	char target[LB_VM_NAME_BYTES];
+	int r;
+
+	for (size_t i = 0; i < LB_ARRAY_LEN(members); i++) {
+		json_t *value = json_object_get(run->job->request, members[i]);
+
+		if (value != NULL && json_object_get(body, members[i]) == NULL &&
+		    json_object_set(body, members[i], value) < 0)
+			return lb_fail(-ENOMEM, "out of memory for a job");
+	}
+	r = lb_drill_request(body, &request, target);
+	r = r < 0 ? r : lb_drill_set_deadline(run->job->site, request);
+	return r < 0 ? r : submit(run, "drill", name, target, request);
+}
+
 /* A plan that is run again after a failure leaves alone what it has brought up, and goes on with what it has begun. */
 static int begin_machine(struct run *run, const json_t *machine)
 {
@@ -463,6 +485,8 @@ static int begin_machine(struct run *run, const json_t *machine)
 			       ? lb_fail(-ENOMEM, "out of memory for a job")
 			       : 0;
 	r = lb_plan_order(machine, run->live, run->point, &body);
+	if (r == 0 && run->drill)
+		return begin_drill(run, name, body);
 	return r < 0 ? r : submit(run, "failover", name, s.there ? s.name : target, body);
 }
 
@@ -569,6 +593,14 @@ int lb_plan_run_test(struct lb_job *job)
 {
 	struct run run;
 	int r = begin(&run, job, "test");
+
+	return r < 0 ? r : go(&run);
+}
+
+int lb_plan_run_drill(struct lb_job *job)
+{
+	struct run run;
+	int r = begin(&run, job, "drill");
 
 	return r < 0 ? r : go(&run);
 }

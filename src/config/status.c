@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "config/drills.h"
 #include "config/readiness.h"
 
 enum health { HEALTH_OK, HEALTH_WARNING, HEALTH_CRITICAL };
@@ -207,12 +208,18 @@ static void judge_rpo(struct view *v)
 /* Healthy, and still worth knowing: what was never tried may not work. */
 static void judge_proof(struct view *v)
 {
-	char cure[160];
+	char cure[160], text[256], age[32];
+	int64_t failed_ns;
 
+	if (lb_drill_last_failed(v->site->db, v->m->id, v->m->proven_ns, text, &failed_ns) == 0) {
+		snprintf(cure, sizeof(cure), "lifeboat drill list %s", v->m->name);
+		reason(v, HEALTH_WARNING, cure, "its last drill, %s ago, failed: %s",
+		       age_text(v->now_ns - failed_ns, age), text);
+	}
 	if (v->point_ns == 0 || v->m->proven_ns > 0)
 		return;
-	snprintf(cure, sizeof(cure), "lifeboat failover test %s", v->m->name);
-	reason(v, HEALTH_OK, cure, "no test failover has proven it yet");
+	snprintf(cure, sizeof(cure), "lifeboat drill start %s", v->m->name);
+	reason(v, HEALTH_OK, cure, "no drill has proven it yet");
 }
 
 static void judge_findings(struct view *v)

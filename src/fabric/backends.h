@@ -17,6 +17,9 @@ char *lb_vm_path(const struct lb_vm_spec *vm, const char *name);
 #define LB_MAC_TEXT_BYTES 18
 void lb_vm_mac(const struct lb_vm_spec *vm, char text[LB_MAC_TEXT_BYTES]);
 
+/* Takes the guest's second serial port, on which a double shows what it was started from. */
+#define LB_PROOF_FILE "proof.log"
+
 /* UEFI: the code of the firmware, and a template of its variables. -EOPNOTSUPP says what to install. */
 struct lb_firmware {
 	const char *code, *variables;

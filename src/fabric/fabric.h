@@ -87,6 +87,11 @@ struct lb_fabric_ops {
 	int (*state)(struct lb_fabric *f, const struct lb_vm_spec *vm, enum lb_vm_state *ret_state);
 	/* The VMs in `vm_folder` (libvirt: whose folder is below it). */
 	int (*list)(struct lb_fabric *f, const char *vm_folder, lb_fabric_list_fn fn, void *arg);
+	/*
+	 * Writes what the guest's screen shows to `path`, and where `type` takes it ("png" or "ppm", 8 bytes) says as
+	 * what.
+	 */
+	int (*screenshot)(struct lb_fabric *f, const struct lb_vm_spec *vm, const char *path, char type[8]);
 	/* The file that takes the guest's serial console; free it. */
 	int (*console)(struct lb_fabric *f, const struct lb_vm_spec *vm, char **ret_path);
 	/* Copies the blocks of disk `n` behind the running guest; again with another rate: changes it. 0: no limit. */

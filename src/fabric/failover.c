@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "fabric/check.h"
 #include "fabric/failover_internal.h"
 
 #include <errno.h>
@@ -433,6 +434,7 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 		.point_time_ns = f->point.time_ns,
 		.next = f->next,
 		.committed = f->committed,
+		.probed = f->probe_port != 0,
 		.cleaning = f->cleaning,
 		.warning = f->warning != NULL ? f->warning : "",
 		.started_ns = f->started_ns,
@@ -490,4 +492,19 @@ int lb_failover_list(struct lb_env *env, const char *vm_folder,
 	int r = env->ops->list(env, vm_folder, list_one, &l);
 
 	return r == -ENOENT ? 0 : r;
+}
+
+int lb_failover_kill(struct lb_env *env, const char *vm_folder, const char *vm_name)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	int r;
+
+	r = failover_new(env, vm_folder, vm_name, &f);
+	r = r < 0 ? r : lb_record_load(f);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (f->kind == LB_FAILOVER_LIVE)
+		return lb_fail(-EPERM, "double %s is no test", vm_name);
+	r = lb_failover_fabric(f);
+	return r < 0 ? r : f->fabric->ops->stop(f->fabric, &f->vm, false);
 }

@@ -94,6 +94,7 @@ struct lb_failover_report {
 	int64_t point_time_ns;
 	enum lb_failover_step next;
 	bool committed;
+	bool probed;                    /* a port was to answer, and has when it runs */
 	bool cleaning;                  /* a cleanup was begun and must be finished */
 	const char *warning;            /* "" or what is weaker than asked */
 	int64_t started_ns, running_ns; /* wall clock; running_ns 0: not yet */

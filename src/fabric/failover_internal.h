@@ -74,3 +74,5 @@ int lb_failover_tend(struct lb_failover *f);
 
 /* failover_probe.c: a byte from the guest, through the forward of `guest_port`, until `end_ns`. */
 int lb_failover_probe(struct lb_failover *f, int64_t end_ns);
+/* One try: whether a byte comes back from there. */
+bool lb_failover_answers(const struct lb_failover *f, uint16_t guest_port, const char *send_text);

@@ -18,10 +18,10 @@
 #define ONE_TRY_MS 3000
 #define BETWEEN_TRIES_MS 100
 
-static const struct lb_vm_forward *forward_of(const struct lb_failover *f)
+static const struct lb_vm_forward *forward_of(const struct lb_failover *f, uint16_t guest_port)
 {
 	for (uint32_t i = 0; i < f->vm.n_forwards; i++)
-		if (f->vm.forwards[i].guest_port == f->probe_port)
+		if (f->vm.forwards[i].guest_port == guest_port)
 			return &f->vm.forwards[i];
 	return NULL;
 }
@@ -44,9 +44,16 @@ static bool one_try(const struct lb_vm_forward *forward, const char *send_text)
 	return poll(&p, 1, ONE_TRY_MS) == 1 && recv(fd, &byte, 1, 0) == 1;
 }
 
+bool lb_failover_answers(const struct lb_failover *f, uint16_t guest_port, const char *send_text)
+{
+	const struct lb_vm_forward *forward = forward_of(f, guest_port);
+
+	return forward != NULL && one_try(forward, send_text);
+}
+
 int lb_failover_probe(struct lb_failover *f, int64_t end_ns)
 {
-	const struct lb_vm_forward *forward = forward_of(f);
+	const struct lb_vm_forward *forward = forward_of(f, f->probe_port);
 	enum lb_vm_state state;
 	int r;
 

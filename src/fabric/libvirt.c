@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* VMs through libvirt: one persistent domain per VM, whose metadata names its folder. */
 #include <errno.h>
+#include <fcntl.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 #include <pthread.h>
@@ -235,6 +236,44 @@ static int libvirt_list(struct lb_fabric *f, const char *vm_folder, lb_fabric_li
 	return r;
 }
 
+static int take_piece(virStreamPtr stream, const char *data, size_t size_bytes, void *arg)
+{
+	const int *fd = arg;
+
+	(void)stream;
+	return (int)write(*fd, data, size_bytes);
+}
+
+static int libvirt_screenshot(struct lb_fabric *f, const struct lb_vm_spec *vm, const char *path, char type[8])
+{
+	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	_cleanup_close_ int fd = -1;
+	_cleanup_free_ char *mime = NULL;
+	virStreamPtr stream;
+	int r;
+
+	r = lookup(f, vm, &domain);
+	if (r < 0)
+		return r;
+	if (domain == NULL)
+		return lb_fail(-ENOENT, "libvirt knows no VM %s", vm->name);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return lb_fail(-errno, "can't make %s: %s", path, strerror(errno));
+	stream = virStreamNew(l->connection, 0);
+	if (stream == NULL)
+		return failed(vm, "take a screenshot of");
+	mime = virDomainScreenshot(domain, stream, 0, 0);
+	r = mime == NULL || virStreamRecvAll(stream, take_piece, &fd) < 0 || virStreamFinish(stream) < 0
+		    ? failed(vm, "take a screenshot of")
+		    : 0;
+	virStreamFree(stream);
+	if (r == 0)
+		snprintf(type, 8, "%s", strstr(mime, "png") != NULL ? "png" : "ppm");
+	return r;
+}
+
 static int libvirt_console(struct lb_fabric *f, const struct lb_vm_spec *vm, char **ret_path)
 {
 	char *path = f != NULL ? lb_vm_path(vm, "console.log") : NULL;
@@ -339,6 +378,7 @@ static const struct lb_fabric_ops libvirt_ops = {
 	.destroy = libvirt_destroy,
 	.state = libvirt_state,
 	.list = libvirt_list,
+	.screenshot = libvirt_screenshot,
 	.console = libvirt_console,
 	.pull = libvirt_pull,
 	.flush = libvirt_flush,

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "fabric/accel.h"
+#include "fabric/backends.h"
 #include "fabric/serve.h"
 
 /* A slot of the root bus that libvirt, counting from below, does not reach. */
@@ -140,6 +141,8 @@ static int put_devices(struct xml *x, struct lb_env *env, const struct lb_vm_spe
 	for (uint32_t i = 0; r == 0 && i < vm->n_disks; i++)
 		r = put_disk(x, env, vm, i);
 	put(x, "<serial type='file'><source path='%s/console.log' append='on'/><target port='0'/></serial>",
+	    vm->folder);
+	put(x, "<serial type='file'><source path='%s/" LB_PROOF_FILE "' append='on'/><target port='1'/></serial>",
 	    vm->folder);
 	put(x, "<video><model type='vga'/></video><rng model='virtio'><backend "
 	       "model='random'>/dev/urandom</backend></rng>");

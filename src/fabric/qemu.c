@@ -195,6 +195,34 @@ static int qemu_list(struct lb_fabric *f, const char *vm_folder, lb_fabric_list_
 	return r == -ENOENT ? 0 : r;
 }
 
+static int dump_screen(struct lb_qmp *q, const char *path, const char *type)
+{
+	json_t *arguments = json_pack("{s:s}", "filename", path);
+
+	/* without "format" every QEMU writes PPM */
+	if (strcmp(type, "png") == 0 && json_object_set_new(arguments, "format", json_string(type)) < 0) {
+		json_decref(arguments);
+		return lb_fail(-ENOMEM, "out of memory");
+	}
+	return lb_qmp_ask(q, "screendump", arguments, NULL);
+}
+
+static int qemu_screenshot(struct lb_fabric *f, const struct lb_vm_spec *vm, const char *path, char type[8])
+{
+	_cleanup_(lb_qmp_freep) struct lb_qmp *q = NULL;
+	int r;
+
+	r = monitor(f, vm, &q);
+	if (r < 0)
+		return r;
+	snprintf(type, 8, "png");
+	r = dump_screen(q, path, type);
+	if (r != -EREMOTEIO)
+		return r;
+	snprintf(type, 8, "ppm"); /* older than 7.1, or built without libpng */
+	return dump_screen(q, path, type);
+}
+
 static int qemu_console(struct lb_fabric *f, const struct lb_vm_spec *vm, char **ret_path)
 {
 	char *path = f != NULL ? lb_vm_path(vm, "console.log") : NULL;
@@ -351,6 +379,7 @@ static const struct lb_fabric_ops qemu_ops = {
 	.destroy = qemu_destroy,
 	.state = qemu_state,
 	.list = qemu_list,
+	.screenshot = qemu_screenshot,
 	.console = qemu_console,
 	.pull = qemu_pull,
 	.flush = qemu_flush,

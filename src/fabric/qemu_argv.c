@@ -143,6 +143,10 @@ static void add_consoles(const struct lb_vm_spec *vm, struct lb_argv *a)
 	lb_argv_add(a, "file,id=console,append=on,path=%s/console.log", vm->folder);
 	lb_argv_add(a, "-serial");
 	lb_argv_add(a, "chardev:console");
+	lb_argv_add(a, "-chardev");
+	lb_argv_add(a, "file,id=proof,append=on,path=%s/" LB_PROOF_FILE, vm->folder);
+	lb_argv_add(a, "-serial");
+	lb_argv_add(a, "chardev:proof");
 	/* nobody looks at it, but boot loaders and kernels expect one */
 	lb_argv_add(a, "-device");
 	lb_argv_add(a, "VGA");

@@ -15,8 +15,6 @@
 #include "mobility/quiet.h"
 #include "hrl/hrl.h"
 
-#define CONFIG_NAME "agent.json"
-
 static int copy_text(const json_t *object, const char *member, bool required, char *ret_text, size_t text_bytes)
 {
 	if (!required && !json_is_string(json_object_get(object, member))) {
@@ -143,7 +141,8 @@ int lb_agent_config_parse(const json_t *object, struct lb_agent_config *ret_conf
 
 static int config_path(const char *state_folder, char path[LB_AGENT_TEXT_BYTES])
 {
-	if ((size_t)snprintf(path, LB_AGENT_TEXT_BYTES, "%s/" CONFIG_NAME, state_folder) >= LB_AGENT_TEXT_BYTES)
+	if ((size_t)snprintf(path, LB_AGENT_TEXT_BYTES, "%s/" LB_AGENT_CONFIG_NAME, state_folder) >=
+	    LB_AGENT_TEXT_BYTES)
 		return lb_fail(-ENAMETOOLONG, "the state folder's name is too long: %s", state_folder);
 	return 0;
 }

@@ -17,6 +17,7 @@
 
 #define LB_AGENT_TEXT_BYTES 256
 #define LB_AGENT_CONFIG_BYTES_MAX (64u << 10)
+#define LB_AGENT_CONFIG_NAME "agent.json" /* the last answer, in the state folder */
 
 struct lb_agent_disk {
 	uint16_t id; /* in the machine's catalog entry: what segments carry */

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "mobility/proof.h"
 #include "mobility/agent_config.h"
 #include "mobility/assess.h"
 #include "mobility/daemon.h"
@@ -38,6 +39,7 @@ static const char usage_text[] =
 	"[--config "
 	"FILE]\n"
 	"       lifeboat-mobility status [--config FILE] [--json]\n"
+	"       lifeboat-mobility prove [--config FILE]\n"
 	"       lifeboat-mobility assess [--seconds N] [--socket PATH] [--json]\n"
 	"       lifeboat-mobility mend initramfs|network\n"
 	"       lifeboat-mobility --version | --help\n"
@@ -45,6 +47,7 @@ static const char usage_text[] =
 	"run      protect this machine, as the configuration server asks (the default)\n"
 	"enrol    get this machine's certificate against a one-time token (FILE - reads standard input)\n"
 	"status   what the running agent is doing\n"
+	"prove    on a double: say on a serial port which word its disk carries, so that a drill can check it\n"
 	"assess   churn, fitness, and the ring and link that protection would need; needs nothing installed\n"
 	"mend     put right what a double of this machine would lack: drivers in the initramfs, a card's name\n"
 	"\n"
@@ -151,6 +154,18 @@ static int do_run(struct lb_env *env, const struct arguments *a)
 		return EXIT_FAILED;
 	}
 	return EXIT_DONE;
+}
+
+/* Its unit calls it on every machine: one that is no double has nothing to say, and that is no failure. */
+static int do_prove(struct lb_env *env, const struct arguments *a)
+{
+	_cleanup_(lb_agent_settings_free) struct lb_agent_settings settings = {0};
+	int r;
+
+	if (lb_agent_settings_read(env, a->config_path, &settings) < 0)
+		return say_failed();
+	r = lb_proof_tell(env, &settings);
+	return r == 0 || r == -ENOENT ? EXIT_DONE : say_failed();
 }
 
 static int do_enrol(struct lb_env *env, struct arguments *a)
@@ -271,6 +286,8 @@ int main(int argc, char **argv)
 		return do_run(env, &a);
 	if (strcmp(verb, "enrol") == 0)
 		return do_enrol(env, &a);
+	if (strcmp(verb, "prove") == 0)
+		return do_prove(env, &a);
 	if (strcmp(verb, "status") == 0)
 		return do_status(env, &a);
 	if (strcmp(verb, "mend") == 0)

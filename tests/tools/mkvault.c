@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mkvault --vault URL --passphrase-file F --machine NAME --disk NAME=IMAGE... [--points N] [--oracle FOLDER] [--seed N]
- *         [--memory SIZE] [--cpus N] [--firmware bios|uefi] [--key-file F]
+ *         [--memory SIZE] [--cpus N] [--firmware bios|uefi] [--key-file F] [--proof OFFSET]
  *
  * Makes a vault that holds the images as one machine's disks: an epoch that scans them whole, then N - 1 points of
  * random writes (zeroes, small and large ones, overlaps; half-way a second epoch whose scan comes after captured writes
  * that it must not hide). What the disks are at each point is kept in FOLDER/<n>-<disk>.raw, by plain pwrite: the
- * oracle. Prints {"vault_id","machine","points":[{"epoch","seq"}...]}.
+ * oracle. With --proof the first disk carries there what a double of it is to say (vault/proof.h), as of 30 s before
+ * the first point. Prints {"vault_id","machine","points":[{"epoch","seq"}...]}.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +25,7 @@
 #include "base/io.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
+#include "vault/proof.h"
 
 #define DISKS_MAX 8
 #define WRITES_PER_POINT 24
@@ -44,7 +46,7 @@ struct mkvault {
 	const char *firmware;
 	struct disk disks[DISKS_MAX];
 	uint32_t n_disks, points, cpus;
-	uint64_t memory_bytes, seed;
+	uint64_t memory_bytes, seed, proof_offset; /* 0: no proof */
 
 	struct lb_store *store;
 	struct lb_vault *vault;
@@ -250,6 +252,19 @@ static void make_machine(struct mkvault *m)
 		check(lb_file_write(lb_env_real(), m->key_file, m->key.bytes, LB_KEY_BYTES, 0600));
 }
 
+static void put_proof(struct mkvault *m)
+{
+	char id[LB_UUID_TEXT_BYTES], word[LB_PROOF_TEXT_BYTES];
+
+	if (m->proof_offset == 0)
+		return;
+	if (m->proof_offset + 512 > m->disks[0].size_bytes)
+		check(lb_fail(-EINVAL, "--proof lies beyond the disk"));
+	check(lb_proof_make(m->vault, &m->header.machine, RECEIPT_FIRST_NS - 30 * LB_NS_PER_S, word));
+	lb_uuid_format(&m->header.machine, id);
+	snprintf((char *)m->disks[0].now + m->proof_offset, 256, "\r\n" LB_PROOF_SAID " %s %s\r\n", id, word);
+}
+
 static void tell(struct mkvault *m)
 {
 	char vault[LB_UUID_TEXT_BYTES], machine[LB_UUID_TEXT_BYTES];
@@ -278,7 +293,7 @@ static void take_option(struct mkvault *m, int option)
 {
 	uint64_t v = 0;
 
-	if (strchr("nsc", option) != NULL)
+	if (strchr("nscP", option) != NULL)
 		check(lb_u64_parse(optarg, UINT32_MAX, &v));
 	switch (option) {
 	case 'v':
@@ -314,6 +329,9 @@ static void take_option(struct mkvault *m, int option)
 	case 'k':
 		m->key_file = optarg;
 		break;
+	case 'P':
+		m->proof_offset = v;
+		break;
 	default:
 		check(lb_fail(-EINVAL, "see the head of mkvault.c"));
 	}
@@ -322,10 +340,19 @@ static void take_option(struct mkvault *m, int option)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"vault", 1, NULL, 'v'},    {"passphrase-file", 1, NULL, 'p'}, {"machine", 1, NULL, 'm'},
-		{"disk", 1, NULL, 'd'},     {"points", 1, NULL, 'n'},          {"oracle", 1, NULL, 'o'},
-		{"seed", 1, NULL, 's'},     {"memory", 1, NULL, 'M'},          {"cpus", 1, NULL, 'c'},
-		{"firmware", 1, NULL, 'f'}, {"key-file", 1, NULL, 'k'},        {0},
+		{"vault", 1, NULL, 'v'},
+		{"passphrase-file", 1, NULL, 'p'},
+		{"machine", 1, NULL, 'm'},
+		{"disk", 1, NULL, 'd'},
+		{"points", 1, NULL, 'n'},
+		{"oracle", 1, NULL, 'o'},
+		{"seed", 1, NULL, 's'},
+		{"memory", 1, NULL, 'M'},
+		{"cpus", 1, NULL, 'c'},
+		{"firmware", 1, NULL, 'f'},
+		{"key-file", 1, NULL, 'k'},
+		{"proof", 1, NULL, 'P'},
+		{0},
 	};
 	struct mkvault m = {.machine = "machine",
 			    .points = 1,
@@ -345,6 +372,7 @@ int main(int argc, char **argv)
 			check(lb_fail(-ENOMEM, "out of memory"));
 	open_vault(&m);
 	make_machine(&m);
+	put_proof(&m);
 	fill(&m);
 	tell(&m);
 	for (unsigned int i = 0; i < WRITES_PER_POINT; i++)
