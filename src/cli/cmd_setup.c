@@ -33,6 +33,12 @@ static int make_vault(struct cli *c)
 	r = lb_store_open(c->env, c->vault_url, true, &c->store);
 	if (r < 0)
 		return r;
+	if (c->store->credentials_by_environment)
+		return lb_fail(
+			-EINVAL,
+			"the servers don't have this shell's variables: write the store's credentials to a file that "
+			"root and the group lifeboat can read (chmod 640), and give it by credentials=FILE in the "
+			"address, or write them to /etc/lifeboat/store.credentials");
 	r = lb_store_prove(c->store);
 	if (r < 0)
 		return r;

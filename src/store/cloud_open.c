@@ -83,6 +83,8 @@ int lb_cloud_open(struct lb_env *env, const struct lb_cloud_dialect *dialect, co
 	c->clear_text = strncmp(c->origin, "http:", 5) == 0 && !is_this_host(c->host);
 	r = lb_credentials_open(env, provider, url->credentials, &c->credentials);
 	if (r == 0)
+		c->store.credentials_by_environment = lb_credentials_by_environment(c->credentials);
+	if (r == 0)
 		r = lb_http_pool_new(&(struct lb_http_pool_options){.connections = (unsigned int)url->connections,
 								    .timeout_s = (uint32_t)url->timeout_s,
 								    .proxy = url->proxy,

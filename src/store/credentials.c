@@ -17,7 +17,8 @@
 struct lb_credentials_source {
 	struct lb_env *env;
 	enum lb_provider provider;
-	char path[PATH_MAX];  /* empty: the environment */
+	char path[PATH_MAX]; /* empty: the environment */
+	bool by_environment;
 	pthread_mutex_t lock; /* of what follows */
 	struct stat seen;
 	struct lb_credentials now;
@@ -177,6 +178,7 @@ static int find(struct lb_credentials_source *s, const char *file)
 	struct stat st;
 	int r;
 
+	s->by_environment = file == NULL;
 	if (given != NULL && given[0] != '\0')
 		return snprintf(s->path, PATH_MAX, "%s", given) < PATH_MAX ? 0
 									   : lb_fail(-ENAMETOOLONG, "path too long");
@@ -189,6 +191,7 @@ static int find(struct lb_credentials_source *s, const char *file)
 		s->generation = 1;
 	if (r != -ENOENT)
 		return r;
+	s->by_environment = false;
 	snprintf(s->path, PATH_MAX, "%s", LB_CREDENTIALS_PATH);
 	return 0;
 }
@@ -279,4 +282,9 @@ const char *lb_credentials_where(const struct lb_credentials_source *s)
 bool lb_credentials_in_file(const struct lb_credentials_source *s)
 {
 	return s->path[0] != '\0';
+}
+
+bool lb_credentials_by_environment(const struct lb_credentials_source *s)
+{
+	return s->by_environment;
 }

@@ -39,3 +39,5 @@ int lb_credentials_get(struct lb_credentials_source *s, bool again, struct lb_cr
 /* "/etc/lifeboat/store.credentials" or "the environment". */
 const char *lb_credentials_where(const struct lb_credentials_source *s);
 bool lb_credentials_in_file(const struct lb_credentials_source *s);
+/* Whether variables told them, or told where they are: a service has others. */
+bool lb_credentials_by_environment(const struct lb_credentials_source *s);

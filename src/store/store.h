@@ -46,7 +46,8 @@ struct lb_store_ops {
 
 struct lb_store {
 	const struct lb_store_ops *ops;
-	char *url; /* as a person wrote it, without secrets */
+	char *url;                       /* as a person wrote it, without secrets */
+	bool credentials_by_environment; /* of this process: a service would not find them */
 	struct lb_env *env;
 };
 

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Object stores of the tests' own: Azurite (Azure Blob) and radosgw (S3), on loopback, with folders that go with them."""
+import base64
+import hashlib
+import hmac
 import http.client
 import json
 import os
 import pathlib
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
+import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("LIFEBOAT_BUILD", ROOT / "build-check")).resolve()
@@ -40,6 +42,15 @@ def secret_file(path, **values):
     new.write_text("".join(f"{k} = {v}\n" for k, v in values.items()))
     new.rename(path)
     return path
+
+
+def account_sas(end_s, rights="rcwdl"):
+    """An account SAS, as the portal makes it."""
+    end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end_s))
+    text = "\n".join((ACCOUNT, rights, "b", "sco", "", end, "", "https,http", "2021-12-02", "", ""))
+    sig = base64.b64encode(hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()).decode()
+    return urllib.parse.urlencode({"sv": "2021-12-02", "ss": "b", "srt": "sco", "sp": rights, "se": end, "spr": "https,http",
+                                   "sig": sig})
 
 
 class Server:
