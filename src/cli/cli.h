@@ -172,6 +172,7 @@ int cmd_failback_back(struct cli *c);
 int cmd_policy_list(struct cli *c);
 int cmd_policy_show(struct cli *c);
 int cmd_policy_set(struct cli *c);
+int cmd_server_port(struct cli *c);
 int cmd_server_list(struct cli *c);
 int cmd_server_add(struct cli *c);
 int cmd_server_drain(struct cli *c);

@@ -115,3 +115,28 @@ int cmd_server_list(struct cli *c)
 		       cli_text(s, "health"), cli_text(s, "text"));
 	return 0;
 }
+
+int cmd_server_port(struct cli *c)
+{
+	_cleanup_json_ json_t *body = json_object(), *reply = NULL;
+	uint64_t port = 0, keep_s = 0;
+	int r;
+
+	r = lb_u64_parse(c->args[1], UINT16_MAX, &port);
+	if (r < 0 || port == 0)
+		return lb_fail(-EINVAL, "\"%.20s\" is no port from 1 to 65535", c->args[1]);
+	r = cli_value_u64(c, "keep-old", INT64_MAX, &keep_s);
+	if (r == 0 && cli_value(c, "keep-old") != NULL)
+		r = lb_json_set_u64(body, "keep_old_s", keep_s);
+	if (r == 0)
+		r = lb_json_set_u64(body, "port", port);
+	if (r < 0)
+		return r;
+	if (c->dry_run)
+		return cli_would(c, "change the port of %s to %s", c->args[0], c->args[1]);
+	r = cli_callf(c, "PUT", body, &reply, "/v1/server/%s/port", c->args[0]);
+	return r < 0 ? r
+		     : cli_did(c, "server", json_incref(reply),
+			       "%s opens port %s; agents follow, then the old one is closed (`lifeboat server list`).",
+			       c->args[0], c->args[1]);
+}

@@ -36,6 +36,7 @@ AUDITED(lb_api_renew)
 AUDITED(lb_api_token_create)
 AUDITED(lb_api_cert_revoke)
 AUDITED(lb_api_machine_enable)
+AUDITED(lb_api_server_port)
 AUDITED(lb_api_machine_disable)
 AUDITED(lb_api_machine_resync)
 AUDITED(lb_api_machine_remove)
@@ -100,6 +101,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"GET", "/v1/server", READER, 0, lb_api_server_list, false},
 	{"GET", "/v1/anchor", READER, 0, lb_api_anchor_list, false},
 	{"DELETE", "/v1/server/{}", ADMIN, 0, lb_api_server_remove_audited, false},
+	{"PUT", "/v1/server/{}/port", ADMIN, ORDER_BYTES_MAX, lb_api_server_port_audited, false},
 	{"POST", "/v1/server/{}/drain", OPERATOR, ORDER_BYTES_MAX, lb_api_server_drain_audited, false},
 
 	{"GET", "/v1/job", READER, 0, lb_api_job_list, false},

@@ -60,6 +60,7 @@ LB_API_HANDLER(lb_api_policy_list);
 LB_API_HANDLER(lb_api_policy_get);
 LB_API_HANDLER(lb_api_policy_put);
 LB_API_HANDLER(lb_api_server_list);
+LB_API_HANDLER(lb_api_server_port);
 LB_API_HANDLER(lb_api_anchor_list);
 LB_API_HANDLER(lb_api_server_drain);
 LB_API_HANDLER(lb_api_server_remove);

@@ -10,6 +10,7 @@
 #include "config/anchors.h"
 #include "config/api.h"
 #include "config/live.h"
+#include "config/ports.h"
 #include "config/status.h"
 
 #define SEEN_INTERVAL_S 20
@@ -87,7 +88,7 @@ static int note_seen(struct lb_site *site, const char *process, int64_t now_ns)
 int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
-	_cleanup_json_ json_t *list = json_array(), *released = NULL;
+	_cleanup_json_ json_t *list = json_array(), *released = NULL, *ports = NULL;
 	struct assignments a = {site, call->peer.name, list};
 	struct lb_reg_process p;
 	char vault_id[LB_UUID_TEXT_BYTES];
@@ -100,11 +101,13 @@ int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_reg_machines(site->db, assign, &a);
 	if (r == 0)
 		r = lb_reg_moves_from(site->db, p.id, &released);
+	if (r == 0)
+		r = lb_ports_wanted(site, &p, &ports);
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:O,s:O}", "vault_id", vault_id, "vault_url", site->settings.vault,
-				"process_id", p.id, "machines", list, "released", released);
+	reply->json = json_pack("{s:s,s:s,s:s,s:O,s:O,s:O}", "vault_id", vault_id, "vault_url", site->settings.vault,
+				"process_id", p.id, "machines", list, "released", released, "ports", ports);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
@@ -161,6 +164,8 @@ int lb_api_process_report(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_live_process_put(site->live, p.id, report, now_ns);
 	if (r == 0)
 		r = note_seen(site, p.id, now_ns);
+	if (r == 0)
+		r = lb_ports_reported(site, &p, report);
 	if (r < 0)
 		return r;
 	reply->json = json_pack("{s:[]}", "commands");

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "config/ports.h"
 #include "config/registry.h"
 #include "config/site.h"
 #include "wire/pki.h"
@@ -136,7 +137,9 @@ static int register_local(struct lb_site *site)
 	}
 	if (r < 0)
 		return r;
-	p.port = (uint16_t)site->settings.process_port;
+	r = lb_ports_local(site, p.port == 0, &p.port);
+	if (r < 0)
+		return r;
 	for (unsigned int i = 0; i < site->settings.n_hosts && used < sizeof(p.hosts); i++)
 		used += (size_t)snprintf(p.hosts + used, sizeof(p.hosts) - used, "%s%s", i > 0 ? "," : "",
 					 site->settings.hosts[i]);

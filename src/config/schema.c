@@ -77,6 +77,10 @@ static const char *const steps[] = {
 	"NOT "
 	"NULL,"
 	"  changed_ns INTEGER NOT NULL);",
+	"ALTER TABLE process ADD COLUMN port_next INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE process ADD COLUMN port_old INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE process ADD COLUMN port_until_ns INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE process ADD COLUMN port_keep_s INTEGER NOT NULL DEFAULT 0;",
 };
 
 static int step_up(struct lb_db *db, int64_t version)

@@ -58,6 +58,9 @@ static void publish(struct lb_manager *m, const struct lb_agent_config *config)
 	// NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
 	changed = memcmp(&m->config, config, sizeof(*config)) != 0;
 	if (changed) {
+		/* told soon: see set_process_url() */
+		if (strcmp(m->config.process_url, config->process_url) != 0)
+			m->report_due_ns = 0;
 		m->config = *config;
 		m->changed = true;
 	}
@@ -86,6 +89,16 @@ static int ask(struct lb_manager *m)
 	if (r < 0)
 		return lb_wrap(r, "the configuration could not be kept for the next start");
 	return 0;
+}
+
+/* Where the segments go now: a server whose port changes keeps the old one open until all have followed. */
+static int set_process_url(struct lb_manager *m, json_t *body)
+{
+	LB_LOCK_SCOPE(&m->lock);
+
+	return lb_json_set_str(body, "process_url", m->config.process_url) < 0
+		       ? lb_fail(-ENOMEM, "out of memory for the report")
+		       : 0;
 }
 
 static int open_privileged(void *arg, const char *path)
@@ -141,6 +154,8 @@ static int report(struct lb_manager *m)
 		return 0;
 	m->report_due_ns = 0; /* until it has arrived */
 	r = lb_report_json(m->o.env, m->o.hardware, m->o.name, &status, &body);
+	if (r == 0)
+		r = set_process_url(m, body);
 	if (r == 0 && points != NULL)
 		r = lb_points_json(points, &made, &upto);
 	if (r == 0 && made != NULL && json_object_set_new(body, "points", made) < 0)

@@ -54,7 +54,10 @@ static int send_report(struct lb_link *link)
 		r = lb_report(link->process, &cursor, &report);
 		if (r < 0 || report == NULL)
 			return r;
-		r = lb_http_json(link->client, "POST", url, report, NULL);
+		if (link->ports != NULL)
+			r = lb_ports_report(link->ports, report);
+		if (r == 0)
+			r = lb_http_json(link->client, "POST", url, report, NULL);
 		/* a part that is not full is the last: also the only, empty one of a server without machines */
 		if (r < 0 || json_array_size(json_object_get(report, "machines")) < LB_REPORT_MACHINES_MAX)
 			return r;
@@ -80,6 +83,8 @@ int lb_link_round(struct lb_link *link)
 	note(&link->down, r, "configuration server");
 	if (r < 0)
 		return r;
+	if (link->ports != NULL)
+		lb_ports_follow(link->ports, config);
 	r = lb_process_configure(link->process, config);
 	note(&link->refused, r, "configuration");
 	if (send_report(link) < 0)
@@ -104,13 +109,14 @@ static void *run(void *arg)
 	}
 }
 
-int lb_link_start(struct lb_process *p, const char *config_url, const char *identity_folder, struct lb_link *ret_link)
+int lb_link_start(struct lb_process *p, const char *config_url, const char *identity_folder, struct lb_ports *ports,
+		  struct lb_link *ret_link)
 {
 	const struct lb_http_client_options options = {.identity_folder = identity_folder, .connect_timeout_s = 5};
 	size_t length = strlen(config_url);
 	int r;
 
-	*ret_link = (struct lb_link){.process = p, .stop_fd = -1};
+	*ret_link = (struct lb_link){.process = p, .ports = ports, .stop_fd = -1};
 	while (length > 0 && config_url[length - 1] == '/')
 		length--;
 	if (length == 0 || length > URL_BYTES - 64)

@@ -4,6 +4,7 @@
  * The link to the configuration server: every LB_LINK_INTERVAL_S the configuration is read and a report is sent. While
  * it is away the last good configuration stands, in memory only: keys never rest here.
  */
+#include "process/ports.h"
 #include "process/process.h"
 #include "wire/client.h"
 
@@ -18,9 +19,11 @@ struct lb_link {
 	int stop_fd;
 	pthread_t thread;
 	bool running;
+	struct lb_ports *ports; /* the caller's; NULL: they never change */
 };
 
 /* One round: 0 when a configuration was taken. */
 int lb_link_round(struct lb_link *link);
-int lb_link_start(struct lb_process *p, const char *config_url, const char *identity_folder, struct lb_link *ret_link);
+int lb_link_start(struct lb_process *p, const char *config_url, const char *identity_folder, struct lb_ports *ports,
+		  struct lb_link *ret_link);
 void lb_link_stop(struct lb_link *link);

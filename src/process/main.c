@@ -23,7 +23,7 @@
 struct daemon {
 	struct lb_settings settings;
 	struct lb_process *process;
-	struct lb_http_server *server;
+	struct lb_ports ports;
 	struct lb_upload_pool pool;
 	struct lb_link link;
 	bool uploading, linked;
@@ -69,7 +69,7 @@ static int start_server(struct daemon *d)
 		.peer_allowed = peer_allowed,
 	};
 
-	return lb_http_server_start(&options, &d->server);
+	return lb_ports_start(lb_env_real(), &options, &d->ports);
 }
 
 /*
@@ -112,7 +112,7 @@ static int start(struct daemon *d, const sigset_t *ends)
 	r = start_server(d);
 	if (r < 0)
 		return r;
-	r = lb_link_start(d->process, d->settings.config_url, d->settings.identity_folder, &d->link);
+	r = lb_link_start(d->process, d->settings.config_url, d->settings.identity_folder, &d->ports, &d->link);
 	d->linked = r == 0;
 	return r;
 }
@@ -121,8 +121,7 @@ static void stop(struct daemon *d)
 {
 	if (d->linked)
 		lb_link_stop(&d->link);
-	if (d->server != NULL)
-		lb_http_server_stop(d->server);
+	lb_ports_stop(&d->ports);
 	if (d->uploading)
 		lb_upload_stop(&d->pool);
 	if (d->process != NULL)
@@ -144,7 +143,7 @@ static int serve(struct daemon *d)
 	r = start(d, &ends);
 	if (r != 0)
 		return r < 0 ? r : 0;
-	lb_info("ready on %s, port %u", d->settings.address, lb_http_server_port(d->server));
+	lb_info("ready on %s, port %u", d->settings.address, lb_http_server_port(d->ports.servers[0]));
 	if (lb_notify("READY=1") < 0)
 		lb_warning("%s", lb_err_text());
 	sigwait(&ends, &signal_number);

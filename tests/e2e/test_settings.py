@@ -4,12 +4,14 @@ import errno
 import json
 import os
 import pathlib
+import signal
 import socket
 import threading
 import time
 
 import pytest
 
+from guest import free_port
 from host_agent import LoopDisk
 
 MIB = 1 << 20
@@ -133,6 +135,59 @@ def test_a_bandwidth_window_holds_uploads_back_until_it_is_lifted(site, agent, d
         os.close(fd)
     assert site.machine("host")["bandwidth_bytes_per_s"] == 0
     assert child_of(site.server.pid) == process_pid
+
+
+def is_open(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def process_server(site):
+    return next(s for s in site.ask("server", "list")["servers"] if s["kind"] == "process")
+
+
+def test_the_data_port_changes_under_load_and_agents_follow(site, agent, disk):
+    agent.protect([disk])
+    name, old, new = process_server(site)["name"], site.process_port, free_port()
+    agent_pid, process_pid = agent.agent.pid, child_of(site.server.pid)
+    with Load(disk):
+        site.lifeboat("server", "port", name, new)
+        agent.wait(lambda: process_server(site)["port"] == new and is_open(new), "the new port")
+        agent.wait(lambda: not is_open(old), "end of the old port", 180)
+        agent.wait_point_after(time.time_ns())
+    assert agent.agent.poll() is None and agent.agent.pid == agent_pid
+    assert child_of(site.server.pid) == process_pid
+    # the change outlives the death of both servers
+    site.stop(signal.SIGKILL)
+    site.start()
+    agent.wait_point_after(time.time_ns())
+    assert process_server(site)["port"] == new and not is_open(old)
+
+
+def test_a_port_that_can_not_be_opened_changes_nothing(site, agent, disk):
+    agent.protect([disk])
+    name = process_server(site)["name"]
+
+    def refused(status, *words):
+        p = site.lifeboat("server", "port", *words, check=False)
+        assert p.returncode == status, (words, p.returncode, p.stderr)
+        return p.stderr
+    refused(USAGE, name, 0)
+    refused(USAGE, name, 65536)
+    refused(USAGE, name, "https")
+    refused(USAGE, name, site.port)
+    refused(ABSENT, "nobody", 9443)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        site.lifeboat("server", "port", name, port)
+        p = site.lifeboat("server", "port", name, free_port(), check=False)
+        assert p.returncode != 0 and "being changed" in p.stderr
+        agent.wait(lambda: site.lifeboat("server", "port", name, site.process_port, check=False).returncode == 0,
+                   "end of the change that failed", 60)
+    assert process_server(site)["port"] == site.process_port
+    agent.wait_point_after(time.time_ns())
 
 
 def test_readiness_is_looked_at_when_the_agent_starts_and_when_it_is_asked_for(site, agent, disk):
