@@ -39,7 +39,7 @@ static int read_change(struct lb_site *site, const char *process, struct change 
 
 int lb_ports_wanted(struct lb_site *site, const struct lb_reg_process *p, json_t **ret_list)
 {
-	struct change c;
+	struct change c = {0};
 	json_t *list;
 	int r;
 
@@ -152,7 +152,7 @@ static int close_old(struct lb_site *site, const struct lb_reg_process *p, const
 int lb_ports_reported(struct lb_site *site, const struct lb_reg_process *p, const json_t *report)
 {
 	const char *error = json_string_value(json_object_get(report, "port_error"));
-	struct change c;
+	struct change c = {0};
 	int r;
 
 	r = read_change(site, p->id, &c);
@@ -167,7 +167,7 @@ int lb_ports_reported(struct lb_site *site, const struct lb_reg_process *p, cons
 
 int lb_ports_local(struct lb_site *site, bool is_new, uint16_t *port)
 {
-	int64_t known;
+	int64_t known = 0;
 	int r;
 
 	r = lb_db_get_int(site->db, &known,
@@ -206,8 +206,8 @@ int lb_api_server_port(void *arg, const struct lb_http_call *call, struct lb_htt
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	_cleanup_json_ json_t *body = NULL;
 	uint64_t port = 0, keep_s = LB_PORT_KEEP_OLD_S_DEFAULT;
-	struct lb_reg_process p;
-	struct change c;
+	struct lb_reg_process p = {0};
+	struct change c = {0};
 	int r;
 
 	r = lb_api_body(call, &body);
