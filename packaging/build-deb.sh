@@ -41,7 +41,7 @@ plain() {
 fallback_depends() {
 	case $1 in
 	lifeboat-mobility) echo "libbpf1, libcap2, libcurl4, libjansson4, libssl3, libxxhash0, libzstd1, libgnutls30, libmicrohttpd12" ;;
-	lifeboat) echo "libcurl4, libjansson4, libssl3, libxxhash0, libzstd1, libgnutls30, libmicrohttpd12, libsqlite3-0, libxml2, libnbd0" ;;
+	lifeboat) echo "libcurl4, libext2fs2, libjansson4, libssl3, libxxhash0, libzstd1, libgnutls30, libmicrohttpd12, libsqlite3-0, libxml2, libnbd0" ;;
 	esac
 }
 

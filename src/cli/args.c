@@ -214,7 +214,7 @@ static int check_names(const struct cli *c)
 
 	for (unsigned int i = 0; i < c->n_args; i++) {
 		word_of(c->command->args, i, word);
-		if (strcmp(word, "FILE") == 0)
+		if (strcmp(word, "FILE") == 0 || strcmp(word, "PATH") == 0)
 			continue;
 		for (char *p = word; *p != '\0'; p++)
 			*p = (char)tolower((unsigned char)*p);

@@ -114,6 +114,8 @@ bool cli_is_direct(const struct cli *c);
 int cli_vault_open(struct cli *c);
 /* Opens the vault and looks a machine up in it, by name or id. */
 int cli_vault_machine(struct cli *c, const char *name, struct lb_catalog_item *ret_item);
+/* A disk of a machine by its name or number; -ENOENT tells those there are. */
+int cli_disk_find(const struct lb_catalog_item *item, const char *text, const struct lb_catalog_disk **ret_disk);
 /* For the commands that only a vault can answer: $LIFEBOAT_VAULT counts also when a server is known. */
 int cli_vault_need(struct cli *c);
 
@@ -143,6 +145,8 @@ int cmd_point_create(struct cli *c);
 int cmd_point_pin(struct cli *c);
 int cmd_point_unpin(struct cli *c);
 int cmd_point_export(struct cli *c);
+int cmd_file_ls(struct cli *c);
+int cmd_file_get(struct cli *c);
 int cmd_failover_list(struct cli *c);
 int cmd_failover_test(struct cli *c);
 int cmd_failover_start(struct cli *c);

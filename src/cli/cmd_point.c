@@ -259,7 +259,7 @@ int cmd_point_unpin(struct cli *c)
 		       "The pin %s of %s is gone.", c->args[1], c->args[0]);
 }
 
-static int find_disk(const struct lb_catalog_item *item, const char *text, const struct lb_catalog_disk **ret_disk)
+int cli_disk_find(const struct lb_catalog_item *item, const char *text, const struct lb_catalog_disk **ret_disk)
 {
 	char names[256] = "";
 
@@ -332,7 +332,7 @@ int cmd_point_export(struct cli *c)
 		return r;
 	if (lost != NULL && lost[0] == 'z')
 		lb_vault_lost_as_zeroes(c->vault);
-	r = find_disk(&item, c->args[1], &disk);
+	r = cli_disk_find(&item, c->args[1], &disk);
 	if (r < 0)
 		return r;
 	r = lb_point_find(c->vault, &item.machine, point_text(c), &point);

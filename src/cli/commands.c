@@ -27,6 +27,12 @@
 		"keep", "SIZE", "and at most so much for it (default 4G; 0: none)"                                     \
 	}
 
+#define FILE_OPTIONS                                                                                                   \
+	{"disk", "DISK", "name or number (default: the only one, or the one it boots from)"},                          \
+	{                                                                                                              \
+		"partition", "N", "of the disk (default: the only one with a filesystem that can be read)"             \
+	}
+
 #define FAILOVER_OPTIONS                                                                                               \
 	POINT, {"name", "NAME", "the double's name (default: MACHINE-test or MACHINE-double)"},                        \
 		{"forward", "HOST:GUEST[,...]", "TCP ports of this host that lead to the double's"},                   \
@@ -218,6 +224,25 @@ const struct cli_command cli_commands[] = {
 	  {"format", "raw|qcow2", "of the file (default raw)"},
 	  {"lost", "refuse|zeroes", "what a damaged point lost: refuse the export (default), or read zeroes there"},
 	  ANCHOR}},
+	{"file",
+	 "ls",
+	 "MACHINE [PATH]",
+	 "List files of a machine as they were at a recovery point",
+	 1,
+	 2,
+	 cmd_file_ls,
+	 {POINT, FILE_OPTIONS}},
+	{"file",
+	 "get",
+	 "MACHINE PATH",
+	 "Fetch a file, or a folder with all in it, as it was at a recovery point",
+	 2,
+	 2,
+	 cmd_file_get,
+	 {POINT,
+	  FILE_OPTIONS,
+	  {"to", "FOLDER", "where it goes (default: the current one)"},
+	  {"force", NULL, "overwrite files, add to folders"}}},
 	{"failover",
 	 "list",
 	 "",
