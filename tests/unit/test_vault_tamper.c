@@ -687,6 +687,41 @@ static void a_lost_or_damaged_vault_json_is_put_back_from_a_receipt(void **state
 	assert_int_equal(lb_receipt_restore(s.store, SITE_PASSPHRASE, text.data, text.size_bytes, false), -EBADMSG);
 }
 
+/* ---- object lock ----------------------------------------------------------------------------------- */
+
+static int refuse_removal(struct lb_store *store, const char *name)
+{
+	return lb_fail(-EACCES, "%s: object %s is locked", store->url, name);
+}
+
+static void a_store_that_refuses_deletions_holds_a_vault_like_any_other(void **state)
+{
+	struct lb_point point = {.position = {.epoch = 2, .seq = 2}, .time_ns = 1};
+	struct lb_store_ops locked = *s.store->ops;
+	const struct lb_store_ops *was = s.store->ops;
+	struct lb_verify_report report;
+	struct lb_vault *v;
+
+	(void)state;
+	locked.remove = refuse_removal;
+	s.store->ops = &locked;
+	ok(lb_store_prove(s.store));
+	ok(lb_vault_open(s.store, SITE_PASSPHRASE, &v));
+	lb_journal_writer_free(s.writer);
+	ok(lb_journal_writer_open(v, &s.machine, &s.writer));
+	site_begin(&s, 3);
+	site_write_block(&s, 5, 5, LB_HRL_POINT);
+	ok(lb_journal_fence(v, &s.machine, "test"));
+	ok(lb_point_pin(v, &s.machine, &point, "kept"));
+	fails_naming(lb_point_unpin(v, &s.machine, "kept"), -EACCES, "locked");
+	ok(lb_vault_passphrase_change(v, "another long passphrase"));
+	assert_int_equal(verify(true, &report).n, 0); /* probes that stay are notes */
+	lb_journal_writer_free(s.writer);
+	s.writer = NULL;
+	lb_vault_free(v);
+	s.store->ops = was;
+}
+
 #define with_vault(f) cmocka_unit_test_setup_teardown(f, make_vault, remove_vault)
 
 int main(void)
@@ -720,6 +755,7 @@ int main(void)
 		with_vault(another_history_is_told_by_a_receipt_and_by_a_segment),
 		with_vault(a_receipt_that_was_altered_is_refused),
 		with_vault(a_lost_or_damaged_vault_json_is_put_back_from_a_receipt),
+		with_vault(a_store_that_refuses_deletions_holds_a_vault_like_any_other),
 	};
 
 	return cmocka_run_group_tests_name("vault_tamper", tests, NULL, NULL);
