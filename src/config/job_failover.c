@@ -10,6 +10,8 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/log.h"
+#include "config/anchors.h"
 #include "config/drills.h"
 #include "config/failovers.h"
 #include "config/live.h"
@@ -148,6 +150,23 @@ static int note_proof(struct lb_job *job, const struct lb_failover_report *repor
 			 id);
 }
 
+/* Whether the vault is as new as this server knows that it was: told with the result; never in the way of a recovery.
+ */
+static void tell_freshness(struct lb_job *job, const struct lb_failover_report *report)
+{
+	json_t *freshness = NULL;
+
+	if (lb_anchor_freshness(job->site, &report->machine, &freshness) < 0) {
+		lb_warning("machine %s: how new the vault is can't be told: %s", report->machine_name, lb_err_text());
+		lb_err_clear();
+		return;
+	}
+	if (strcmp(json_string_value(json_object_get(freshness, "state")), "older") == 0)
+		lb_event(job->site, "critical", report->machine_name, "recovering from an older vault: %s",
+			 json_string_value(json_object_get(freshness, "text")));
+	json_object_set_new(job->result, "freshness", freshness);
+}
+
 static int run_to_end(struct lb_job *job, struct lb_failover *f)
 {
 	struct run run = {job, f};
@@ -160,6 +179,7 @@ static int run_to_end(struct lb_job *job, struct lb_failover *f)
 	if (r < 0)
 		return r;
 	lb_failover_report(f, &report);
+	tell_freshness(job, &report);
 	lb_failover_state(f, &state);
 	result = lb_failover_json(&report, state);
 	if (result == NULL || json_object_update_new(job->result, result) < 0)

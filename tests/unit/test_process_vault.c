@@ -465,6 +465,7 @@ static void a_report_tells_how_a_machine_stands(void **state)
 	assert_string_equal(json_string_value(json_object_get(m, "mode")), "protected");
 	assert_int_equal(json_integer_value(json_object_get(m, "seq")), 1);
 	assert_int_equal(json_integer_value(json_object_get(m, "vault_seq")), 0);
+	assert_int_equal(json_string_length(json_object_get(m, "vault_digest")), 2 * LB_DIGEST_BYTES);
 	assert_true(json_integer_value(json_object_get(m, "backlog_bytes")) >= 4096);
 	assert_int_equal(json_integer_value(json_object_get(m, "newest_point_ns")), receipt_of(&site.a));
 	assert_in_range(json_integer_value(json_object_get(m, "rpo_vault_ns")), 1, receipt_of(&site.a) - 1);
