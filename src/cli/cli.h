@@ -148,6 +148,7 @@ int cmd_point_export(struct cli *c);
 int cmd_file_ls(struct cli *c);
 int cmd_file_get(struct cli *c);
 int cmd_failover_list(struct cli *c);
+int cmd_failover_preview(struct cli *c);
 int cmd_failover_test(struct cli *c);
 int cmd_failover_start(struct cli *c);
 int cmd_failover_cleanup(struct cli *c);

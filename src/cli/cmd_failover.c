@@ -101,6 +101,23 @@ static int set_forwards(json_t *body, const char *list)
 	return 0;
 }
 
+/* What is to become of the source. */
+static int set_source(const struct cli *c, json_t *body)
+{
+	static const struct {
+		const char *option, *member;
+	} flags[] = {{"shutdown-source", "shutdown_source"},
+		     {"wait-drained", "wait_drained"},
+		     {"require-fence", "fence_required"},
+		     {"planned", "planned"}};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < LB_ARRAY_LEN(flags); i++)
+		if (cli_value(c, flags[i].option) != NULL)
+			r = lb_json_set_bool(body, flags[i].member, true);
+	return r;
+}
+
 static int failover_body(const struct cli *c, const char *kind, json_t **ret_body)
 {
 	_cleanup_json_ json_t *body =
@@ -122,19 +139,68 @@ static int failover_body(const struct cli *c, const char *kind, json_t **ret_bod
 	}
 	if (r == 0 && cli_value(c, "forward") != NULL)
 		r = set_forwards(body, cli_value(c, "forward"));
+	r = r < 0 || kind[0] != 'l' ? r : set_source(c, body);
 	if (r < 0)
 		return r;
 	*ret_body = lb_steal_ptr(body);
 	return 0;
 }
 
+static int get_preview(struct cli *c, json_t **ret_preview)
+{
+	return cli_callf(c, "GET", NULL, ret_preview, "/v1/machine/%s/preview?point=%s", c->args[0], point_text(c));
+}
+
+static void print_preview(struct cli *c, const json_t *p)
+{
+	char when[LB_TIME_TEXT_BYTES], age[CLI_AGE_BYTES], known[CLI_AGE_BYTES];
+	int64_t until_ns = cli_number(p, "until_ns"), loses_ns = cli_number(p, "loses_known_ns");
+	int64_t proven_ns = cli_number(p, "proven_ns"), now_ns = lb_now_ns(c->env);
+
+	printf("%s recovery point holds everything up to %s, %s ago; what came later is lost.\n",
+	       strcmp(point_text(c), "latest") == 0 ? "The newest" : "This", lb_time_format(until_ns, when),
+	       cli_age(now_ns - until_ns, age));
+	if (loses_ns > 0)
+		printf("The vault holds %s more than this point.\n", cli_age(loses_ns, known));
+	if (proven_ns > 0)
+		printf("Last proven %s ago, from the point of %s.\n", cli_age(now_ns - proven_ns, age),
+		       lb_time_format(cli_number(p, "proven_point_ns"), when));
+	else
+		printf("Its recovery was never proven; `lifeboat drill start %s` does.\n", c->args[0]);
+	if (json_is_true(json_object_get(p, "has_live_double")))
+		printf("It has a live double already: `lifeboat failover list`.\n");
+}
+
+int cmd_failover_preview(struct cli *c)
+{
+	_cleanup_json_ json_t *preview = NULL;
+	int r;
+
+	r = get_preview(c, &preview);
+	if (r < 0)
+		return r;
+	if (c->json)
+		return cli_print_json("preview", json_incref(preview));
+	print_preview(c, preview);
+	return 0;
+}
+
+static int tell_preview(struct cli *c)
+{
+	_cleanup_json_ json_t *preview = NULL;
+	int r;
+
+	r = get_preview(c, &preview);
+	if (r == 0)
+		print_preview(c, preview);
+	return r;
+}
+
 /* What this point would lose, before anything is done. */
 static int tell_point(struct cli *c)
 {
 	_cleanup_json_ json_t *reply = NULL;
-	const json_t *points, *newest, *freshness;
-	char when[LB_TIME_TEXT_BYTES], age[CLI_AGE_BYTES];
-	int64_t until_ns;
+	const json_t *points, *freshness;
 	int r;
 
 	r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s/point?limit=1&freshness=1", c->args[0]);
@@ -149,13 +215,7 @@ static int tell_point(struct cli *c)
 	freshness = json_object_get(reply, "freshness");
 	if (freshness != NULL)
 		fprintf(stderr, "lifeboat: %s\n", cli_text(freshness, "text"));
-	if (strcmp(point_text(c), "latest") != 0)
-		return 0;
-	newest = json_array_get(points, json_array_size(points) - 1);
-	until_ns = json_integer_value(json_object_get(newest, "until_ns"));
-	printf("The newest recovery point holds everything up to %s, %s ago; what came later is lost.\n",
-	       lb_time_format(until_ns, when), cli_age(lb_now_ns(c->env) - until_ns, age));
-	return 0;
+	return tell_preview(c);
 }
 
 /* Options that only mean something here, where nobody is asked. */

@@ -90,6 +90,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/machine/{}/disable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_disable_audited, false},
 	{"POST", "/v1/machine/{}/resync", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_resync_audited, false},
 	{"POST", "/v1/machine/{}/move", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_move_audited, false},
+	{"GET", "/v1/machine/{}/preview", READER, 0, lb_api_failover_preview, false},
 	{"GET", "/v1/machine/{}/point", READER, 0, lb_api_point_list, false},
 	{"POST", "/v1/machine/{}/point", OPERATOR, ORDER_BYTES_MAX, lb_api_point_pin_audited, false},
 	{"POST", "/v1/machine/{}/point/create", OPERATOR, ORDER_BYTES_MAX, lb_api_point_create_audited, false},

@@ -69,6 +69,7 @@ LB_API_HANDLER(lb_api_job_get);
 LB_API_HANDLER(lb_api_job_cancel);
 LB_API_HANDLER(lb_api_failover_start);
 LB_API_HANDLER(lb_api_failover_list);
+LB_API_HANDLER(lb_api_failover_preview);
 LB_API_HANDLER(lb_api_failover_cleanup);
 LB_API_HANDLER(lb_api_failover_commit);
 LB_API_HANDLER(lb_api_failover_repoint);

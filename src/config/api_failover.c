@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "config/api.h"
+#include "config/failover_source.h"
 #include "config/failovers.h"
 #include "vault/catalog.h"
 
@@ -56,6 +57,7 @@ static int check_free(struct lb_site *site, const char *vm_name)
 int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
 	_cleanup_json_ json_t *body = NULL;
 	struct lb_failover_request request;
@@ -66,6 +68,8 @@ int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_
 	if (r == 0)
 		r = lb_failover_request_read(site, body, &request, forwards);
 	if (r == 0)
+		r = lb_source_check_order(body, &request);
+	if (r == 0)
 		r = machine_name(site, request.machine, machine);
 	if (r != 0)
 		return r;
@@ -75,9 +79,15 @@ int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_
 						    : "-test");
 	r = lb_name_check("double", vm_name);
 	if (r == 0)
+		r = lb_db_begin(site->db, &txn); /* of two operators exactly one */
+	if (r == 0)
+		r = lb_job_check_free(site, vm_name, vm_name);
+	if (r == 0)
 		r = check_free(site, vm_name);
 	if (r == 0)
 		r = lb_job_submit(site, "failover", vm_name, body, call->peer.name, id);
+	if (r == 0)
+		r = lb_db_commit(&txn);
 	if (r < 0)
 		return r;
 	lb_event(site, request.kind == LB_FAILOVER_LIVE ? "warning" : "info", machine,

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "config/anchors.h"
 #include "config/drills.h"
+#include "config/failover_source.h"
 #include "config/failovers.h"
 #include "config/live.h"
 #include "config/registry.h"
@@ -100,7 +101,10 @@ static int before_step(void *arg, enum lb_failover_step step)
 	lb_failover_report(run->f, &report);
 	lb_uuid_format(&report.machine, id);
 	if (step == LB_STEP_FENCE && report.kind == LB_FAILOVER_LIVE) {
-		r = lb_job_step(run->job, "end the replication");
+		r = lb_source_prepare(run->job, &report);
+		since_ns = lb_now_ns(run->job->site->env);
+		if (r == 0)
+			r = lb_job_step(run->job, "end the replication");
 		if (r == 0)
 			r = fence_machine(run->job->site, id);
 		if (r == 0)
@@ -184,23 +188,27 @@ static int run_to_end(struct lb_job *job, struct lb_failover *f)
 	result = lb_failover_json(&report, state);
 	if (result == NULL || json_object_update_new(job->result, result) < 0)
 		return lb_fail(-ENOMEM, "out of memory for a result");
-	return note_proof(job, &report);
+	r = lb_double_tell(job, &report);
+	return r < 0 ? r : note_proof(job, &report);
 }
 
-/* One that was cancelled before it ran leaves nothing, unless the machine's replication was ended for it. */
+/*
+ * One that ended before it changed anything leaves nothing: a test that was cancelled, a live one whose machine's
+ * replication goes on.
+ */
 static int undo(struct lb_job *job, struct lb_failover **f, int error)
 {
 	char text[LB_ERR_TEXT_BYTES_MAX];
 	struct lb_failover_report report;
 
 	lb_failover_report(*f, &report);
-	if (error != -ECANCELED || (report.kind == LB_FAILOVER_LIVE && report.next > LB_STEP_FENCE))
+	if (report.kind == LB_FAILOVER_LIVE ? report.next > LB_STEP_FENCE || error == -ESHUTDOWN : error != -ECANCELED)
 		return error;
 	snprintf(text, sizeof(text), "%s", lb_err_text());
 	if (lb_failover_cleanup(*f, true) < 0)
 		return lb_wrap(
 			error,
-			"cancelled, but its double %s could not be removed; `lifeboat failover cleanup %s` does it",
+			"it ended, but its double %s could not be removed; `lifeboat failover cleanup %s` does it",
 			job->target, job->target);
 	*f = NULL; /* freed with it */
 	return lb_fail(error, "%s", text);
