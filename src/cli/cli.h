@@ -134,6 +134,7 @@ int cmd_vault_passphrase(struct cli *c);
 int cmd_machine_list(struct cli *c);
 int cmd_machine_show(struct cli *c);
 int cmd_machine_assess(struct cli *c);
+int cmd_machine_target(struct cli *c);
 int cmd_machine_check(struct cli *c);
 int cmd_machine_protect(struct cli *c);
 int cmd_machine_pause(struct cli *c);

@@ -59,6 +59,16 @@ static void show_hardware(const json_t *inventory)
 	show_size("memory", cli_number(inventory, "memory_bytes"), "");
 }
 
+static void show_target(const json_t *target)
+{
+	if (json_object_get(target, "cpus") != NULL)
+		printf("  %-14s %" JSON_INTEGER_FORMAT " processors\n", "doubles", cli_number(target, "cpus"));
+	show_size("doubles", cli_number(target, "memory_bytes"), " of memory");
+	line("network", cli_text(target, "network"));
+	line("test network", cli_text(target, "test_network"));
+	line("bus", cli_text(target, "bus"));
+}
+
 int cmd_machine_show(struct cli *c)
 {
 	_cleanup_json_ json_t *m = NULL;
@@ -79,6 +89,7 @@ int cmd_machine_show(struct cli *c)
 	show_size("churn", cli_number(m, "churn_bytes_per_s"), "/s");
 	show_disks(json_object_get(m, "disks"));
 	show_hardware(json_object_get(m, "inventory"));
+	show_target(json_object_get(m, "target"));
 	cli_readiness_print(c, m);
 	return 0;
 }

@@ -36,6 +36,7 @@ AUDITED(lb_api_renew)
 AUDITED(lb_api_token_create)
 AUDITED(lb_api_cert_revoke)
 AUDITED(lb_api_machine_enable)
+AUDITED(lb_api_machine_target)
 AUDITED(lb_api_server_port)
 AUDITED(lb_api_machine_disable)
 AUDITED(lb_api_machine_resync)
@@ -85,6 +86,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"GET", "/v1/machine", READER, 0, lb_api_machine_list, false},
 	{"GET", "/v1/machine/{}", READER, 0, lb_api_machine_get, false},
 	{"DELETE", "/v1/machine/{}", ADMIN, 0, lb_api_machine_remove_audited, false},
+	{"PUT", "/v1/machine/{}/target", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_target_audited, false},
 	{"POST", "/v1/machine/{}/check", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_check, false},
 	{"POST", "/v1/machine/{}/enable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_enable_audited, false},
 	{"POST", "/v1/machine/{}/disable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_disable_audited, false},

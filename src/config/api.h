@@ -47,6 +47,7 @@ LB_API_HANDLER(lb_api_process_report);
 LB_API_HANDLER(lb_api_machine_list);
 LB_API_HANDLER(lb_api_machine_get);
 LB_API_HANDLER(lb_api_machine_check);
+LB_API_HANDLER(lb_api_machine_target);
 LB_API_HANDLER(lb_api_machine_enable);
 LB_API_HANDLER(lb_api_machine_disable);
 LB_API_HANDLER(lb_api_machine_resync);

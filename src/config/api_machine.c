@@ -13,6 +13,7 @@
 #include "config/moves.h"
 #include "config/readiness.h"
 #include "config/status.h"
+#include "config/target.h"
 
 #define REPORT_WAIT_MS 15000 /* a machine that has just been enrolled tells its disks within seconds */
 #define CHECK_WAIT_S 45      /* an agent asks every few seconds what is wanted; unpacking an initramfs takes some */
@@ -44,7 +45,7 @@ int lb_api_machine_get(void *arg, const struct lb_http_call *call, struct lb_htt
 	struct lb_site *site = arg;
 	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
 	struct lb_live_machine live = {0};
-	json_t *readiness = NULL;
+	json_t *readiness = NULL, *target = NULL;
 	int r;
 
 	r = lb_reg_machine_find(site->db, call->params[0], &m);
@@ -54,6 +55,10 @@ int lb_api_machine_get(void *arg, const struct lb_http_call *call, struct lb_htt
 		r = lb_readiness_get(site, m.id, &readiness);
 	if (r == 0)
 		r = json_object_set_new(reply->json, "readiness", readiness);
+	if (r == 0)
+		r = lb_target_get(site, m.id, &target);
+	if (r == 0)
+		r = json_object_set_new(reply->json, "target", target);
 	if (r == 0)
 		r = lb_live_get(site->live, m.id, &live);
 	if (r < 0)

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "config/api.h"
+#include "config/target.h"
 
 json_t *lb_failover_json(const struct lb_failover_report *report, enum lb_vm_state state)
 {
@@ -77,6 +78,10 @@ int lb_failover_request_read(struct lb_site *site, const json_t *body, struct lb
 					.fabric = site->settings.fabric};
 	int r;
 
+	/* texts stay the body's own: what it lacks is put into it */
+	r = lb_target_fill(site, (json_t *)(uintptr_t)body);
+	if (r < 0)
+		return r;
 	r = lb_failover_request_parse(body, &q, forwards);
 	if (r < 0)
 		return r;

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "config/api.h"
+#include "config/target.h"
 #include "config/plans.h"
 #include "vault/site.h"
 
@@ -30,14 +31,26 @@ static int add_policy(void *arg, const struct lb_policy *policy)
 	return json_array_append_new(arg, one) < 0 ? lb_fail(-ENOMEM, "out of memory for the registry's copy") : 0;
 }
 
+struct copy {
+	struct lb_site *site;
+	json_t *machines;
+};
+
 static int add_machine(void *arg, const struct lb_reg_machine *m)
 {
-	json_t *one = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:O,s:O?,s:I}", "id", m->id, "name", m->name, "hardware",
-				m->hardware, "policy", m->policy, "enabled", m->enabled, "fenced", m->fenced,
-				"resync_generation", (json_int_t)m->resync_generation, "disks", m->disks, "inventory",
-				m->inventory, "created_ns", (json_int_t)m->created_ns);
+	const struct copy *c = arg;
+	json_t *target, *one;
+	int r;
 
-	return json_array_append_new(arg, one) < 0 ? lb_fail(-ENOMEM, "out of memory for the registry's copy") : 0;
+	r = lb_target_get(c->site, m->id, &target);
+	if (r < 0)
+		return r;
+	one = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:O,s:O?,s:I,s:o}", "id", m->id, "name", m->name, "hardware",
+			m->hardware, "policy", m->policy, "enabled", m->enabled, "fenced", m->fenced,
+			"resync_generation", (json_int_t)m->resync_generation, "disks", m->disks, "inventory",
+			m->inventory, "created_ns", (json_int_t)m->created_ns, "target", target);
+	return json_array_append_new(c->machines, one) < 0 ? lb_fail(-ENOMEM, "out of memory for the registry's copy")
+							   : 0;
 }
 
 static int add_plan(void *arg, const json_t *plan)
@@ -49,13 +62,14 @@ static int add_plan(void *arg, const json_t *plan)
 static int make_copy(struct lb_site *site, char **ret_text)
 {
 	_cleanup_json_ json_t *policies = json_array(), *machines = json_array(), *plans = json_array();
+	struct copy c = {site, machines};
 	_cleanup_json_ json_t *copy = NULL;
 	int r;
 
 	LB_DB_SCOPE(site->db);
 	r = lb_reg_policies(site->db, add_policy, policies);
 	if (r == 0)
-		r = lb_reg_machines(site->db, add_machine, machines);
+		r = lb_reg_machines(site->db, add_machine, &c);
 	if (r == 0)
 		r = lb_reg_plans(site->db, add_plan, plans);
 	if (r < 0)
@@ -116,6 +130,8 @@ static int restore_machine(struct lb_site *site, const json_t *j)
 	if (json_is_object(json_object_get(j, "inventory")))
 		m.inventory = json_incref(json_object_get(j, "inventory"));
 	r = lb_reg_machine_put(site->db, &m);
+	if (r == 0 && json_is_object(json_object_get(j, "target")))
+		r = lb_target_put(site, m.id, json_object_get(j, "target"));
 	lb_reg_machine_clear(&m);
 	return r;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "config_site.h"
 
+#include "config/target.h"
+
 /* --- enrolment --- */
 
 static void a_token_enrols_once(void **state)
@@ -481,6 +483,60 @@ static json_t *report_with(const char *level, const char *text)
 			 "effect", "it stops", "cure", "mend it", "mend", "");
 }
 
+static void a_target_fills_what_an_order_does_not_say(void **state)
+{
+	_cleanup_json_ json_t *target = json_pack("{s:i,s:I,s:s,s:s}", "cpus", 3, "memory_bytes", (json_int_t)(1 << 30),
+						  "network", "lan", "bus", "scsi"),
+			      *less = json_pack("{s:n}", "bus"),
+			      *test = json_pack("{s:s,s:s,s:i}", "machine", "web1", "kind", "test", "cpus", 1),
+			      *live = json_pack("{s:s,s:s}", "machine", "web1", "kind", "live"),
+			      *other = json_pack("{s:s,s:s}", "machine", "nobody", "kind", "live");
+	static const char *const bad[] = {"{\"cpus\":0}",      "{\"cpus\":257}",        "{\"memory_bytes\":1}",
+					  "{\"bus\":\"usb\"}", "{\"network\":\"a b\"}", "{\"network\":7}",
+					  "{\"speed\":1}"};
+	char id[LB_UUID_TEXT_BYTES];
+	unsigned int n;
+
+	(void)state;
+	enrol_machine("web1", HARDWARE_A, "a", false, id);
+	assert_int_equal(call(lb_api_machine_target, "op", LB_ROLE_OPERATOR, "web1", target, NULL), 0);
+	for (size_t i = 0; i < LB_ARRAY_LEN(bad); i++) {
+		_cleanup_json_ json_t *body = json_loads(bad[i], 0, NULL);
+
+		assert_int_equal(call(lb_api_machine_target, "op", LB_ROLE_OPERATOR, "web1", body, NULL), -EINVAL);
+	}
+	assert_int_equal(call(lb_api_machine_target, "op", LB_ROLE_OPERATOR, "nobody", target, NULL), -ENOENT);
+	assert_int_equal(lb_target_fill(site, test), 0);
+	assert_int_equal(json_integer_value(json_object_get(test, "cpus")), 1);
+	assert_int_equal(json_integer_value(json_object_get(test, "memory_bytes")), 1 << 30);
+	assert_null(json_object_get(test, "network")); /* a test stays isolated */
+	assert_int_equal(lb_target_fill(site, live), 0);
+	assert_string_equal(json_string_value(json_object_get(live, "network")), "lan");
+	assert_string_equal(json_string_value(json_object_get(live, "bus")), "scsi");
+	assert_int_equal(lb_target_fill(site, other), 0);
+	assert_int_equal(json_object_size(other), 2);
+	/* without a wish the bus is what its initramfs has drivers for */
+	assert_int_equal(call(lb_api_machine_target, "op", LB_ROLE_OPERATOR, "web1", less, NULL), 0);
+	{
+		_cleanup_json_ json_t *report = report_with("warning", "no virtio");
+		json_t *finding = json_array_get(json_object_get(json_object_get(report, "readiness"), "findings"), 0);
+
+		json_object_set_new(finding, "mend", json_string("sata"));
+		assert_int_equal(call(lb_api_agent_report, id, LB_ROLE_MACHINE, NULL, report, NULL), 0);
+	}
+	json_object_del(live, "bus");
+	assert_int_equal(lb_target_fill(site, live), 0);
+	assert_string_equal(json_string_value(json_object_get(live, "bus")), "sata");
+	/* it comes back with the registry */
+	lb_site_free(site);
+	assert_int_equal(nftw(in("state"), remove_entry, 32, FTW_DEPTH | FTW_PHYS), 0);
+	site = open_site();
+	assert_int_equal(lb_vault_copy_restore(site, &n), 0);
+	json_object_del(live, "cpus");
+	assert_int_equal(lb_target_fill(site, live), 0);
+	assert_int_equal(json_integer_value(json_object_get(live, "cpus")), 3);
+}
+
 static void report_readiness(const char *id, const char *level, const char *text)
 {
 	_cleanup_json_ json_t *report = report_with(level, text);
@@ -659,6 +715,7 @@ int main(void)
 		T(a_machine_whose_double_would_not_come_up_is_protected_only_by_force),
 		T(readiness_that_gets_worse_is_told_once),
 		T(a_report_with_a_readiness_that_makes_no_sense_is_refused),
+		T(a_target_fills_what_an_order_does_not_say),
 		T(a_process_server_speaks_for_its_own_machines_only),
 	};
 

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * What a machine's doubles are made like when an order says nothing else:
+ *
+ *   {"cpus", "memory_bytes", "network", "test_network", "bus"}
+ *
+ * All are optional: without them a double is as its machine, on the fabric's own network (a test: on none), with virtio
+ * disks, or SATA ones where its initramfs has drivers for no others. Kept with the machine, and in the vault's copy.
+ */
+#include "config/registry.h"
+
+/* An empty object when nothing was set. */
+int lb_target_get(struct lb_site *site, const char *machine, json_t **ret_target);
+/* -EINVAL names the member and its limits. */
+int lb_target_check(struct lb_site *site, const json_t *target);
+int lb_target_put(struct lb_site *site, const char *machine, const json_t *target);
+/* Puts into the body of a failover's order what it doesn't say. */
+int lb_target_fill(struct lb_site *site, json_t *body);
