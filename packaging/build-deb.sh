@@ -103,7 +103,7 @@ mobility() {
 }
 
 servers() {
-	local tree=$work/lifeboat plugins
+	local tree=$work/lifeboat plugins file
 	plugins=$(pkg-config --variable=plugindir nbdkit 2>/dev/null || echo "/usr/lib/$(uname -m)-linux-gnu/nbdkit/plugins")
 	program "$build/src/cli/lifeboat" "$tree/usr/bin/lifeboat"
 	program "$build/src/config/lifeboat-config" "$tree/usr/sbin/lifeboat-config"
@@ -111,9 +111,12 @@ servers() {
 	plain "$build/src/nbd/nbdkit-lifeboat-plugin.so" "$tree$plugins/nbdkit-lifeboat-plugin.so"
 	plain "$here/systemd/lifeboat-config.service" "$tree/lib/systemd/system/lifeboat-config.service"
 	plain "$here/systemd/lifeboat-process.service" "$tree/lib/systemd/system/lifeboat-process.service"
+	for file in lifeboat-rescue-build init udhcpc.script; do
+		install -D -m 0755 "$here/rescue/$file" "$tree/usr/lib/lifeboat/rescue/$file"
+	done
 	documents lifeboat
 	control lifeboat "site recovery for servers: configuration and process servers" "passwd, nbdkit" \
-		"qemu-system-x86, qemu-utils, libvirt-daemon-system" \
+		"qemu-system-x86, qemu-utils, libvirt-daemon-system, xorriso, mtools, grub-common, grub-pc-bin, busybox-static, cpio, zstd, kmod" \
 		"Keeps the vault, the registry and the jobs of a site, and starts the double of a machine that was lost."
 }
 

@@ -21,7 +21,7 @@ TEST="libcmocka-dev libclang-rt-14-dev clang-format clang-tidy python3 python3-p
         e2fsprogs fdisk xfsprogs btrfs-progs dosfstools mtools shellcheck openssl curl iproute2 procps util-linux mount
         radosgw ceph-osd ceph-mon"
 DEMO="qemu-system-x86 qemu-utils seabios libnbd-bin busybox-static cpio kmod grub-common grub-pc-bin mmdebstrap
-        xz-utils zstd ca-certificates"
+        xz-utils zstd ca-certificates xorriso ovmf"
 FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients uidmap"
 
 # Azure's storage emulator is not in Debian: npm puts it into a folder of the tree, which git ignores.

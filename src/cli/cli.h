@@ -175,6 +175,7 @@ int cmd_failback_restore(struct cli *c);
 int cmd_failback_finish(struct cli *c);
 int cmd_failback_status(struct cli *c);
 int cmd_failback_back(struct cli *c);
+int cmd_rescue_build(struct cli *c);
 int cmd_policy_list(struct cli *c);
 int cmd_policy_show(struct cli *c);
 int cmd_policy_set(struct cli *c);

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "target/match.h"
 #include "target/target.h"
 
 #define FINISH_FILE "finish"
@@ -27,6 +28,7 @@ struct restoring {
 	char *list; /* of targets, taken apart */
 	struct lb_target_to to[LB_HRL_DISKS_MAX];
 	uint32_t n_to;
+	struct lb_target_match match; /* of --to auto */
 	struct lb_target_stats sum;
 };
 
@@ -46,12 +48,24 @@ static void restoring_end(struct restoring *rs)
 	free(rs->list);
 }
 
+static int match(struct restoring *rs)
+{
+	int r = lb_target_match(rs->c->env, "", rs->item, &rs->match);
+
+	for (; r == 0 && rs->n_to < rs->item->n_disks; rs->n_to++)
+		rs->to[rs->n_to] =
+			(struct lb_target_to){.disk = rs->item->disks[rs->n_to].name, .path = rs->match.path[rs->n_to]};
+	return r;
+}
+
 static int parse_to(struct restoring *rs)
 {
 	char *rest, *one;
 
 	if (cli_value(rs->c, "to") == NULL)
 		return lb_fail(-EINVAL, "where to? Give --to DISK=PATH[,DISK=PATH...], for example --to vda=/dev/sda");
+	if (strcmp(cli_value(rs->c, "to"), "auto") == 0)
+		return match(rs);
 	rs->list = strdup(cli_value(rs->c, "to"));
 	if (rs->list == NULL)
 		return lb_fail(-ENOMEM, "out of memory");
@@ -96,12 +110,12 @@ static int open_all(struct restoring *rs)
 	rs->item = calloc(1, sizeof(*rs->item));
 	if (rs->item == NULL)
 		return lb_fail(-ENOMEM, "out of memory");
-	r = parse_to(rs);
-	r = r < 0 ? r : cli_value_u64(c, "keep-points", LB_TARGET_UNDO_MAX, &points);
+	r = cli_value_u64(c, "keep-points", LB_TARGET_UNDO_MAX, &points);
 	if (r == 0 && cli_value(c, "keep") != NULL)
 		r = lb_size_parse(cli_value(c, "keep"), &request.undo_bytes);
 	r = r < 0 ? r : cli_vault_need(c);
 	r = r < 0 ? r : cli_vault_machine(c, c->args[0], rs->item);
+	r = r < 0 ? r : parse_to(rs);
 	r = r < 0 ? r : take_folder(rs, &rs->item->machine);
 	if (r < 0)
 		return r;
