@@ -23,7 +23,7 @@ import xml.etree.ElementTree as ET
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 LEVEL = {"base": 0, "hrl": 1, "store": 1, "vault": 2, "wire": 2, "capture": 3, "fabric": 3, "files": 3, "mobility": 4,
-         "process": 4, "config": 4, "nbd": 4, "target": 4, "cli": 5}
+         "process": 4, "config": 4, "nbd": 4, "target": 3.5, "cli": 5}
 OUTPUT_CHARS_MAX = 4000  # of a failed test's output; the whole of it stays in meson-logs/testlog.txt
 FUZZ_S = 6  # per target; `make fuzz` runs for long
 E2E_S_MAX = 35 * 60

@@ -171,6 +171,8 @@ int cmd_plan_failover(struct cli *c);
 int cmd_plan_commit(struct cli *c);
 int cmd_plan_cleanup(struct cli *c);
 int cmd_plan_confirm(struct cli *c);
+int cmd_failback_commit(struct cli *c);
+int cmd_failback_start(struct cli *c);
 int cmd_failback_restore(struct cli *c);
 int cmd_failback_finish(struct cli *c);
 int cmd_failback_status(struct cli *c);

@@ -184,7 +184,7 @@ int cli_failover_list_direct(struct cli *c, json_t **ret_reply)
 	return 0;
 }
 
-static int open_double(struct cli *c, struct lb_failover **ret_failover)
+int cli_double_open(struct cli *c, struct lb_failover **ret_failover)
 {
 	const struct lb_vault_secret secret = {.passphrase_file = c->passphrase_file};
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
@@ -204,7 +204,7 @@ int cli_failover_cleanup_direct(struct cli *c)
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	int r;
 
-	r = open_double(c, &f);
+	r = cli_double_open(c, &f);
 	if (r < 0)
 		return r;
 	if (c->dry_run)
@@ -225,7 +225,7 @@ int cli_failover_repoint_direct(struct cli *c)
 	const char *point = cli_value(c, "point") != NULL ? cli_value(c, "point") : "latest";
 	int r;
 
-	r = open_double(c, &f);
+	r = cli_double_open(c, &f);
 	if (r < 0)
 		return r;
 	if (c->dry_run)
@@ -247,7 +247,7 @@ int cli_failover_commit_direct(struct cli *c)
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	int r;
 
-	r = open_double(c, &f);
+	r = cli_double_open(c, &f);
 	if (r < 0)
 		return r;
 	if (c->dry_run)

@@ -9,3 +9,5 @@ int cli_failover_list_direct(struct cli *c, json_t **ret_reply);
 int cli_failover_cleanup_direct(struct cli *c);
 int cli_failover_repoint_direct(struct cli *c);
 int cli_failover_commit_direct(struct cli *c);
+/* The double that the first argument names, of --folder. */
+int cli_double_open(struct cli *c, struct lb_failover **ret_failover);

@@ -52,6 +52,8 @@ AUDITED(lb_api_job_cancel)
 AUDITED(lb_api_failover_start)
 AUDITED(lb_api_failover_cleanup)
 AUDITED(lb_api_failover_commit)
+AUDITED(lb_api_failover_failback)
+AUDITED(lb_api_failover_home)
 AUDITED(lb_api_failover_repoint)
 AUDITED(lb_api_drill_start)
 AUDITED(lb_api_drill_schedule)
@@ -114,6 +116,8 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/failover", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_start_audited, false},
 	{"POST", "/v1/failover/{}/cleanup", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_cleanup_audited, false},
 	{"POST", "/v1/failover/{}/commit", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_commit_audited, false},
+	{"POST", "/v1/failover/{}/failback", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_failback_audited, false},
+	{"POST", "/v1/failover/{}/home", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_home_audited, false},
 	{"POST", "/v1/failover/{}/repoint", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_repoint_audited, false},
 
 	{"GET", "/v1/drill", READER, 0, lb_api_drill_list, false},

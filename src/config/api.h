@@ -73,6 +73,8 @@ LB_API_HANDLER(lb_api_failover_list);
 LB_API_HANDLER(lb_api_failover_preview);
 LB_API_HANDLER(lb_api_failover_cleanup);
 LB_API_HANDLER(lb_api_failover_commit);
+LB_API_HANDLER(lb_api_failover_failback);
+LB_API_HANDLER(lb_api_failover_home);
 LB_API_HANDLER(lb_api_failover_repoint);
 LB_API_HANDLER(lb_api_plan_list);
 LB_API_HANDLER(lb_api_plan_get);

@@ -9,6 +9,8 @@
 #include "config/failovers.h"
 #include "vault/catalog.h"
 
+#define FAILBACK_WAIT_S_MAX 86400
+
 static int reply_job(struct lb_http_reply *reply, const char *id, const char *name)
 {
 	reply->json = json_pack("{s:s,s:s}", "job", id, "name", name);
@@ -162,6 +164,30 @@ int lb_api_failover_commit(void *arg, const struct lb_http_call *call, struct lb
 
 	r = lb_api_body(call, &body);
 	return r < 0 ? r : submit(arg, "commit", call, body, reply);
+}
+
+int lb_api_failover_failback(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_json_ json_t *body = NULL;
+	uint32_t wait_s;
+	int r;
+
+	r = lb_api_body(call, &body);
+	if (r == 0 && json_object_get(body, "wait_s") != NULL)
+		r = lb_json_get_u32(body, "wait_s", FAILBACK_WAIT_S_MAX, &wait_s);
+	return r < 0 ? r : submit(arg, "failback", call, body, reply);
+}
+
+int lb_api_failover_home(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_json_ json_t *body = NULL;
+	bool new_hardware;
+	int r;
+
+	r = lb_api_body(call, &body);
+	if (r == 0 && json_object_get(body, "new_hardware") != NULL)
+		r = lb_json_get_bool(body, "new_hardware", &new_hardware);
+	return r < 0 ? r : submit(arg, "failback-commit", call, body, reply);
 }
 
 int lb_api_failover_repoint(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)

@@ -9,6 +9,13 @@ int lb_job_failover_run(struct lb_job *job);
 int lb_job_cleanup_run(struct lb_job *job);
 int lb_job_commit_run(struct lb_job *job);
 int lb_job_repoint_run(struct lb_job *job);
+/* The machine goes home: its double is shut down, the last of what it wrote becomes a point. */
+int lb_job_failback_run(struct lb_job *job);
+/* It runs at home: the double goes, the machine has its identity and its replication back. */
+int lb_job_failback_commit_run(struct lb_job *job);
+
+/* The double that the job's target names. */
+int lb_job_double_open(struct lb_job *job, struct lb_failover **ret_failover);
 
 #define LB_DRAIN_S 60 /* how long a live failover waits for what the process server still holds */
 

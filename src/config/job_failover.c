@@ -39,7 +39,7 @@ static int fence_machine(struct lb_site *site, const char *id)
 	m.fenced = true;
 	r = lb_reg_machine_put(site->db, &m);
 	if (r == 0)
-		r = lb_reg_certs_revoke(site->db, m.id, NULL, "failed over", lb_now_ns(site->env));
+		r = lb_reg_certs_revoke(site->db, m.id, NULL, LB_REVOKED_FAILED_OVER, lb_now_ns(site->env));
 	return r < 0 ? r : lb_db_commit(&txn);
 }
 
@@ -127,7 +127,7 @@ static int secret_set(struct lb_job *job, struct lb_failover *f)
 	return lb_failover_secret_set(f, &secret);
 }
 
-static int open_double(struct lb_job *job, struct lb_failover **ret_f)
+int lb_job_double_open(struct lb_job *job, struct lb_failover **ret_failover)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	int r;
@@ -137,7 +137,7 @@ static int open_double(struct lb_job *job, struct lb_failover **ret_f)
 		r = secret_set(job, f);
 	if (r < 0)
 		return r;
-	*ret_f = lb_steal_ptr(f);
+	*ret_failover = lb_steal_ptr(f);
 	return 0;
 }
 
@@ -221,7 +221,7 @@ int lb_job_failover_run(struct lb_job *job)
 	struct lb_failover_request request;
 	int r;
 
-	r = open_double(job, &f);
+	r = lb_job_double_open(job, &f);
 	if (r == -ENOENT) {
 		r = lb_failover_request_read(job->site, job->request, &request, forwards);
 		if (r == 0)
@@ -244,7 +244,7 @@ int lb_job_cleanup_run(struct lb_job *job)
 
 	r = lb_job_step(job, "remove the double");
 	if (r == 0)
-		r = open_double(job, &f);
+		r = lb_job_double_open(job, &f);
 	if (r == -ENOENT)
 		return 0; /* an earlier run of this job did it */
 	if (r == 0)
@@ -268,7 +268,7 @@ int lb_job_commit_run(struct lb_job *job)
 
 	r = lb_job_step(job, "pull all of it in");
 	if (r == 0)
-		r = open_double(job, &f);
+		r = lb_job_double_open(job, &f);
 	return r < 0 ? r : lb_failover_commit(f, pulled, job);
 }
 
@@ -282,7 +282,7 @@ int lb_job_repoint_run(struct lb_job *job)
 	if (r == 0)
 		r = lb_job_step(job, "go back to the recovery point");
 	if (r == 0)
-		r = open_double(job, &f);
+		r = lb_job_double_open(job, &f);
 	if (r == 0)
 		r = lb_failover_repoint(f, point);
 	return r < 0 ? r : run_to_end(job, f);

@@ -10,6 +10,8 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"failover", lb_job_failover_run},
 	{"cleanup", lb_job_cleanup_run},
 	{"commit", lb_job_commit_run},
+	{"failback", lb_job_failback_run},
+	{"failback-commit", lb_job_failback_commit_run},
 	{"repoint", lb_job_repoint_run},
 	{"drill", lb_drill_run},
 	{"plan-drill", lb_plan_run_drill},

@@ -72,6 +72,9 @@ int lb_reg_moves_from(struct lb_db *db, const char *process, json_t **ret_machin
 int lb_reg_cert_put(struct lb_db *db, const struct lb_cert_info *info, const char *holder, int64_t now_ns);
 /* Revokes all of a holder's but `keep` (NULL: all). */
 int lb_reg_certs_revoke(struct lb_db *db, const char *holder, const char *keep, const char *reason, int64_t now_ns);
+#define LB_REVOKED_FAILED_OVER "failed over"
+/* Takes a revocation for this reason back, of certificates that were in use. */
+int lb_reg_certs_reinstate(struct lb_db *db, const char *holder, const char *reason, int64_t now_ns);
 /* Unknown ones don't count. -EACCES when it is revoked or not ours; notes the first use otherwise. */
 int lb_reg_cert_check(struct lb_db *db, const struct lb_digest *fingerprint, const char *holder, int64_t now_ns);
 /* The newest that counts and was used: a renewed one whose answer was lost must not shut its holder out. -ENOENT. */

@@ -25,6 +25,14 @@ int lb_reg_certs_revoke(struct lb_db *db, const char *holder, const char *keep, 
 			 "isss", now_ns, reason, holder, keep);
 }
 
+int lb_reg_certs_reinstate(struct lb_db *db, const char *holder, const char *reason, int64_t now_ns)
+{
+	return lb_db_run(db,
+			 "UPDATE certificate SET revoked_ns = NULL, reason = NULL WHERE holder = ? AND reason = ?"
+			 " AND used_ns IS NOT NULL AND not_after_ns > ?",
+			 "ssi", holder, reason, now_ns);
+}
+
 int lb_reg_cert_check(struct lb_db *db, const struct lb_digest *fingerprint, const char *holder, int64_t now_ns)
 {
 	_cleanup_rows_ lb_db_rows *rows = NULL;

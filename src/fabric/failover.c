@@ -436,6 +436,7 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 		.committed = f->committed,
 		.probed = f->probe_port != 0,
 		.cleaning = f->cleaning,
+		.shut = f->shut,
 		.warning = f->warning != NULL ? f->warning : "",
 		.started_ns = f->started_ns,
 		.running_ns = f->running_ns,

@@ -96,6 +96,7 @@ struct lb_failover_report {
 	bool committed;
 	bool probed;                    /* a port was to answer, and has when it runs */
 	bool cleaning;                  /* a cleanup was begun and must be finished */
+	bool shut;                      /* for good: its machine goes home */
 	const char *warning;            /* "" or what is weaker than asked */
 	int64_t started_ns, running_ns; /* wall clock; running_ns 0: not yet */
 	uint64_t rto_ms; /* from the command to a machine that runs (and answers, if it was asked to); 0: not yet */
@@ -124,6 +125,17 @@ int lb_failover_commit(struct lb_failover *f, int (*progress)(void *arg, const s
  * Frees `f` on success.
  */
 int lb_failover_cleanup(struct lb_failover *f, bool live_too);
+
+/*
+ * Committed ones only, when the machine goes home: presses the power button, and after `wait_s` turns the double off.
+ * From then on nothing starts it again (until lb_failover_unshut()), and its disks are its own files, which nobody
+ * uses.
+ */
+int lb_failover_shut(struct lb_failover *f, uint32_t wait_s, bool *ret_gracefully);
+/* The machine stays here after all; lb_failover_run() starts the double. */
+int lb_failover_unshut(struct lb_failover *f);
+/* The image of the disk with this id of the catalog; NULL: the double has none. */
+const char *lb_failover_disk(const struct lb_failover *f, uint16_t id);
 
 /* Every failover below a VM folder; one that another process works on is told with its last record. */
 int lb_failover_list(struct lb_env *env, const char *vm_folder,

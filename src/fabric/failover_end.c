@@ -199,6 +199,9 @@ int lb_failover_tend(struct lb_failover *f)
 	struct lb_vm_pull pull;
 	int r;
 
+	if (f->shut)
+		return lb_fail(-EINVAL, "double %s is shut down for good: its machine goes home (`lifeboat failback`)",
+			       f->vm.name);
 	r = f->committed ? 0 : lb_step_do(f, LB_STEP_SERVE);
 	r = r < 0 || f->committed ? r : lb_step_do(f, LB_STEP_OVERLAYS);
 	r = r < 0 ? r : lb_failover_state(f, &state);

@@ -40,6 +40,7 @@ struct lb_failover {
 	bool no_pull;
 	enum lb_failover_step next;
 	bool fenced, pinned, teardown, committed, cleaning;
+	bool shut; /* for good: its machine goes home */
 	int64_t started_ns, running_ns;
 
 	/* opened when needed */

@@ -99,6 +99,7 @@ static int set_progress(json_t *j, const struct lb_failover *f)
 	r = r < 0 ? r : lb_json_set_bool(j, "teardown", f->teardown);
 	r = r < 0 ? r : lb_json_set_bool(j, "committed", f->committed);
 	r = r < 0 ? r : lb_json_set_bool(j, "cleaning", f->cleaning);
+	r = r < 0 ? r : lb_json_set_bool(j, "shut", f->shut);
 	r = r < 0 ? r : lb_json_set_i64(j, "started_ns", f->started_ns);
 	r = r < 0 ? r : lb_json_set_i64(j, "running_ns", f->running_ns);
 	r = r < 0 ? r : lb_json_set_u64(j, "wait_s", f->wait_s);
@@ -250,6 +251,8 @@ static int get_progress(const json_t *j, struct lb_failover *f)
 	r = r < 0 ? r : lb_json_get_bool(j, "teardown", &f->teardown);
 	r = r < 0 ? r : lb_json_get_bool(j, "committed", &f->committed);
 	r = r < 0 ? r : lb_json_get_bool(j, "cleaning", &f->cleaning);
+	if (r == 0 && json_object_get(j, "shut") != NULL) /* older records have none */
+		r = lb_json_get_bool(j, "shut", &f->shut);
 	r = r < 0 ? r : lb_json_get_i64(j, "started_ns", &f->started_ns);
 	r = r < 0 ? r : lb_json_get_i64(j, "running_ns", &f->running_ns);
 	r = r < 0 ? r : lb_json_get_u32(j, "wait_s", UINT32_MAX, &f->wait_s);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From one point to another. */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,9 +7,6 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "target/internal.h"
-
-#define SECTOR LB_HRL_SECTOR_BYTES
-#define ZERO_PIECE_BYTES (1u << 20)
 
 struct applying {
 	struct lb_target *t;
@@ -20,8 +16,6 @@ struct applying {
 	struct lb_target_batch *batch;
 	lb_target_progress_fn progress;
 	void *arg;
-	uint64_t compared_bytes;
-	uint8_t local[LB_MAX(LB_HRL_FRAME_BYTES_MAX, ZERO_PIECE_BYTES)], raw[LB_HRL_FRAME_BYTES_MAX];
 };
 
 static void applying_free(struct applying *a)
@@ -36,124 +30,19 @@ static void applying_free(struct applying *a)
 }
 LB_DEFINE_CLEANUP(struct applying *, applying_free);
 
-static uint32_t index_of(const struct lb_target *t, uint16_t disk)
+static int take(void *arg, uint32_t n, uint64_t offset_bytes, const uint8_t *image, const uint8_t *disk,
+		size_t size_bytes)
 {
-	uint32_t n = 0;
-
-	while (n < t->own_item->n_disks && t->own_item->disks[n].id != disk)
-		n++;
-	assert(n < t->own_item->n_disks);
-	return n;
-}
-
-static int tell(struct applying *a, uint64_t more_bytes)
-{
-	a->compared_bytes += more_bytes;
-	return a->progress == NULL ? 0
-				   : a->progress(a->arg, a->compared_bytes, a->delta.data_bytes + a->delta.zero_bytes);
-}
-
-/* What the disks hold where a frame's pieces belong, put together as the frame would be. */
-static int read_local(struct applying *a, const struct lb_delta_piece *p, size_t n, bool *ret_whole,
-		      size_t *ret_raw_bytes)
-{
-	uint32_t sector = 0;
-	bool whole = true;
-
-	for (size_t i = 0; i < n; i++) {
-		struct lb_target_disk *d = &a->t->disks[index_of(a->t, p[i].disk)];
-		int r;
-
-		if ((uint64_t)(p[i].frame_sector + p[i].sectors) * SECTOR > LB_HRL_FRAME_BYTES_MAX)
-			return lb_fail(-EBADMSG, "an extent lies outside its frame %u", p[i].frame);
-		r = d->ops->pread(d, a->local + (size_t)p[i].frame_sector * SECTOR, (size_t)p[i].sectors * SECTOR,
-				  p[i].start * SECTOR);
-		if (r < 0)
-			return r;
-		whole &= p[i].frame_sector == sector;
-		sector = p[i].frame_sector + p[i].sectors;
-	}
-	*ret_whole = whole;
-	*ret_raw_bytes = (size_t)sector * SECTOR;
-	return 0;
-}
-
-static int take_frame(struct applying *a, const struct lb_delta_piece *p, size_t n)
-{
-	size_t local_bytes, raw_bytes;
-	bool whole, is = false;
-	int r;
-
-	r = read_local(a, p, n, &whole, &local_bytes);
-	if (r == 0 && whole)
-		r = lb_image_frame_is(a->image, p->segment, p->frame, a->local, local_bytes, &is);
-	if (r < 0 || is)
-		return r;
-	r = lb_image_frame(a->image, p->segment, p->frame, a->raw, &raw_bytes);
-	if (r == 0 && local_bytes > raw_bytes)
-		r = lb_fail(-EBADMSG, "an extent lies outside its frame %u", p->frame);
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		size_t at = (size_t)p[i].frame_sector * SECTOR;
-
-		r = lb_target_batch_add(a->batch, index_of(a->t, p[i].disk), p[i].start * SECTOR, a->raw + at,
-					a->local + at, (size_t)p[i].sectors * SECTOR);
-	}
-	return r;
-}
-
-static int take_data(struct applying *a)
-{
-	const struct lb_delta_piece *p = a->delta.pieces;
-	int r = 0;
-
-	for (size_t from = 0, to; r == 0 && from < a->delta.n_pieces; from = to) {
-		uint64_t sectors = 0;
-
-		for (to = from;
-		     to < a->delta.n_pieces && p[to].segment == p[from].segment && p[to].frame == p[from].frame; to++)
-			sectors += p[to].sectors;
-		r = take_frame(a, p + from, to - from);
-		if (r == 0)
-			r = tell(a, sectors * SECTOR);
-	}
-	return r;
-}
-
-static int take_zeroes(struct applying *a, const struct lb_delta_zeroes *z)
-{
-	uint32_t n = index_of(a->t, z->disk);
-	struct lb_target_disk *d = &a->t->disks[n];
-	uint64_t at = z->offset_bytes, end = at + z->length_bytes, data;
-	int r = 0;
-
-	while (r == 0 && at < end) {
-		size_t size_bytes;
-
-		r = d->ops->next_data(d, at, &data);
-		if (r < 0)
-			return r;
-		data = LB_MIN(data, end);
-		if (data > at) {
-			r = tell(a, data - at);
-			at = data;
-			continue;
-		}
-		size_bytes = LB_MIN(end - at, (uint64_t)ZERO_PIECE_BYTES);
-		r = d->ops->pread(d, a->local, size_bytes, at);
-		r = r < 0 ? r : lb_target_batch_add(a->batch, n, at, NULL, a->local, size_bytes);
-		r = r < 0 ? r : tell(a, size_bytes);
-		at += size_bytes;
-	}
-	return r;
+	return lb_target_batch_add(arg, n, offset_bytes, image, disk, size_bytes);
 }
 
 static int take_all(struct applying *a)
 {
+	const struct lb_compare_sink sink = {
+		.take = take, .arg = a->batch, .progress = a->progress, .progress_arg = a->arg};
 	int r;
 
-	r = take_data(a);
-	for (size_t i = 0; r == 0 && i < a->delta.n_zeroes; i++)
-		r = take_zeroes(a, &a->delta.zeroes[i]);
+	r = lb_compare_disks(a->image, a->t->own_item, a->t->disks, &a->delta, &sink);
 	r = r != 0 ? r : lb_target_batch_flush(a->batch);
 	for (uint32_t i = 0; r == 0 && i < a->t->own_item->n_disks; i++)
 		r = a->t->disks[i].ops->flush(&a->t->disks[i]);
@@ -296,7 +185,7 @@ int lb_target_apply(struct lb_target *t, const struct lb_point *point, lb_target
 	if (r > 0 || ret_stats == NULL)
 		return r;
 	lb_image_stats(a->image, &read);
-	*ret_stats = (struct lb_target_stats){.compared_bytes = a->compared_bytes,
+	*ret_stats = (struct lb_target_stats){.compared_bytes = a->delta.data_bytes + a->delta.zero_bytes,
 					      .written_bytes = lb_target_batch_written(a->batch),
 					      .fetched_bytes = read.bytes_read};
 	return 0;
@@ -307,7 +196,7 @@ int lb_target_apply(struct lb_target *t, const struct lb_point *point, lb_target
 static int put_back(void *arg, uint16_t disk, uint64_t offset_bytes, const void *old, size_t size_bytes)
 {
 	struct lb_target *t = arg;
-	struct lb_target_disk *d = &t->disks[index_of(t, disk)];
+	struct lb_target_disk *d = &t->disks[lb_delta_disk(t->own_item, disk)];
 
 	if (offset_bytes > d->size_bytes || size_bytes > d->size_bytes - offset_bytes)
 		return lb_fail(-EBADMSG, "an undo file of %s names bytes past the end of %s", t->folder, d->path);

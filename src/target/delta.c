@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "target/delta.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -123,6 +124,16 @@ int lb_delta_make(struct lb_image *image, const struct lb_catalog_item *item, co
 	*ret_delta = d;
 	d = (struct lb_delta){0};
 	return 0;
+}
+
+uint32_t lb_delta_disk(const struct lb_catalog_item *item, uint16_t disk)
+{
+	uint32_t n = 0;
+
+	while (n < item->n_disks && item->disks[n].id != disk)
+		n++;
+	assert(n < item->n_disks);
+	return n;
 }
 
 void lb_delta_clear(struct lb_delta *d)

@@ -30,4 +30,6 @@ struct lb_delta {
  */
 int lb_delta_make(struct lb_image *image, const struct lb_catalog_item *item, const struct lb_position *since,
 		  struct lb_delta *ret_delta);
+/* Where a disk of the delta is in `item`. */
+uint32_t lb_delta_disk(const struct lb_catalog_item *item, uint16_t disk);
 void lb_delta_clear(struct lb_delta *d);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* What the parts of the target share. */
-#include "target/delta.h"
+#include "target/compare.h"
 #include "target/target.h"
 #include "target/undo.h"
 

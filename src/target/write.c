@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "target/internal.h"
 
-#define BLOCK_BYTES 4096 /* compared as a whole */
 #define BATCH_BYTES (8u << 20)
 #define BATCH_RUNS 4096
 
@@ -152,32 +151,25 @@ static int add_run(struct lb_target_batch *b, uint32_t n, uint64_t offset_bytes,
 	return 0;
 }
 
-static bool same(const uint8_t *fresh, const uint8_t *old, size_t size_bytes)
+struct adding {
+	struct lb_target_batch *b;
+	uint32_t n;
+	uint64_t offset_bytes;
+	const uint8_t *fresh, *old;
+};
+
+static int add(void *arg, size_t at, size_t size_bytes)
 {
-	if (fresh != NULL)
-		return memcmp(fresh, old, size_bytes) == 0;
-	/* zeroes: the first byte is, and each is like the one before it */
-	return old[0] == 0 && memcmp(old, old + 1, size_bytes - 1) == 0;
+	const struct adding *a = arg;
+
+	return add_run(a->b, a->n, a->offset_bytes + at, a->fresh != NULL ? a->fresh + at : NULL, a->old + at,
+		       size_bytes);
 }
 
 int lb_target_batch_add(struct lb_target_batch *b, uint32_t n, uint64_t offset_bytes, const uint8_t *fresh,
 			const uint8_t *old, size_t size_bytes)
 {
-	size_t at = 0, begin = 0;
-	int r = 0;
+	struct adding a = {.b = b, .n = n, .offset_bytes = offset_bytes, .fresh = fresh, .old = old};
 
-	while (r == 0 && at < size_bytes) {
-		size_t length = LB_MIN(size_bytes - at, BLOCK_BYTES - (offset_bytes + at) % BLOCK_BYTES);
-
-		if (same(fresh != NULL ? fresh + at : NULL, old + at, length)) {
-			if (at > begin)
-				r = add_run(b, n, offset_bytes + begin, fresh != NULL ? fresh + begin : NULL,
-					    old + begin, at - begin);
-			begin = at + length;
-		}
-		at += length;
-	}
-	if (r == 0 && at > begin)
-		r = add_run(b, n, offset_bytes + begin, fresh != NULL ? fresh + begin : NULL, old + begin, at - begin);
-	return r;
+	return lb_compare_runs(offset_bytes, fresh, old, size_bytes, add, &a);
 }

@@ -138,3 +138,23 @@ def test_a_pin_keeps_a_point_under_its_name(api):
     assert "before-upgrade" in [p["name"] for p in api.ask("GET", "/v1/machine/db1/point")[1]["points"]]
     assert api.ask("DELETE", "/v1/machine/db1/point/before-upgrade")[0] == 200
     assert "before-upgrade" not in [p["name"] for p in api.ask("GET", "/v1/machine/db1/point")[1]["points"]]
+
+
+def test_a_failback_takes_the_last_of_the_double_and_goes_on_after_a_kill(site, api, folder):
+    job(api, order(api, "/v1/failover", {"machine": "db1", "kind": "live", "memory_bytes": 64 * MIB}), ("done",))
+    early = job(api, order(api, "/v1/failover/db1-double/failback", {"wait_s": 0}), ("failed",))
+    assert "not committed" in early["error"]
+    assert "comes first" in job(api, order(api, "/v1/failover/db1-double/home", {}), ("failed",))["error"]
+    job(api, order(api, "/v1/failover/db1-double/commit", {}), ("done",))
+    name = order(api, "/v1/failover/db1-double/failback", {"wait_s": 0})
+    wait_for(lambda: api.ask("GET", f"/v1/job/{name}")[1]["steps"], "the first step")
+    site.server.send_signal(signal.SIGKILL)
+    site.server.wait(60)
+    site.start()
+    done = job(api, name, ("done",))
+    assert done["result"]["gathered_bytes"] == 0        # nobody worked there
+    newest = api.ask("GET", "/v1/machine/db1/point?limit=1")[1]["points"][-1]
+    assert (newest["epoch"], newest["seq"]) == (done["result"]["epoch"], done["result"]["seq"])
+    job(api, order(api, "/v1/failover/db1-double/home", {}), ("done",))
+    assert api.ask("GET", "/v1/failover")[1]["failovers"] == []
+    assert api.ask("POST", "/v1/failover/db1-double/failback", {})[0] == 404

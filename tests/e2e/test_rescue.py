@@ -110,6 +110,8 @@ def test_the_medium_starts_by_itself(tmp_path, rescue, name, started_by):
              "-device", "virtio-scsi-pci", "-device", "scsi-cd,drive=cd,bootindex=0"]
     said = run_to_its_end(Guest(tmp_path / "rescue", disks, memory_mib=640, extra=extra))
     assert f"started by {started_by}" in said
+    if name == "secure-boot":
+        assert "UEFI Secure Boot is enabled" in said      # the kernel's own words
     assert "lifeboat-rescue: restored" in said
     for disk, path in enumerate(own):
         assert digest(path) == digest(vault.at(1, disk))

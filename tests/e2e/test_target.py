@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
 
-from test_recovery import BUILD, MIB, Vault, raw_images, same
+from test_recovery import BUILD, MIB, Vault, begin, environment, raw_images, recover, same, vm_folder  # noqa: F401
 
 LIFEBOAT = BUILD / "src/cli/lifeboat"
 DEADLINE_S = 120
@@ -249,3 +251,65 @@ def test_another_disk_in_the_place_of_the_one_that_was_followed_is_refused(targe
     step_to(target, 0)
     run = Target(target.vault, target.folder, dict(target.to, vda=target.folder / "other.raw")).run("restore", check=False)
     assert run.returncode == 5 and "other disks" in run.stderr
+
+
+# ---- the other direction ---------------------------------------------------------------------------------------------
+
+def write_in_double(double, disk, pattern, at, size):
+    """A write of the double's, through QEMU's own block layer: there is no guest in these images."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(double / "qmp.sock"))
+        f = s.makefile("rw")
+        f.readline()
+
+        def ask(command, **arguments):
+            f.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            f.flush()
+            while True:
+                answer = json.loads(f.readline())
+                if "event" not in answer:
+                    assert "return" in answer, answer
+                    return answer["return"]
+        ask("qmp_capabilities")
+        blocks = [b for b in ask("query-block") if b.get("inserted", {}).get("file", "").endswith(f"disk{disk}.qcow2")]
+        device = blocks[0]["qdev"]
+        said = ask("human-monitor-command", **{"command-line": f'qemu-io -d {device} "write -P {pattern} {at} {size}"'})
+        assert "wrote" in said or said == "", said
+        ask("human-monitor-command", **{"command-line": f'qemu-io -d {device} "flush"'})
+
+
+def failback_start(vault, folder, *more, **environment_more):
+    return subprocess.run([LIFEBOAT, "failback", "start", "live", "--vault", vault.url, "--passphrase-file", vault.passphrase_file,
+                           "--folder", folder, "--confirm", "live", "-o", "json", *map(str, more)], capture_output=True, text=True,
+                          env=dict(environment(), **environment_more), timeout=300)
+
+
+def test_a_machine_goes_home_with_everything_its_double_wrote_and_only_that_is_carried(tmp_path, vm_folder):  # noqa: F811
+    vault = Vault(tmp_path, raw_images(tmp_path), 4)
+    home = Target(vault, tmp_path)
+    for disk, name in enumerate(vault.names):       # the old disks, still there
+        shutil.copy(vault.at(3, disk), home.to[name])
+    begin(vault, vm_folder, "live", "--kind", "live")
+    refused = failback_start(vault, vm_folder)
+    assert refused.returncode == 2 and "not committed" in refused.stderr
+    recover("commit", vm_folder, "live")
+    write_in_double(vm_folder / "live", 0, 0xab, 2 * MIB, 65536)
+    write_in_double(vm_folder / "live", 0, 0xcd, 20 * MIB, 4096)     # zeroes until now
+    write_in_double(vm_folder / "live", 0, 0, 11 * MIB, 131072)      # data until now
+    write_in_double(vm_folder / "live", 1, 0xef, 4 * MIB, 8192)
+    run = failback_start(vault, vm_folder, "--wait", 0)
+    assert run.returncode == 3, run.stderr          # nobody in there presses a power button
+    told = json.loads(run.stdout)["data"]
+    assert told["gathered_bytes"] == 65536 + 4096 + 131072 + 8192 and not told["gracefully"]
+    again = json.loads(failback_start(vault, vm_folder).stdout)["data"]
+    assert again["gathered_bytes"] == 0 and again["point"]["epoch"] > told["point"]["epoch"]
+    restored = home.run("restore")
+    assert restored["written_bytes"] == told["gathered_bytes"]
+    assert restored["point"]["epoch"] == again["point"]["epoch"]
+    for disk, name in enumerate(vault.names):
+        same(home.to[name], vm_folder / f"live/disk{disk}.qcow2", "-f", "raw", "-F", "qcow2")
+    resumed = recover("resume", vm_folder, "live", check=False)
+    assert resumed.returncode != 0 and "goes home" in resumed.stderr
+    verified = subprocess.run([LIFEBOAT, "vault", "verify", "db1", "--deep", "--vault", vault.url, "--passphrase-file",
+                               vault.passphrase_file], capture_output=True, text=True)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
