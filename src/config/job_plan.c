@@ -269,6 +269,28 @@ struct look_up {
 	uint64_t done, total;
 };
 
+/*
+ * What "latest-multi-vm" or "latest-app" is now it is for all groups: later ones are begun minutes later, and a newer
+ * one would not fit to those that run already. Only the latest is the latest when its machine's turn comes.
+ */
+static int freeze_point(struct run *run, const char *machine, const struct lb_point *point)
+{
+	json_t *points = json_object_get(run->job->result, "points");
+
+	if (strcmp(run->point, "latest") == 0 || strcmp(run->point, "latest-processed") == 0)
+		return 0;
+	if (points == NULL) {
+		points = json_object();
+		if (json_object_set_new(run->job->result, "points", points) < 0)
+			return lb_fail(-ENOMEM, "out of memory for a job");
+	}
+	return json_object_set_new(points, machine,
+				   json_sprintf("%llu:%llu", (unsigned long long)point->position.epoch,
+						(unsigned long long)point->position.seq)) < 0
+		       ? lb_fail(-ENOMEM, "out of memory for a job")
+		       : 0;
+}
+
 static int look_up_one(void *arg, size_t group, const json_t *machine)
 {
 	struct look_up *l = arg;
@@ -284,6 +306,8 @@ static int look_up_one(void *arg, size_t group, const json_t *machine)
 		return r;
 	r = lb_catalog_find(site->vault, name, l->item);
 	r = r < 0 ? r : lb_point_find(site->vault, &l->item->machine, l->run->point, &point);
+	if (r == 0)
+		return freeze_point(l->run, name, &point);
 	if (r == -ENOENT && l->n++ < TOLD_MAX)
 		snprintf(l->told + used, sizeof(l->told) - used, "%s%s: %.120s", used > 0 ? "; " : "", name,
 			 lb_err_text());
@@ -470,6 +494,7 @@ static int begin_machine(struct run *run, const json_t *machine)
 	struct lb_site *site = run->job->site;
 	struct live_search s = {.machine = name};
 	_cleanup_json_ json_t *body = NULL;
+	const char *frozen;
 	char target[LB_VM_NAME_BYTES];
 	int r;
 
@@ -484,7 +509,8 @@ static int begin_machine(struct run *run, const json_t *machine)
 			       json_pack("{s:s,s:n,s:s}", "double", s.name, "job", "state", "runs already")) < 0
 			       ? lb_fail(-ENOMEM, "out of memory for a job")
 			       : 0;
-	r = lb_plan_order(machine, run->live, run->point, &body);
+	frozen = json_string_value(json_object_get(json_object_get(run->job->result, "points"), name));
+	r = lb_plan_order(machine, run->live, frozen != NULL ? frozen : run->point, &body);
 	if (r == 0 && run->drill)
 		return begin_drill(run, name, body);
 	return r < 0 ? r : submit(run, "failover", name, s.there ? s.name : target, body);

@@ -126,7 +126,7 @@ static int take_next(const struct format *f, const xmlNode *root, struct lb_list
 
 static bool holds(const uint8_t *data, size_t size_bytes, const char *text)
 {
-	return memmem(data, size_bytes, text, strlen(text)) != NULL;
+	return data != NULL && memmem(data, size_bytes, text, strlen(text)) != NULL;
 }
 
 /* NULL for what isn't plain XML in UTF-8. */

@@ -17,7 +17,7 @@ static char begun[256][16];
 static unsigned int n_begun, now_running, most_running;
 static atomic_uint left_of_group[GROUPS];
 static atomic_bool out_of_order;
-static char failing[16], endless[16];
+static char failing[16], endless[16], asked_point[64];
 
 static bool together;
 
@@ -37,6 +37,7 @@ static int run_machine(struct lb_job *job)
 	pthread_mutex_lock(&told_lock);
 	if (n_begun < 256)
 		snprintf(begun[n_begun++], sizeof(begun[0]), "%s", name);
+	snprintf(asked_point, sizeof(asked_point), "%s", json_string_value(json_object_get(job->request, "point")));
 	now_running++;
 	most_running = LB_MAX(most_running, now_running);
 	pthread_mutex_unlock(&told_lock);
@@ -236,6 +237,21 @@ static void a_group_may_let_the_plan_go_on(void **state)
 	job = job_in_state(id, "done");
 	assert_int_equal(n_begun, 6);
 	assert_int_equal(json_array_size(json_object_get(json_object_get(job, "result"), "warnings")), 1);
+	lb_jobs_stop(jobs);
+}
+
+static void every_group_has_the_point_that_the_first_one_had(void **state)
+{
+	_cleanup_json_ json_t *plan = plan_of(2, 1, true), *body = json_pack("{s:s}", "point", "2100-01-01T00:00:00Z");
+	_cleanup_json_ json_t *reply = NULL;
+	struct lb_jobs *jobs;
+
+	(void)state;
+	assert_int_equal(make_plan(plan), 0);
+	assert_int_equal(lb_jobs_start(site, kinds, &jobs), 0);
+	assert_int_equal(call(lb_api_plan_failover, "ann", LB_ROLE_OPERATOR, "shop", body, &reply), 0);
+	json_decref(job_in_state(json_string_value(json_object_get(reply, "job")), "done"));
+	assert_string_equal(asked_point, "1:0"); /* a position, whatever becomes newer meanwhile */
 	lb_jobs_stop(jobs);
 }
 
@@ -509,6 +525,7 @@ int main(void)
 		P(groups_come_one_after_another_and_their_machines_together),
 		P(a_machine_that_fails_ends_the_plan_after_its_group),
 		P(a_group_may_let_the_plan_go_on),
+		P(every_group_has_the_point_that_the_first_one_had),
 		P(a_manual_action_waits_for_a_person_over_restarts_and_holds_no_thread),
 		P(of_two_operators_the_second_learns_who_was_first),
 		P(a_cancelled_plan_ends_when_its_machines_have),
