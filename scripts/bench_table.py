@@ -85,12 +85,21 @@ def bench_vault(t, build, folder, quick):
     for line in text.splitlines():
         if m := re.match(r"open a point, (.*?): ([\d.]+) s \((\d+) extents", line):
             seconds = float(m[2])
+            memory = re.search(r"peak memory (\d+ MiB)", line)
             t.row(f"open a point of {m[3]} extents, {m[1]}", f"{seconds * 1000:.0f} ms",
-                  f"{seconds / opened:.2f} x the first" if opened else "")
+                  (f"{seconds / opened:.2f} x the first, " if opened else "") + (f"{memory[1]} of memory" if memory else ""))
             opened = opened or seconds
         elif ": " in line:
             what, figure = line.rsplit(": ", 1)
             t.row(what, figure)
+
+
+def bench_list(t, build, folder, quick):
+    for line in output(build / "tests/bench/list_bench", folder, *(["100"] if quick else []), build=build).splitlines():
+        if m := re.match(r"(.*?): (\d+) calls, (\d+) names, (\d+) ms", line):
+            t.row(m[1], f"{m[2]} calls", f"{m[3]} names listed, {m[4]} ms")
+        else:
+            t.row(line, "")
 
 
 def bench_recovery(t, build, folder, quick):
@@ -115,6 +124,7 @@ def bench_memory(t, build, folder, quick):
 
 BENCHES = [("Capture: cost of a write to a memory disk", bench_capture), ("Segments: build, seal, open; one core", bench_hrl),
            ("Process server: taking segments in", bench_process), ("Vault: write, open, read", bench_vault),
+           ("Vault: what is asked of a large one", bench_list),
            ("Recovery", bench_recovery), ("Agent: anonymous memory at full churn", bench_memory)]
 
 

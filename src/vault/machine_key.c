@@ -165,21 +165,34 @@ static int key_get(struct lb_vault *v, const struct lb_uuid *machine, bool creat
 	return r;
 }
 
+static bool recall(struct lb_vault *v, const struct lb_uuid *machine, struct lb_key *ret_key)
+{
+	const struct lb_key *there;
+
+	LB_LOCK_SCOPE(&v->lock);
+	there = known(v, machine);
+	if (there != NULL)
+		*ret_key = *there;
+	return there != NULL;
+}
+
 int lb_vault_machine_key(struct lb_vault *v, const struct lb_uuid *machine, bool create, struct lb_key *ret_key)
 {
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	const struct lb_key *there;
 	int r;
 
+	if (recall(v, machine, ret_key))
+		return 0;
+	r = key_get(v, machine, create, &key); /* without the lock: the store may be far away */
+	if (r < 0)
+		return r;
 	LB_LOCK_SCOPE(&v->lock);
 	there = known(v, machine);
-	if (there != NULL) {
+	if (there != NULL) { /* another thread was faster */
 		*ret_key = *there;
 		return 0;
 	}
-	r = key_get(v, machine, create, &key);
-	if (r < 0)
-		return r;
 	r = remember(v, machine, &key);
 	if (r < 0)
 		return r;

@@ -212,6 +212,36 @@ static void what_is_lost_ahead_fails_only_the_read_that_needs_it(void **state)
 	site_free(&s);
 }
 
+static void a_machine_among_many_is_found_by_its_name(void **state)
+{
+	struct lb_catalog_item item = {.firmware = "bios", .architecture = "x86_64", .policy = "default"}, found;
+	struct site_names *names = calloc(1, sizeof(*names));
+	struct site s;
+
+	(void)state;
+	assert_non_null(names);
+	site_new(&s);
+	for (uint8_t i = 1; i <= 40; i++) {
+		struct lb_key key;
+
+		memset(item.machine.bytes, i, sizeof(item.machine.bytes));
+		snprintf(item.name, sizeof(item.name), "machine-%u", i % 39);
+		ok(lb_vault_machine_key(s.vault, &item.machine, true, &key));
+		ok(lb_catalog_put(s.vault, &item));
+	}
+	ok(lb_catalog_find(s.vault, "machine-30", &found));
+	assert_int_equal(found.machine.bytes[0], 30);
+	fails_naming(lb_catalog_find(s.vault, "machine-1", &found), -EEXIST, "01010101-0101-0101-0101-010101010101");
+	fails_naming(lb_catalog_find(s.vault, "machine-1", &found), -EEXIST, "28282828-2828-2828-2828-282828282828");
+	fails_naming(lb_catalog_find(s.vault, "nobody", &found), -ENOENT, "nobody");
+	site_names(&s, "1e1e1e1e-1e1e-1e1e-1e1e-1e1e1e1e1e1e/item", names);
+	assert_int_equal(names->n, 1);
+	site_flip(&s, names->name[0], 60);
+	fails_naming(lb_catalog_find(s.vault, "machine-30", &found), -EBADMSG, "1 can't be read");
+	free(names);
+	site_free(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -219,6 +249,7 @@ int main(void)
 		cmocka_unit_test(one_damaged_frame_among_many_is_found_and_named),
 		cmocka_unit_test(a_small_read_fetches_the_head_of_its_segment_once_and_its_frame),
 		cmocka_unit_test(reads_in_order_are_read_ahead_and_give_the_same_bytes),
+		cmocka_unit_test(a_machine_among_many_is_found_by_its_name),
 		cmocka_unit_test(what_is_lost_ahead_fails_only_the_read_that_needs_it),
 	};
 
