@@ -132,7 +132,8 @@ static bool holds(const uint8_t *data, size_t size_bytes, const char *text)
 /* NULL for what isn't plain XML in UTF-8. */
 static xmlDoc *read_xml(const uint8_t *data, size_t size_bytes)
 {
-	if (size_bytes == 0 || holds(data, size_bytes, "<!DOCTYPE") || holds(data, size_bytes, "<!ENTITY"))
+	if (data == NULL || size_bytes == 0 || holds(data, size_bytes, "<!DOCTYPE") ||
+	    holds(data, size_bytes, "<!ENTITY"))
 		return NULL;
 	return xmlReadMemory((const char *)data, (int)size_bytes, NULL, "UTF-8",
 			     XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_NOCDATA |
