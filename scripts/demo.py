@@ -37,7 +37,9 @@ capture_socket = /run/lifeboat/capture.sock
 BOOT = ["mkdir -p /run/lifeboat /run/lifeboat-mobility /var/lib/lifeboat/mobility /var/lib/ledger",
         "cat /sys/class/dmi/id/product_uuid >/run/lifeboat-mobility/product_uuid",
         "cat /sys/firmware/dmi/tables/DMI >/run/lifeboat-mobility/smbios",
-        "chown -R lifeboat:lifeboat /run/lifeboat-mobility /var/lib/lifeboat/mobility /etc/lifeboat/token"]
+        "chown -R lifeboat:lifeboat /run/lifeboat-mobility /var/lib/lifeboat/mobility /etc/lifeboat/token",
+        # a double says what its disk carries: drills are proven by it
+        "lifeboat-mobility prove --config /etc/lifeboat/mobility.conf || true"]
 
 
 def agent_service(site, token):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a live failover does with its source: previews, scripts, draining, fences that hold when it comes back."""
+import json
 import os
 import pathlib
+import re
 import subprocess
 import time
 
@@ -111,6 +113,11 @@ def test_nothing_is_lost_when_the_source_is_stopped_and_drained_and_its_return_c
             conf.write(f"hook_folder = {folder}/hooks\n")
         site.start()
         agent.protect([disk])
+        # the word that a double would show lies on the source's disk, and a machine that is no double shows none
+        word = agent.wait(lambda: json.loads((agent.folder / "state/agent.json").read_text()).get("proof"), "a word of proof")
+        assert re.fullmatch("[0-9]+:[0-9a-f]{32}", word) and abs(int(word.split(":")[0]) - time.time_ns()) < 600 * 10**9
+        told = subprocess.run([site.programs["mobility"], "prove", "--config", agent.conf], capture_output=True, text=True)
+        assert (told.returncode, told.stdout) == (0, "")
         for i in range(5):
             write_block(disk, i, f"order {i}")
         site.lifeboat("failover", "start", "host", "--confirm", "host", "--memory", "64M", "--shutdown-source", "--wait-drained")

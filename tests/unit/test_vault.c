@@ -5,6 +5,7 @@
 
 #include "vault/catalog.h"
 #include "vault/points.h"
+#include "vault/proof.h"
 #include "vault_site.h"
 
 static struct site s;
@@ -518,6 +519,25 @@ static void machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids(voi
 	assert_true(lb_uuid_equal(&got.machine, &other));
 }
 
+static void a_word_of_proof_is_its_machines_own_and_of_its_time(void **state)
+{
+	struct lb_uuid other = {.bytes = {1, 2, 3}};
+	char word[LB_PROOF_TEXT_BYTES];
+	int64_t time_ns = 0;
+	struct lb_key key;
+
+	(void)state;
+	ok(lb_vault_machine_key(s.vault, &other, true, &key));
+	ok(lb_proof_make(s.vault, &s.machine, 1700000000000000000, word));
+	assert_true(lb_proof_is_text(word));
+	ok(lb_proof_check(s.vault, &s.machine, word, &time_ns));
+	assert_int_equal(time_ns, 1700000000000000000);
+	assert_int_equal(lb_proof_check(s.vault, &other, word, &time_ns), -EBADMSG);
+	word[5] ^= 1; /* another time */
+	assert_int_equal(lb_proof_check(s.vault, &s.machine, word, &time_ns), -EBADMSG);
+	assert_int_equal(lb_proof_check(s.vault, &s.machine, "yesterday", &time_ns), -EBADMSG);
+}
+
 #define with_site(f) cmocka_unit_test_setup_teardown(f, make_site, remove_site)
 
 int main(void)
@@ -543,6 +563,7 @@ int main(void)
 		with_site(a_pinned_point_is_found_by_its_name_until_it_is_unpinned),
 		with_site(the_newest_catalog_entry_wins_and_an_unchanged_one_is_not_written_again),
 		with_site(machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids),
+		with_site(a_word_of_proof_is_its_machines_own_and_of_its_time),
 	};
 
 	return cmocka_run_group_tests_name("vault", tests, NULL, NULL);
