@@ -68,6 +68,13 @@ int lb_checkpoint_write(struct lb_vault *v, const struct lb_uuid *machine, bool 
 /* Takes over from whoever wrote: seals the newest epoch at its end, trying the next number on conflict. */
 int lb_journal_fence(struct lb_vault *v, const struct lb_uuid *machine, const char *reason);
 
+struct lb_chain;
+/*
+ * Puts a seal at the place where `c` goes on, as a repair does behind objects that are lost: whoever still writes there
+ * is fenced by it. -EEXIST, -ESTALE when an object or a seal is there.
+ */
+int lb_journal_seal_at(struct lb_chain *c, const char *reason);
+
 /* Newest position and time of machines that had nothing to send, one object per process server. */
 struct lb_heartbeat {
 	struct lb_uuid machine;

@@ -425,6 +425,7 @@ static int state_of_checkpoint(struct work *w, struct lb_repair *r)
 static int lost_objects(struct work *w, const struct lb_place *place, bool is_there)
 {
 	_cleanup_(lb_repair_freep) struct lb_repair *r = calloc(1, sizeof(*r));
+	bool is_tail = false;
 	int result = 0;
 
 	if (r == NULL)
@@ -457,13 +458,20 @@ static int lost_objects(struct work *w, const struct lb_place *place, bool is_th
 		if (!is_there)
 			return 0; /* the end: what may have been cut off leaves no trace */
 		r->last = *place;
-		r->last_is_seal = r->is_tail = true;
 		r->after = w->chain.after;
+		is_tail = true;
 	}
 	result = find_ranges(w, r);
 	if (result < 0)
 		return result;
 	lb_chain_cross(&w->chain, r);
+	/* its writer, if it still lives, must not go on from what nobody can read */
+	if (is_tail && !w->dry_run)
+		result = lb_journal_seal_at(&w->chain, "the object before was lost; repaired");
+	if (result < 0)
+		return result == -EEXIST || result == -ESTALE
+			       ? lb_fail(-EAGAIN, "the journal goes on while it is repaired; try again")
+			       : result;
 	result = add_record(w, lb_steal_ptr(r), false);
 	return result < 0 ? result : 1;
 }

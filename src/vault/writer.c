@@ -281,6 +281,24 @@ static int put_seal(struct lb_journal_writer *w, struct lb_place place, const ch
 	return put(w, &p, NULL);
 }
 
+int lb_journal_seal_at(struct lb_chain *c, const char *reason)
+{
+	_cleanup_(lb_journal_writer_freep) struct lb_journal_writer *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (w == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a journal writer");
+	w->chain = *c;
+	w->chain.crossed = NULL;
+	r = lb_vault_machine_key(c->v, &c->machine, false, &w->key);
+	if (r == 0)
+		r = lb_vault_random(c->v, &w->writer, sizeof(w->writer));
+	if (r < 0)
+		return r;
+	lb_chain_tail(&w->chain, &w->tail);
+	return put_seal(w, lb_chain_next_place(&w->chain), reason);
+}
+
 int lb_journal_seal(struct lb_journal_writer *w, const char *reason)
 {
 	int r;

@@ -332,6 +332,17 @@ static void a_damaged_newest_object_ends_its_epoch_and_the_journal_goes_on_in_th
 	assert_string_equal(blocks_of(2, 0, false), "!!!!6!!!!!!!!!!!");
 }
 
+static void a_writer_that_lives_is_fenced_by_the_repair_of_its_newest_object(void **state)
+{
+	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
+
+	(void)state;
+	site_flip(&s, journal.name[4], 200);
+	repair(false, false);
+	site_seal(&s, LB_HRL_POINT, &sealed);
+	assert_int_equal(site_append(&s, &sealed, 1), -ESTALE);
+}
+
 static void lost_newest_objects_that_a_checkpoint_knows_are_led_over(void **state)
 {
 	(void)state;
@@ -418,6 +429,7 @@ int main(void)
 		with(make_with_checkpoint, a_lost_segment_costs_only_itself),
 		with(make_with_checkpoint, a_lost_frame_is_found_when_deep_with_its_exact_ranges),
 		with(make_with_checkpoint, a_damaged_newest_object_ends_its_epoch_and_the_journal_goes_on_in_the_next),
+		with(make_with_checkpoint, a_writer_that_lives_is_fenced_by_the_repair_of_its_newest_object),
 		with(make_with_checkpoint, lost_newest_objects_that_a_checkpoint_knows_are_led_over),
 		with(make_with_checkpoint, a_damaged_repair_record_is_made_anew),
 		with(make_with_checkpoint, a_damaged_newest_catalog_entry_falls_back_to_the_one_before),
