@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `lifeboat setup`: vault, certificates, configuration. Each step looks first whether it is done, so that an
- * interrupted setup is finished by running it again.
+ * `lifeboat setup`: vault, source, target, configuration server, policy, agent, first test failover. Each step looks
+ * first whether it is done, so that an interrupted setup is finished by running it again.
  */
 #include "cli/cli.h"
 
@@ -15,6 +15,8 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/io.h"
+#include "base/json.h"
+#include "cli/setup_steps.h"
 
 #define NAME_BYTES_MAX 64
 #define ARGUMENTS_MAX 24
@@ -46,16 +48,7 @@ static int make_vault(struct cli *c)
 	if (r < 0)
 		return r;
 	r = lb_vault_create(c->store, passphrase, &id);
-	if (r == -EEXIST) {
-		r = lb_vault_open(c->store, passphrase, &c->vault);
-		if (r == 0 && !c->json)
-			printf("1. Vault: there already, in %s.\n", c->vault_url);
-		return r;
-	}
-	if (r == 0 && !c->json)
-		printf("1. Vault: made in %s. Only its passphrase opens it; keep that where the servers are not.\n",
-		       c->vault_url);
-	return r;
+	return r == -EEXIST ? lb_vault_open(c->store, passphrase, &c->vault) : r;
 }
 
 static int run_config_init(const struct cli *c, const char *const *argv)
@@ -127,12 +120,41 @@ static int would_set_up(struct cli *c, const char *state, const char *conf)
 			 vault ? "keep" : "make", c->vault_url, config ? "keep" : "make", state, conf);
 }
 
-int cmd_setup(struct cli *c)
+/* ---- what was answered before counts until it is answered anew ------------------------------------------------- */
+
+static const char *const kept[] = {"state-folder", "public-host", "port",    "process-port",
+				   "address",      "fabric",      "machine", "policy"};
+
+static const char *answer(const json_t *answers, const char *name)
 {
-	const char *state = value_or(c, "state-folder", "/var/lib/lifeboat"),
-		   *etc = value_or(c, "etc-folder", "/etc/lifeboat");
-	char conf[PATH_MAX];
-	const char *argv[ARGUMENTS_MAX];
+	return json_string_value(json_object_get(answers, name));
+}
+
+static int take_answers(struct cli *c, json_t *answers)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < LB_ARRAY_LEN(kept); i++)
+		if (cli_value(c, kept[i]) != NULL)
+			r = lb_json_set_str(answers, kept[i], cli_value(c, kept[i]));
+	if (r == 0 && c->vault_url != NULL)
+		r = lb_json_set_str(answers, "vault", c->vault_url);
+	if (r == 0 && c->passphrase_file != NULL)
+		r = lb_json_set_str(answers, "passphrase-file", c->passphrase_file);
+	if (r < 0)
+		return lb_fail(-ENOMEM, "out of memory for the setup");
+	c->vault_url = answer(answers, "vault");
+	c->passphrase_file = answer(answers, "passphrase-file");
+	/* as if all had been given now */
+	for (size_t i = 0; i < LB_ARRAY_LEN(kept); i++)
+		for (size_t k = 0; k < CLI_OPTIONS_MAX && c->command->options[k].name != NULL; k++)
+			if (strcmp(c->command->options[k].name, kept[i]) == 0)
+				c->values[k] = answer(answers, kept[i]);
+	return 0;
+}
+
+static int check_answers(const struct cli *c)
+{
 	int r;
 
 	if (c->vault_url == NULL)
@@ -142,25 +164,81 @@ int cmd_setup(struct cli *c)
 		return lb_fail(-EINVAL, "the servers read the vault's passphrase from a file at each start: write it "
 					"to one that only root "
 					"can read, and give --passphrase-file FILE");
-	if (snprintf(conf, sizeof(conf), "%s/config.conf", etc) >= (int)sizeof(conf))
+	r = cli_value(c, "machine") != NULL ? lb_name_check("machine", cli_value(c, "machine")) : 0;
+	return r == 0 && cli_value(c, "policy") != NULL ? lb_name_check("policy", cli_value(c, "policy")) : r;
+}
+
+static int first_steps(struct cli *c, struct cli_setup *s, const char *const *argv)
+{
+	int r;
+
+	r = make_vault(c);
+	if (r == 0)
+		r = cli_setup_step(c, s, 1, "Vault", true,
+				   "in %s. Only its passphrase opens it; keep that where the servers are not",
+				   c->vault_url);
+	if (r == 0)
+		r = cli_setup_step(c, s, 2, "Source", s->machine != NULL,
+				   s->machine != NULL ? "physical servers; the first is %s"
+						      : "say which machine is the first: --machine NAME%s",
+				   s->machine != NULL ? s->machine : "");
+	if (r == 0)
+		r = cli_setup_step(c, s, 3, "Target", true, "doubles are made on this host (%s)",
+				   value_or(c, "fabric", "auto"));
+	if (r == 0)
+		r = lb_folder_make(c->env, s->etc, 0755);
+	if (r == 0)
+		r = cli_setup_keep(c, s->etc, s->answers);
+	return r < 0 ? r : run_config_init(c, argv);
+}
+
+/* The first name that reaches the server from here. */
+static const char *local_host(const struct cli *c, char host[256])
+{
+	const char *address = cli_value(c, "address");
+
+	if (address != NULL && strcmp(address, "0.0.0.0") != 0 && strcmp(address, "::") != 0)
+		return address;
+	if (cli_value(c, "public-host") != NULL)
+		snprintf(host, 256, "%.*s", (int)strcspn(cli_value(c, "public-host"), ","),
+			 cli_value(c, "public-host"));
+	else
+		gethostname(host, 255);
+	return host;
+}
+
+int cmd_setup(struct cli *c)
+{
+	_cleanup_json_ json_t *answers = NULL, *steps = json_array();
+	struct cli_setup s = {.etc = value_or(c, "etc-folder", "/etc/lifeboat"), .steps = steps};
+	const char *state, *argv[ARGUMENTS_MAX];
+	char conf[PATH_MAX], host[256] = "localhost";
+	int r;
+
+	r = cli_setup_answers(c, s.etc, &answers);
+	if (r == 0)
+		r = take_answers(c, answers);
+	if (r == 0)
+		r = check_answers(c);
+	if (r < 0)
+		return r;
+	s.answers = answers;
+	state = value_or(c, "state-folder", "/var/lib/lifeboat");
+	if (snprintf(conf, sizeof(conf), "%s/config.conf", s.etc) >= (int)sizeof(conf))
 		return lb_fail(-ENAMETOOLONG, "--etc-folder is too long");
 	if (c->dry_run)
 		return would_set_up(c, state, conf);
+	s.machine = cli_value(c, "machine");
+	s.policy = value_or(c, "policy", "default");
+	s.test = cli_value(c, "test-failover") != NULL;
+	s.port = value_or(c, "port", "443");
+	s.host = local_host(c, host);
 	init_arguments(c, state, conf, argv);
-	r = make_vault(c);
+	r = first_steps(c, &s, argv);
 	if (r == 0)
-		r = lb_folder_make(c->env, etc, 0755);
-	if (r == 0)
-		r = run_config_init(c, argv);
-	if (r < 0)
+		r = cli_setup_rest(c, &s);
+	if (r < 0 || !c->json)
 		return r;
-	if (c->json)
-		return cli_print_json("setup", json_pack("{s:s,s:s,s:s,s:s}", "vault", c->vault_url, "state_folder",
-							 state, "config", conf, "identity", c->identity_folder));
-	printf("2. Configuration server: its certificates and database are in %s, its settings in %s.\n"
-	       "3. You: your key and certificate are in %s.\n\n"
-	       "Next: start it (`systemctl enable --now lifeboat-config`, or `lifeboat-config --config %s`),\n"
-	       "then `lifeboat token create` for the first machine, and `lifeboat status` to see it.\n",
-	       state, conf, c->identity_folder, conf);
-	return 0;
+	return cli_print_json("setup", json_pack("{s:s,s:s,s:s,s:s,s:O}", "vault", c->vault_url, "state_folder", state,
+						 "config", conf, "identity", c->identity_folder, "steps", steps));
 }

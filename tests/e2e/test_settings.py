@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import threading
@@ -135,6 +136,61 @@ def test_a_bandwidth_window_holds_uploads_back_until_it_is_lifted(site, agent, d
         os.close(fd)
     assert site.machine("host")["bandwidth_bytes_per_s"] == 0
     assert child_of(site.server.pid) == process_pid
+
+
+@pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="qemu-system-x86_64 is missing; run 'make deps'")
+def test_setup_leads_on_from_where_it_stopped_to_a_proven_double(site, folder, disk):
+    from host_agent import HostAgent
+
+    def setup(*words):
+        p = site.lifeboat("setup", "--etc-folder", site.folder / "etc", "--identity", site.identity, *words, "-o", "json",
+                          server=False)
+        return json.loads(p.stdout)["data"]["steps"]
+
+    def done(steps):
+        return [s["n"] for s in steps if s["done"]]
+    steps = setup()
+    assert done(steps) == [1, 3, 4, 5] and not steps[-1]["done"] and "--machine" in steps[-1]["text"]
+    steps = setup("--machine", "host", "--policy", "gold")
+    assert done(steps) == [1, 2, 3, 4, 5] and "token create --name host" in steps[-1]["text"]
+    assert site.ask("policy", "show", "gold-failback")["version"] == 1
+    agent = HostAgent(site, folder / "agent").enrol().start()
+    try:
+        site.lifeboat("policy", "set", "gold", "--consistency-interval", 1, "--upload-interval", 1, "--ring", "16M")
+        agent.wait(lambda: site.lifeboat("machine", "protect", "host", "--no-wait", "--disks", disk.name, "--policy", "gold",
+                                         "--force", check=False).returncode == 0, "acceptance of the disk")
+        agent.wait_recoverable()
+        # killed and gone in the middle: what is there is seen, and what was answered is kept
+        site.stop(signal.SIGKILL)
+        steps = setup()
+        assert done(steps) == [1, 2, 3] and "start it" in steps[-1]["text"]
+        site.start()
+        agent.wait_recoverable()
+        steps = setup()
+        assert done(steps) == [1, 2, 3, 4, 5, 6] and "--test-failover" in steps[-1]["text"]
+        target = site.ask("machine", "target", "host", "--memory", "128M", "--cpus", 1)
+        assert target == {"memory_bytes": 128 * MIB, "cpus": 1}
+        assert done(setup("--test-failover")) == [1, 2, 3, 4, 5, 6, 7]
+        assert site.ask("failover", "list")["failovers"] == []
+        assert done(setup()) == [1, 2, 3, 4, 5, 6, 7]
+    finally:
+        agent.close()
+
+
+def test_a_target_refuses_what_no_double_can_be_made_of(site, agent):
+    def refused(status, *words):
+        p = site.lifeboat("machine", "target", *words, check=False)
+        assert p.returncode == status, (words, p.returncode, p.stderr)
+    refused(ABSENT, "nobody", "--cpus", 1)
+    refused(USAGE, "host")
+    refused(USAGE, "host", "--cpus", 0)
+    refused(USAGE, "host", "--memory", "1M")
+    refused(USAGE, "host", "--bus", "usb")
+    refused(USAGE, "host", "--network", "no such")
+    site.lifeboat("machine", "target", "host", "--cpus", 2, "--bus", "sata")
+    site.lifeboat("machine", "target", "host", "--cpus", "default")
+    shown = json.loads(site.lifeboat("machine", "show", "host", "-o", "json", check=False).stdout)["data"]
+    assert shown["target"] == {"bus": "sata"}
 
 
 def is_open(port):
