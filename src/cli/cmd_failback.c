@@ -261,6 +261,23 @@ static int release(struct restoring *rs)
 	return 0;
 }
 
+/* The way home, before anything is started. */
+static int preflight(struct restoring *rs)
+{
+	const char *text = cli_value(rs->c, "point") != NULL ? cli_value(rs->c, "point") : "latest";
+	char size[LB_SIZE_TEXT_BYTES], when[LB_TIME_TEXT_BYTES];
+	struct lb_point point;
+	uint64_t data_bytes;
+	int r;
+
+	r = lb_point_find(rs->c->vault, &rs->item->machine, text, &point);
+	r = r < 0 ? r : lb_target_check(rs->target, &point, &data_bytes);
+	return r < 0 ? r
+		     : cli_would(rs->c, "bring the disks %s to %s of %s, with %s of data to be compared with them",
+				 cli_value(rs->c, "to"), lb_time_format(point.time_ns, when), rs->c->args[0],
+				 lb_size_format(data_bytes, size));
+}
+
 int cmd_failback_restore(struct cli *c)
 {
 	_cleanup_(restoring_end) struct restoring rs = {.c = c};
@@ -273,8 +290,7 @@ int cmd_failback_restore(struct cli *c)
 	if (r < 0)
 		return r;
 	if (c->dry_run)
-		return cli_would(c, "bring the disks %s to %s of %s", cli_value(c, "to"),
-				 cli_value(c, "point") != NULL ? cli_value(c, "point") : "latest", c->args[0]);
+		return preflight(&rs);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	r = follows ? follow(&rs) : once(&rs);

@@ -106,16 +106,23 @@ static int trim_undo_bytes(struct lb_target *t)
 	return trim_undo(t, keep);
 }
 
+/* From a known point, or on from where a step to a point before it was broken off. */
+static bool is_forward(const struct lb_target *t, const struct lb_point *point)
+{
+	const struct lb_target_record *record = &t->record;
+
+	return record->applied.position.epoch != 0 && compare(&point->position, &record->applied.position) >= 0 &&
+	       (record->goal.position.epoch == 0 || compare(&point->position, &record->goal.position) >= 0);
+}
+
 /*
  * A step forward from a known point keeps the way back. One that was broken off goes on with its own undo file, also to
  * another point after the one it was for; any other way nothing that was kept leads anywhere.
  */
-static int begin_step(struct applying *a, const struct lb_point *point, bool *ret_since)
+static int begin_step(struct applying *a, const struct lb_point *point, bool forward)
 {
 	struct lb_target_record *record = &a->t->record;
-	bool known = record->applied.position.epoch != 0, broken = record->goal.position.epoch != 0;
-	bool forward = known && compare(&point->position, &record->applied.position) >= 0 &&
-		       (!broken || compare(&point->position, &record->goal.position) >= 0);
+	bool broken = record->goal.position.epoch != 0;
 	bool undo = forward && a->t->undo_points > 0 && a->t->undo_bytes > 0;
 	int r = 0;
 
@@ -132,7 +139,6 @@ static int begin_step(struct applying *a, const struct lb_point *point, bool *re
 	r = r < 0 ? r : lb_target_record_write(a->t->env, a->t->folder, record);
 	if (r == 0 && record->n_undo > 0)
 		r = lb_undo_open(a->t->env, a->t->folder, record->undo[record->n_undo - 1].number, &a->undo);
-	*ret_since = forward;
 	return r;
 }
 
@@ -146,7 +152,7 @@ static int end_step(struct lb_target *t)
 	return r < 0 ? r : trim_undo_bytes(t);
 }
 
-static int apply(struct applying *a, const struct lb_point *point)
+static int apply(struct applying *a, const struct lb_point *point, bool dry_run)
 {
 	struct lb_target *t = a->t;
 	struct lb_position since;
@@ -158,9 +164,13 @@ static int apply(struct applying *a, const struct lb_point *point)
 	if (r < 0)
 		return r;
 	since = t->record.applied.position;
-	r = begin_step(a, point, &forward);
-	r = r < 0 ? r : lb_delta_make(a->image, t->own_item, forward ? &since : NULL, &a->delta);
+	forward = is_forward(t, point);
+	/* before anything is begun: what the vault has lost, what has no room */
+	r = lb_delta_make(a->image, t->own_item, forward ? &since : NULL, false, &a->delta);
 	r = r < 0 || forward ? r : lb_target_check_room(t, &a->delta);
+	if (r < 0 || dry_run)
+		return r;
+	r = begin_step(a, point, forward);
 	r = r < 0 ? r : lb_target_batch_new(t, a->undo.fd >= 0 ? &a->undo : NULL, &a->batch);
 	r = r < 0 ? r : take_all(a);
 	return r != 0 ? r : end_step(t);
@@ -179,7 +189,7 @@ int lb_target_apply(struct lb_target *t, const struct lb_point *point, lb_target
 	a->undo.fd = -1;
 	a->progress = progress;
 	a->arg = arg;
-	r = apply(a, point);
+	r = apply(a, point, false);
 	if (r < 0)
 		return lb_wrap(r, "machine %s", t->record.machine_name);
 	if (r > 0 || ret_stats == NULL)
@@ -188,6 +198,22 @@ int lb_target_apply(struct lb_target *t, const struct lb_point *point, lb_target
 	*ret_stats = (struct lb_target_stats){.compared_bytes = a->delta.data_bytes + a->delta.zero_bytes,
 					      .written_bytes = lb_target_batch_written(a->batch),
 					      .fetched_bytes = read.bytes_read};
+	return 0;
+}
+
+int lb_target_check(struct lb_target *t, const struct lb_point *point, uint64_t *ret_data_bytes)
+{
+	_cleanup_(applying_freep) struct applying *a = calloc(1, sizeof(*a));
+	int r;
+
+	if (a == NULL)
+		return lb_fail(-ENOMEM, "out of memory");
+	a->t = t;
+	a->undo.fd = -1;
+	r = apply(a, point, true);
+	if (r < 0)
+		return lb_wrap(r, "machine %s", t->record.machine_name);
+	*ret_data_bytes = a->delta.data_bytes;
 	return 0;
 }
 

@@ -106,7 +106,8 @@ static int take_zeroes(struct comparing *a, const struct lb_delta_zeroes *z)
 	while (r == 0 && at < end) {
 		size_t size_bytes;
 
-		r = d->ops->next_data(d, at, &data);
+		data = at;
+		r = z->lost ? 0 : d->ops->next_data(d, at, &data);
 		if (r < 0)
 			return r;
 		data = LB_MIN(data, end);
@@ -117,7 +118,9 @@ static int take_zeroes(struct comparing *a, const struct lb_delta_zeroes *z)
 		}
 		size_bytes = LB_MIN(end - at, (uint64_t)ZERO_PIECE_BYTES);
 		r = d->ops->pread(d, a->local, size_bytes, at);
-		r = r < 0 ? r : a->sink->take(a->sink->arg, n, at, NULL, a->local, size_bytes);
+		if (r == 0)
+			r = z->lost ? a->sink->take_lost(a->sink->arg, n, at, a->local, size_bytes)
+				    : a->sink->take(a->sink->arg, n, at, NULL, a->local, size_bytes);
 		r = r < 0 ? r : tell(a, size_bytes);
 		at += size_bytes;
 	}

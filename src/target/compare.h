@@ -13,6 +13,8 @@ struct lb_compare_sink {
 	/* `image` is NULL where it has zeroes. `n`: of the disk in `item`. Non-zero ends it and is passed on. */
 	int (*take)(void *arg, uint32_t n, uint64_t offset_bytes, const uint8_t *image, const uint8_t *disk,
 		    size_t size_bytes);
+	/* The image has lost what was there; only with a delta that tells of it. */
+	int (*take_lost)(void *arg, uint32_t n, uint64_t offset_bytes, const uint8_t *disk, size_t size_bytes);
 	int (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* may be NULL */
 	void *arg, *progress_arg;
 };

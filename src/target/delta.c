@@ -16,7 +16,9 @@
 struct making {
 	struct lb_delta *d;
 	const struct lb_map *map;
+	struct lb_image *image;
 	const struct lb_position *since;
+	bool lost_too;
 	uint16_t disk;
 	uint64_t at; /* sectors told of this disk */
 };
@@ -35,7 +37,7 @@ static void *grown(void *array, size_t n, size_t *room, size_t size_bytes)
 	return larger;
 }
 
-static int add_zeroes(struct making *m, uint64_t start, uint64_t end)
+static int add_zeroes(struct making *m, uint64_t start, uint64_t end, bool lost)
 {
 	struct lb_delta *d = m->d;
 	struct lb_delta_zeroes *zeroes = grown(d->zeroes, d->n_zeroes, &d->room_zeroes, sizeof(*zeroes));
@@ -44,7 +46,7 @@ static int add_zeroes(struct making *m, uint64_t start, uint64_t end)
 		return lb_fail(-ENOMEM, "out of memory for the ranges of zeroes");
 	d->zeroes = zeroes;
 	zeroes[d->n_zeroes++] = (struct lb_delta_zeroes){
-		.offset_bytes = start * SECTOR, .length_bytes = (end - start) * SECTOR, .disk = m->disk};
+		.offset_bytes = start * SECTOR, .length_bytes = (end - start) * SECTOR, .disk = m->disk, .lost = lost};
 	d->zero_bytes += (end - start) * SECTOR;
 	return 0;
 }
@@ -83,11 +85,19 @@ static int take(void *arg, const struct lb_map_extent *x)
 	int r = 0;
 
 	if (m->since == NULL && x->start > m->at)
-		r = add_zeroes(m, m->at, x->start);
+		r = add_zeroes(m, m->at, x->start, false);
 	m->at = x->start + x->sectors;
 	if (r < 0 || !is_newer(m, x))
 		return r;
-	return lb_hrl_kind_has_data(x->kind) ? add_piece(m, x) : add_zeroes(m, x->start, m->at);
+	if (lb_hrl_kind_has_data(x->kind))
+		return add_piece(m, x);
+	if (x->kind == LB_MAP_LOST && !m->lost_too) {
+		uint8_t sector[SECTOR];
+
+		/* says what was lost, or gives zeroes to who asked for them */
+		r = lb_image_pread(m->image, m->disk, sector, sizeof(sector), x->start * SECTOR);
+	}
+	return r < 0 ? r : add_zeroes(m, x->start, m->at, x->kind == LB_MAP_LOST && m->lost_too);
 }
 
 static int by_frame(const void *a, const void *b)
@@ -102,10 +112,10 @@ static int by_frame(const void *a, const void *b)
 }
 
 int lb_delta_make(struct lb_image *image, const struct lb_catalog_item *item, const struct lb_position *since,
-		  struct lb_delta *ret_delta)
+		  bool lost_too, struct lb_delta *ret_delta)
 {
 	_cleanup_(lb_delta_clear) struct lb_delta d = {0};
-	struct making m = {.d = &d, .map = lb_image_map(image), .since = since};
+	struct making m = {.d = &d, .map = lb_image_map(image), .image = image, .since = since, .lost_too = lost_too};
 	int r = 0;
 
 	for (uint32_t i = 0; r == 0 && i < item->n_disks; i++) {
@@ -115,7 +125,7 @@ int lb_delta_make(struct lb_image *image, const struct lb_catalog_item *item, co
 		m.at = 0;
 		r = lb_map_walk(m.map, m.disk, 0, sectors, take, &m);
 		if (r == 0 && since == NULL && m.at < sectors)
-			r = add_zeroes(&m, m.at, sectors);
+			r = add_zeroes(&m, m.at, sectors, false);
 	}
 	if (r < 0)
 		return r;

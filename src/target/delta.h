@@ -15,6 +15,7 @@ struct lb_delta_piece {
 struct lb_delta_zeroes {
 	uint64_t offset_bytes, length_bytes;
 	uint16_t disk;
+	bool lost; /* no zeroes: nobody knows what was there */
 };
 
 struct lb_delta {
@@ -26,10 +27,11 @@ struct lb_delta {
 
 /*
  * `since`: the disks are as at this position, or somewhere between it and the image's (NULL: nothing is known of them,
- * everything is told). What is told may be more than what changed, never less.
+ * everything is told). What is told may be more than what changed, never less. What the vault has lost is -EBADMSG,
+ * naming the object, unless `lost_too`, or the vault was asked for zeroes in its place.
  */
 int lb_delta_make(struct lb_image *image, const struct lb_catalog_item *item, const struct lb_position *since,
-		  struct lb_delta *ret_delta);
+		  bool lost_too, struct lb_delta *ret_delta);
 /* Where a disk of the delta is in `item`. */
 uint32_t lb_delta_disk(const struct lb_catalog_item *item, uint16_t disk);
 void lb_delta_clear(struct lb_delta *d);

@@ -135,6 +135,14 @@ static int take(void *arg, uint32_t n, uint64_t offset_bytes, const uint8_t *ima
 	return lb_compare_runs(offset_bytes, image, disk, size_bytes, add_run, &p);
 }
 
+/* The double read zeroes there, or wrote over it: either way it is known again. */
+static int take_lost(void *arg, uint32_t n, uint64_t offset_bytes, const uint8_t *disk, size_t size_bytes)
+{
+	struct piece p = {.g = arg, .n = n, .offset_bytes = offset_bytes, .disk = disk};
+
+	return add_run(&p, 0, size_bytes);
+}
+
 /* Nobody else writes from here on; the new epoch names the end of what there is. */
 static int begin_epoch(struct gathering *g, const char *reason)
 {
@@ -171,7 +179,7 @@ static int prepare(struct gathering *g)
 		return lb_fail(-ENOMEM, "out of memory for a segment");
 	r = lb_vault_machine_key(g->v, &g->item->machine, false, &g->key);
 	r = r < 0 ? r : lb_hrl_builder_new(LB_HRL_DATA_BYTES_MAX, &g->builder);
-	return r < 0 ? r : lb_delta_make(g->image, g->item, NULL, &g->delta);
+	return r < 0 ? r : lb_delta_make(g->image, g->item, NULL, true, &g->delta);
 }
 
 int lb_gather(struct lb_env *env, struct lb_vault *v, const struct lb_catalog_item *item, const char *const *paths,
@@ -179,7 +187,8 @@ int lb_gather(struct lb_env *env, struct lb_vault *v, const struct lb_catalog_it
 	      struct lb_point *ret_point, struct lb_gather_stats *ret_stats)
 {
 	_cleanup_(gathering_freep) struct gathering *g = calloc(1, sizeof(*g));
-	struct lb_compare_sink sink = {.take = take, .arg = g, .progress = progress, .progress_arg = arg};
+	struct lb_compare_sink sink = {
+		.take = take, .take_lost = take_lost, .arg = g, .progress = progress, .progress_arg = arg};
 	int r;
 
 	if (g == NULL)

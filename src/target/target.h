@@ -49,6 +49,11 @@ struct lb_target_stats {
 /* Non-zero ends it there and is passed on. */
 typedef int (*lb_target_progress_fn)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
+/*
+ * Whether lb_target_apply() could: the disks are the machine's or blank, files have room, the vault has lost nothing of
+ * the point. Writes nothing. `ret_data_bytes`: what would be compared, zeroes apart.
+ */
+int lb_target_check(struct lb_target *t, const struct lb_point *point, uint64_t *ret_data_bytes);
 /* Brings the disks to a point; durable at return. `ret_stats` and `progress` may be NULL. */
 int lb_target_apply(struct lb_target *t, const struct lb_point *point, lb_target_progress_fn progress, void *arg,
 		    struct lb_target_stats *ret_stats);

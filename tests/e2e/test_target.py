@@ -313,3 +313,13 @@ def test_a_machine_goes_home_with_everything_its_double_wrote_and_only_that_is_c
     verified = subprocess.run([LIFEBOAT, "vault", "verify", "db1", "--deep", "--vault", vault.url, "--passphrase-file",
                                vault.passphrase_file], capture_output=True, text=True)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_a_dry_run_proves_the_way_home_and_changes_nothing(target):
+    before = {p: digest(p) for p in target.to.values() if p.exists()}
+    run = target.run("restore", "--dry-run", check=True)
+    assert "bring the disks" in run["would"]
+    target.to["vda"].write_bytes(b"precious" * (3 * MIB))
+    run = target.run("restore", "--dry-run", check=False)
+    assert run.returncode == 5 and "holds something" in run.stderr
+    assert target.to["vda"].read_bytes() == b"precious" * (3 * MIB) and not before
