@@ -141,6 +141,7 @@ int cmd_machine_pause(struct cli *c);
 int cmd_machine_resync(struct cli *c);
 int cmd_machine_remove(struct cli *c);
 int cmd_machine_move(struct cli *c);
+int cmd_machine_install(struct cli *c);
 int cmd_point_list(struct cli *c);
 int cmd_point_create(struct cli *c);
 int cmd_point_pin(struct cli *c);

@@ -44,6 +44,7 @@ AUDITED(lb_api_machine_remove)
 AUDITED(lb_api_machine_move)
 AUDITED(lb_api_server_drain)
 AUDITED(lb_api_server_remove)
+AUDITED(lb_api_install)
 AUDITED(lb_api_point_pin)
 AUDITED(lb_api_point_unpin)
 AUDITED(lb_api_point_create)
@@ -78,6 +79,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/agent/renew", MACHINE, ORDER_BYTES_MAX, lb_api_renew_audited, true},
 	{"GET", "/v1/process/config", PROCESS, 0, lb_api_process_config, false},
 	{"POST", "/v1/process/report", PROCESS, LB_HTTP_JSON_BYTES_MAX, lb_api_process_report, false},
+	{"POST", "/v1/process/install/{}", PROCESS, ORDER_BYTES_MAX, lb_api_install_report, false},
 	{"POST", "/v1/process/renew", PROCESS, ORDER_BYTES_MAX, lb_api_renew_audited, true},
 	{"POST", "/v1/user/renew", READER, ORDER_BYTES_MAX, lb_api_renew_audited, false},
 
@@ -109,6 +111,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"PUT", "/v1/server/{}/port", ADMIN, ORDER_BYTES_MAX, lb_api_server_port_audited, false},
 	{"POST", "/v1/server/{}/drain", OPERATOR, ORDER_BYTES_MAX, lb_api_server_drain_audited, false},
 
+	{"POST", "/v1/install", ADMIN, ORDER_BYTES_MAX, lb_api_install_audited, false},
 	{"GET", "/v1/job", READER, 0, lb_api_job_list, false},
 	{"GET", "/v1/job/{}", READER, 0, lb_api_job_get, false},
 	{"POST", "/v1/job/{}/cancel", OPERATOR, ORDER_BYTES_MAX, lb_api_job_cancel_audited, false},

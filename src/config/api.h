@@ -65,6 +65,8 @@ LB_API_HANDLER(lb_api_server_port);
 LB_API_HANDLER(lb_api_anchor_list);
 LB_API_HANDLER(lb_api_server_drain);
 LB_API_HANDLER(lb_api_server_remove);
+LB_API_HANDLER(lb_api_install);
+LB_API_HANDLER(lb_api_install_report);
 LB_API_HANDLER(lb_api_job_list);
 LB_API_HANDLER(lb_api_job_get);
 LB_API_HANDLER(lb_api_job_cancel);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "config/anchors.h"
 #include "config/api.h"
+#include "config/installs.h"
 #include "config/live.h"
 #include "config/ports.h"
 #include "config/status.h"
@@ -88,7 +89,7 @@ static int note_seen(struct lb_site *site, const char *process, int64_t now_ns)
 int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
-	_cleanup_json_ json_t *list = json_array(), *released = NULL, *ports = NULL;
+	_cleanup_json_ json_t *list = json_array(), *released = NULL, *ports = NULL, *installs = NULL;
 	struct assignments a = {site, call->peer.name, list};
 	struct lb_reg_process p;
 	char vault_id[LB_UUID_TEXT_BYTES];
@@ -103,11 +104,14 @@ int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_reg_moves_from(site->db, p.id, &released);
 	if (r == 0)
 		r = lb_ports_wanted(site, &p, &ports);
+	if (r == 0)
+		r = lb_installs_take(site->installs, p.id, &installs);
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:O,s:O,s:O}", "vault_id", vault_id, "vault_url", site->settings.vault,
-				"process_id", p.id, "machines", list, "released", released, "ports", ports);
+	reply->json = json_pack("{s:s,s:s,s:s,s:O,s:O,s:O,s:O}", "vault_id", vault_id, "vault_url",
+				site->settings.vault, "process_id", p.id, "machines", list, "released", released,
+				"ports", ports, "installs", installs);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 

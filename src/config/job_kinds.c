@@ -21,5 +21,6 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"plan-cleanup", lb_plan_run_cleanup},
 	{"point", lb_point_job_run},
 	{"move", lb_move_run},
+	{"install", lb_job_install_run},
 	{NULL, NULL},
 };

@@ -37,6 +37,9 @@ struct lb_job_kind {
 	int (*run)(struct lb_job *job);
 };
 
+/* job_install.c */
+int lb_job_install_run(struct lb_job *job);
+
 /* job_kinds.c: all that this server knows; ends with a NULL name. */
 extern const struct lb_job_kind lb_job_kinds[];
 

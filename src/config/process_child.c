@@ -74,6 +74,8 @@ static int write_conf(struct lb_process_child *child)
 		r = lb_buf_printf(&text, "identity_folder = %s/identity\ncache_folder = %s\ncache_bytes_max = %llu\n",
 				  child->site->process_folder, s->process_cache_folder,
 				  (unsigned long long)s->process_cache_bytes_max);
+	if (r == 0 && s->agent_package != NULL)
+		r = lb_buf_printf(&text, "agent_package = %s\n", s->agent_package);
 	return r < 0 ? r : lb_file_write(child->site->env, child->conf, text.data, text.size_bytes, 0644);
 }
 

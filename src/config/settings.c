@@ -122,6 +122,7 @@ int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *r
 		{"process_lost_s", LB_CONF_U64, &s->process_lost_s, LB_PROCESS_LOST_S_MIN, 86400},
 		{"process_cache_folder", LB_CONF_STR, &s->process_cache_folder, 0, 0},
 		{"process_cache_bytes_max", LB_CONF_SIZE, &s->process_cache_bytes_max, CACHE_BYTES_MIN, UINT64_MAX},
+		{"agent_package", LB_CONF_STR, &s->agent_package, 0, 0},
 		{"process_program", LB_CONF_STR, &s->process_program, 0, 0},
 		{"vm_folder", LB_CONF_STR, &s->vm_folder, 0, 0},
 		{"fabric", LB_CONF_STR, &s->fabric, 0, 0},
@@ -148,6 +149,7 @@ void lb_settings_free(struct lb_settings *s)
 	free(s->vault);
 	free(s->passphrase_file);
 	free(s->process_cache_folder);
+	free(s->agent_package);
 	free(s->process_program);
 	free(s->vm_folder);
 	free(s->fabric);

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/io.h"
+#include "config/installs.h"
 #include "config/live.h"
 #include "config/secrets.h"
 #include "wire/pki.h"
@@ -103,6 +104,8 @@ int lb_site_open(struct lb_env *env, struct lb_settings *settings, struct lb_sit
 		r = open_vault(site);
 	if (r == 0)
 		r = lb_live_new(&site->live);
+	if (r == 0)
+		r = lb_installs_new(&site->installs);
 	if (r < 0)
 		return r;
 	*ret_site = lb_steal_ptr(site);
@@ -111,6 +114,8 @@ int lb_site_open(struct lb_env *env, struct lb_settings *settings, struct lb_sit
 
 void lb_site_free(struct lb_site *site)
 {
+	if (site->installs != NULL)
+		lb_installs_free(site->installs);
 	if (site->live != NULL)
 		lb_live_free(site->live);
 	if (site->vault != NULL)

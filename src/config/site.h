@@ -13,6 +13,7 @@
 #include "vault/vault.h"
 #include "wire/server.h"
 
+struct lb_installs;
 struct lb_jobs;
 struct lb_live;
 struct lb_process_child;
@@ -24,6 +25,7 @@ struct lb_site {
 	struct lb_store *store;
 	struct lb_vault *vault;
 	struct lb_live *live;
+	struct lb_installs *installs;
 	struct lb_jobs *jobs;
 	struct lb_http_server *server;
 	struct lb_process_child *child;

@@ -87,6 +87,8 @@ int lb_link_round(struct lb_link *link)
 		lb_ports_follow(link->ports, config);
 	r = lb_process_configure(link->process, config);
 	note(&link->refused, r, "configuration");
+	if (link->pushes != NULL)
+		lb_pushes_take(link->pushes, json_object_get(config, "installs"));
 	if (send_report(link) < 0)
 		lb_debug("report: %s", lb_err_text());
 	lb_compare_sweep(link->process);
@@ -110,13 +112,13 @@ static void *run(void *arg)
 }
 
 int lb_link_start(struct lb_process *p, const char *config_url, const char *identity_folder, struct lb_ports *ports,
-		  struct lb_link *ret_link)
+		  struct lb_pushes *pushes, struct lb_link *ret_link)
 {
 	const struct lb_http_client_options options = {.identity_folder = identity_folder, .connect_timeout_s = 5};
 	size_t length = strlen(config_url);
 	int r;
 
-	*ret_link = (struct lb_link){.process = p, .ports = ports, .stop_fd = -1};
+	*ret_link = (struct lb_link){.process = p, .ports = ports, .pushes = pushes, .stop_fd = -1};
 	while (length > 0 && config_url[length - 1] == '/')
 		length--;
 	if (length == 0 || length > URL_BYTES - 64)

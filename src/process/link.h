@@ -6,6 +6,7 @@
  */
 #include "process/ports.h"
 #include "process/process.h"
+#include "process/pushes.h"
 #include "wire/client.h"
 
 #define LB_LINK_INTERVAL_S 2
@@ -13,6 +14,7 @@
 
 struct lb_link {
 	struct lb_process *process;
+	struct lb_pushes *pushes; /* the caller's, or NULL: orders of push installs are left */
 	struct lb_http_client *client;
 	char *url;
 	bool down, refused; /* said already */
@@ -25,5 +27,5 @@ struct lb_link {
 /* One round: 0 when a configuration was taken. */
 int lb_link_round(struct lb_link *link);
 int lb_link_start(struct lb_process *p, const char *config_url, const char *identity_folder, struct lb_ports *ports,
-		  struct lb_link *ret_link);
+		  struct lb_pushes *pushes, struct lb_link *ret_link);
 void lb_link_stop(struct lb_link *link);

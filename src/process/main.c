@@ -25,6 +25,7 @@ struct daemon {
 	struct lb_process *process;
 	struct lb_ports ports;
 	struct lb_upload_pool pool;
+	struct lb_pushes *pushes;
 	struct lb_link link;
 	bool uploading, linked;
 };
@@ -112,7 +113,11 @@ static int start(struct daemon *d, const sigset_t *ends)
 	r = start_server(d);
 	if (r < 0)
 		return r;
-	r = lb_link_start(d->process, d->settings.config_url, d->settings.identity_folder, &d->ports, &d->link);
+	r = lb_pushes_new(d->settings.config_url, d->settings.identity_folder, d->settings.agent_package, &d->pushes);
+	if (r < 0)
+		return r;
+	r = lb_link_start(d->process, d->settings.config_url, d->settings.identity_folder, &d->ports, d->pushes,
+			  &d->link);
 	d->linked = r == 0;
 	return r;
 }
@@ -121,6 +126,8 @@ static void stop(struct daemon *d)
 {
 	if (d->linked)
 		lb_link_stop(&d->link);
+	if (d->pushes != NULL)
+		lb_pushes_free(d->pushes);
 	lb_ports_stop(&d->ports);
 	if (d->uploading)
 		lb_upload_stop(&d->pool);

@@ -45,6 +45,8 @@ static int complete(struct lb_settings *s, const char *path)
 		r = set_default(&s->identity_folder, "/var/lib/lifeboat/process");
 	if (r == 0)
 		r = set_default(&s->cache_folder, "/var/lib/lifeboat/process/cache");
+	if (r == 0)
+		r = set_default(&s->agent_package, LB_AGENT_PACKAGE_DEFAULT);
 	return r;
 }
 
@@ -61,6 +63,7 @@ int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *r
 		{"cache_bytes_max", LB_CONF_SIZE, &s.cache_bytes_max, CACHE_BYTES_MIN, INT64_MAX},
 		{"vault", LB_CONF_STR, &s.vault},
 		{"uploads_max", LB_CONF_U64, &s.uploads_max, 1, LB_UPLOAD_WORKERS_MAX},
+		{"agent_package", LB_CONF_STR, &s.agent_package},
 		{"memory_bytes_max", LB_CONF_SIZE, &s.memory_bytes_max, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX},
 	};
 	int r;

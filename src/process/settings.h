@@ -14,9 +14,11 @@ struct lb_settings {
 	uint64_t cache_bytes_max;  /* default 16G */
 	char *vault;               /* instead of what the configuration server says */
 	uint64_t uploads_max;      /* workers; default 4 */
+	char *agent_package;       /* of push installs; default /usr/share/lifeboat/lifeboat-mobility.deb */
 	uint64_t memory_bytes_max; /* for segments that are being taken in; default 256M */
 };
 
+#define LB_AGENT_PACKAGE_DEFAULT "/usr/share/lifeboat/lifeboat-mobility.deb"
 #define LB_SETTINGS_PATH "/etc/lifeboat/process.conf"
 
 int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *ret_settings);

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "process/pushes.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/env.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "process/push.h"
+#include "wire/client.h"
+
+#define REPORT_TIMEOUT_S 20
+#define REPORT_ATTEMPTS_MAX 15 /* of the last report: the order's job waits for it */
+
+struct slot {
+	struct lb_pushes *pushes;
+	pthread_t thread;
+	bool used, ended;
+	json_t *order;
+	char id[LB_UUID_TEXT_BYTES];
+	struct lb_http_client *client;
+};
+
+struct lb_pushes {
+	char *url, *identity_folder, *package;
+	char known_hosts[PATH_MAX];
+	pthread_mutex_t lock; /* of the slots' `used` and `ended` */
+	struct slot slots[LB_PUSHES_MAX];
+};
+
+int lb_pushes_new(const char *config_url, const char *identity_folder, const char *package,
+		  struct lb_pushes **ret_pushes)
+{
+	_cleanup_(lb_pushes_freep) struct lb_pushes *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return lb_fail(-ENOMEM, "out of memory for push installs");
+	pthread_mutex_init(&p->lock, NULL);
+	p->url = strdup(config_url);
+	for (size_t n = p->url != NULL ? strlen(p->url) : 0; n > 0 && p->url[n - 1] == '/';)
+		p->url[--n] = '\0';
+	p->identity_folder = strdup(identity_folder);
+	p->package = strdup(package);
+	if (p->url == NULL || p->identity_folder == NULL || p->package == NULL)
+		return lb_fail(-ENOMEM, "out of memory for push installs");
+	if (snprintf(p->known_hosts, PATH_MAX, "%s/known_hosts", identity_folder) >= PATH_MAX)
+		return lb_fail(-ENAMETOOLONG, "identity_folder is too long");
+	*ret_pushes = lb_steal_ptr(p);
+	return 0;
+}
+
+static void slot_clear(struct slot *slot)
+{
+	pthread_join(slot->thread, NULL);
+	lb_push_order_wipe(slot->order);
+	json_decref(slot->order);
+	lb_http_client_free(slot->client);
+	memset(slot, 0, sizeof(*slot));
+}
+
+void lb_pushes_free(struct lb_pushes *p)
+{
+	for (unsigned int i = 0; i < LB_PUSHES_MAX; i++)
+		if (p->slots[i].used)
+			slot_clear(&p->slots[i]);
+	pthread_mutex_destroy(&p->lock);
+	free(p->url);
+	free(p->identity_folder);
+	free(p->package);
+	free(p);
+}
+
+static int report(struct slot *slot, const char *state, const char *step, const char *text, const json_t *fitness)
+{
+	_cleanup_json_ json_t *body = NULL;
+	char url[1200];
+
+	body = json_pack("{s:s,s:s,s:s}", "state", state, "step", step, "text", text);
+	if (body == NULL || (fitness != NULL && json_object_set(body, "fitness", (json_t *)fitness) < 0))
+		return lb_fail(-ENOMEM, "out of memory for a report");
+	snprintf(url, sizeof(url), "%s/v1/process/install/%s", slot->pushes->url, slot->id);
+	return lb_http_json(slot->client, "POST", url, body, NULL);
+}
+
+static void say(void *arg, const char *step, const char *text)
+{
+	if (report(arg, "running", step, text, NULL) < 0)
+		lb_debug("push install: %s", lb_err_text());
+}
+
+static void *work(void *arg)
+{
+	struct slot *slot = arg;
+	const struct lb_push push = {.order = slot->order,
+				     .package = slot->pushes->package,
+				     .known_hosts = slot->pushes->known_hosts,
+				     .say = say,
+				     .arg = slot};
+	_cleanup_json_ json_t *fitness = NULL;
+	char text[LB_ERR_TEXT_BYTES_MAX] = "";
+	int r, told = -1;
+
+	lb_err_clear();
+	r = lb_push_run(&push, &fitness);
+	lb_push_order_wipe(slot->order);
+	if (r < 0)
+		snprintf(text, sizeof(text), "%s", lb_err_text());
+	for (int i = 0; told < 0 && i < REPORT_ATTEMPTS_MAX; i++) {
+		told = report(slot, r < 0 ? "failed" : "done", "", text, fitness);
+		if (told < 0 && i + 1 < REPORT_ATTEMPTS_MAX)
+			lb_env_real()->ops->wait_until(lb_env_real(), lb_mono_ns(lb_env_real()) + 2 * LB_NS_PER_S, -1);
+	}
+	if (told < 0)
+		lb_warning("the end of a push install can't be told: %s", lb_err_text());
+	LB_LOCK_SCOPE(&slot->pushes->lock);
+	slot->ended = true;
+	return NULL;
+}
+
+static struct slot *free_slot(struct lb_pushes *p)
+{
+	LB_LOCK_SCOPE(&p->lock);
+
+	for (unsigned int i = 0; i < LB_PUSHES_MAX; i++) {
+		struct slot *slot = &p->slots[i];
+
+		if (slot->used && slot->ended)
+			slot_clear(slot);
+		if (!slot->used)
+			return slot;
+	}
+	return NULL;
+}
+
+static int begin(struct lb_pushes *p, json_t *order)
+{
+	const struct lb_http_client_options options = {.identity_folder = p->identity_folder,
+						       .connect_timeout_s = REPORT_TIMEOUT_S};
+	struct slot *slot = free_slot(p);
+	const char *id;
+	int r;
+
+	if (slot == NULL)
+		return lb_fail(-EBUSY, "%d push installs run already", LB_PUSHES_MAX);
+	r = lb_json_get_str(order, "id", &id);
+	if (r == 0)
+		r = lb_http_client_new(&options, &slot->client);
+	if (r < 0)
+		return r;
+	slot->pushes = p;
+	slot->order = json_deep_copy(order);
+	snprintf(slot->id, sizeof(slot->id), "%s", id);
+	r = slot->order != NULL ? -pthread_create(&slot->thread, NULL, work, slot) : -ENOMEM;
+	slot->used = r == 0;
+	if (r == 0)
+		return 0;
+	lb_push_order_wipe(slot->order);
+	json_decref(slot->order);
+	lb_http_client_free(slot->client);
+	memset(slot, 0, sizeof(*slot));
+	return lb_fail(r, "no thread for a push install: %s", strerror(-r));
+}
+
+void lb_pushes_take(struct lb_pushes *p, json_t *orders)
+{
+	for (size_t i = 0; i < json_array_size(orders); i++) {
+		json_t *order = json_array_get(orders, i);
+
+		if (begin(p, order) < 0)
+			lb_warning("a push install is not begun: %s", lb_err_text());
+		lb_push_order_wipe(order);
+	}
+}
