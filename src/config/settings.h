@@ -25,7 +25,7 @@ struct lb_settings {
 	uint64_t process_cache_bytes_max;
 	uint64_t process_lost_s; /* a process server that is silent for so long loses its machines to others */
 	char *process_program;   /* NULL: beside this program, or on the path */
-	char *agent_package; /* of push installs; NULL: the process server's default */
+	char *agent_package;     /* of push installs; NULL: the process server's default */
 	char *vm_folder;
 	char *fabric;
 	char *hook_folder;                /* scripts of the administrator (fabric/hook.h) */
