@@ -15,7 +15,7 @@
 
 static int check_order(json_t *order)
 {
-	const char *action, *host, *user, *name;
+	const char *action = "", *host = "", *user = "", *name = "";
 	uint32_t port = PORT_DEFAULT;
 	int r;
 
