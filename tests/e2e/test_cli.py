@@ -328,7 +328,7 @@ def test_a_live_machine_is_followed_until_it_is_protected_and_until_it_is_compar
         protected = cli.data("machine", "machine", "protect", "host", "--disks", disk.name, "--policy", "quick")
         assert (protected["state"], protected["recoverable"]) == ("protected", True)
         told = cli.run("status", "host").stdout
-        assert "host: recoverable to 20" in told and "-> lifeboat failover test host" in told
+        assert "host: recoverable to 20" in told and "-> lifeboat drill start host" in told
         assert "web1" not in told
         epoch = protected["replication"]["epoch"]
         compared = cli.data("machine", "machine", "resync", "host")
