@@ -202,7 +202,8 @@ static int undo(struct lb_job *job, struct lb_failover **f, int error)
 	struct lb_failover_report report;
 
 	lb_failover_report(*f, &report);
-	if (report.kind == LB_FAILOVER_LIVE ? report.next > LB_STEP_FENCE || error == -ESHUTDOWN : error != -ECANCELED)
+	if (report.kind == LB_FAILOVER_LIVE ? report.fenced || report.next > LB_STEP_FENCE || error == -ESHUTDOWN
+					    : error != -ECANCELED)
 		return error;
 	snprintf(text, sizeof(text), "%s", lb_err_text());
 	if (lb_failover_cleanup(*f, true) < 0)

@@ -434,6 +434,7 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 		.point_time_ns = f->point.time_ns,
 		.next = f->next,
 		.committed = f->committed,
+		.fenced = f->fenced,
 		.probed = f->probe_port != 0,
 		.cleaning = f->cleaning,
 		.shut = f->shut,

@@ -94,6 +94,7 @@ struct lb_failover_report {
 	int64_t point_time_ns;
 	enum lb_failover_step next;
 	bool committed;
+	bool fenced;                    /* its source's journal takes nothing more */
 	bool probed;                    /* a port was to answer, and has when it runs */
 	bool cleaning;                  /* a cleanup was begun and must be finished */
 	bool shut;                      /* for good: its machine goes home */
