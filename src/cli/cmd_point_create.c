@@ -28,6 +28,11 @@ static int follow(struct cli *c, const json_t *reply, const char *what)
 	if (r < 0)
 		return r;
 	result = json_object_get(job, "result");
+	if (cli_value(c, "group") != NULL)
+		return cli_did(c, "job", json_incref(job),
+			       "Group %s has a new shared %s point, shared:%s, frozen for %.1f ms at most.",
+			       cli_value(c, "group"), what, cli_text(result, "point"),
+			       (double)cli_number(result, "frozen_ns") / (double)LB_NS_PER_MS);
 	return cli_did(c, "job", json_incref(job),
 		       "%s has a new %s recovery point, %" JSON_INTEGER_FORMAT ":%" JSON_INTEGER_FORMAT
 		       ", frozen for %.1f ms.",
@@ -35,13 +40,31 @@ static int follow(struct cli *c, const json_t *reply, const char *what)
 		       (double)cli_number(result, "frozen_ns") / (double)LB_NS_PER_MS);
 }
 
+static int create_of_group(struct cli *c, const char *group, const json_t *body, const char *kind)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	int r;
+
+	if (c->dry_run) {
+		r = cli_callf(c, "GET", NULL, &reply, "/v1/group/%s", group);
+		return r < 0 ? r : cli_would(c, "make a shared %s point of group %s", kind, group);
+	}
+	r = cli_callf(c, "POST", body, &reply, "/v1/group/%s/point", group);
+	return r < 0 ? r : follow(c, reply, kind);
+}
+
 int cmd_point_create(struct cli *c)
 {
 	const bool app = cli_value(c, "app") != NULL;
 	_cleanup_json_ json_t *body = json_pack("{s:b,s:s?}", "app", app, "name", cli_value(c, "name"));
 	_cleanup_json_ json_t *reply = NULL;
+	const char *group = cli_value(c, "group");
 	int r;
 
+	if ((group == NULL) == (c->n_args == 0))
+		return lb_fail(-EINVAL, "name either a machine or, with --group, a replication group");
+	if (group != NULL)
+		return create_of_group(c, group, body, app ? "application-consistent" : "crash-consistent");
 	if (c->dry_run) {
 		r = cli_callf(c, "GET", NULL, &reply, "/v1/machine/%s", c->args[0]);
 		return r < 0 ? r

@@ -10,7 +10,9 @@
 	}
 #define POINT                                                                                                          \
 	{                                                                                                              \
-		"point", "POINT", "latest (default), latest-app, a pin's name, EPOCH:SEQUENCE or a UTC time"           \
+		"point", "POINT",                                                                                      \
+			"latest (default), latest-processed, latest-app, latest-multi-vm, shared:UUID, a pin's "       \
+			"name, EPOCH:SEQUENCE or a UTC time"                                                           \
 	}
 
 #define ANCHOR                                                                                                         \
@@ -229,12 +231,13 @@ const struct cli_command cli_commands[] = {
 	  {"page", "N", "asked of the server at a time (default and at most 5000)"}}},
 	{"point",
 	 "create",
-	 "MACHINE",
-	 "Make a recovery point now",
-	 1,
+	 "[MACHINE]",
+	 "Make a recovery point now, of a machine or of a replication group",
+	 0,
 	 1,
 	 cmd_point_create,
-	 {{"app", NULL, "application-consistent: pre-scripts, a short freeze of the filesystems, post-scripts"},
+	 {{"group", "NAME", "of all machines of this replication group: a multi-VM consistent point"},
+	  {"app", NULL, "application-consistent: pre-scripts, a short freeze of the filesystems, post-scripts"},
 	  {"name", "NAME", "keep it under this name"},
 	  NO_WAIT}},
 	{"point", "pin", "MACHINE NAME", "Keep a recovery point under a name", 2, 2, cmd_point_pin, {POINT}},
@@ -479,6 +482,30 @@ const struct cli_command cli_commands[] = {
 	  {"kernel", "FOLDER", "an unpacked kernel package of Debian's (default: fetched from Debian)"},
 	  {"console", "NAME[,NAME]", "kernel consoles (default tty0,ttyS0)"},
 	  {"parts", "FOLDER", "leave the kernel and its initramfs there as well"}}},
+	{"group", "list", "", "List replication groups and their machines", 0, 0, cmd_group_list, {{0}}},
+	{"group", "show", "NAME", "Show a replication group and its newest shared points", 1, 1, cmd_group_show, {{0}}},
+	{"group",
+	 "create",
+	 "NAME",
+	 "Make a replication group: machines with shared, multi-VM consistent points",
+	 1,
+	 1,
+	 cmd_group_create,
+	 {{"machines", "NAME[,NAME...]", "its machines, 32 at most; a machine is in one group at most"},
+	  {"interval", "SECONDS", "a shared point this often (10..86400, default 300); 0: on demand"},
+	  {"app-interval", "SECONDS", "an application-consistent one this often (10..86400); 0 (default): on demand"}}},
+	{"group",
+	 "set",
+	 "NAME",
+	 "Change how often a replication group makes points",
+	 1,
+	 1,
+	 cmd_group_set,
+	 {{"interval", "SECONDS", "a shared point this often (10..86400); 0: on demand"},
+	  {"app-interval", "SECONDS", "an application-consistent one this often (10..86400); 0: on demand"}}},
+	{"group", "add", "NAME MACHINE", "Add a machine to a replication group", 2, 2, cmd_group_add, {{0}}},
+	{"group", "remove", "NAME MACHINE", "Take a machine out of a replication group", 2, 2, cmd_group_remove, {{0}}},
+	{"group", "delete", "NAME", "Delete a replication group; its points stay", 1, 1, cmd_group_delete, {{0}}},
 	{"policy", "list", "", "List replication policies", 0, 0, cmd_policy_list, {{0}}},
 	{"policy", "show", "NAME", "Show all settings of a replication policy", 1, 1, cmd_policy_show, {{0}}},
 	{"policy",

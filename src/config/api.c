@@ -48,6 +48,12 @@ AUDITED(lb_api_install)
 AUDITED(lb_api_point_pin)
 AUDITED(lb_api_point_unpin)
 AUDITED(lb_api_point_create)
+AUDITED(lb_api_group_create)
+AUDITED(lb_api_group_set)
+AUDITED(lb_api_group_delete)
+AUDITED(lb_api_group_add)
+AUDITED(lb_api_group_remove)
+AUDITED(lb_api_group_point)
 AUDITED(lb_api_policy_put)
 AUDITED(lb_api_job_cancel)
 AUDITED(lb_api_failover_start)
@@ -75,6 +81,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/certificate/{}/revoke", ADMIN, ORDER_BYTES_MAX, lb_api_cert_revoke_audited, false},
 
 	{"GET", "/v1/agent/config", MACHINE, 0, lb_api_agent_config, false},
+	{"POST", "/v1/agent/group-point", MACHINE, ORDER_BYTES_MAX, lb_api_agent_group_point, false},
 	{"POST", "/v1/agent/report", MACHINE, AGENT_REPORT_BYTES_MAX, lb_api_agent_report, false},
 	{"POST", "/v1/agent/renew", MACHINE, ORDER_BYTES_MAX, lb_api_renew_audited, true},
 	{"GET", "/v1/process/config", PROCESS, 0, lb_api_process_config, false},
@@ -102,6 +109,14 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/machine/{}/point/create", OPERATOR, ORDER_BYTES_MAX, lb_api_point_create_audited, false},
 	{"DELETE", "/v1/machine/{}/point/{}", OPERATOR, 0, lb_api_point_unpin_audited, false},
 
+	{"GET", "/v1/group", READER, 0, lb_api_group_list, false},
+	{"POST", "/v1/group", OPERATOR, ORDER_BYTES_MAX, lb_api_group_create_audited, false},
+	{"GET", "/v1/group/{}", READER, 0, lb_api_group_get, false},
+	{"PUT", "/v1/group/{}", OPERATOR, ORDER_BYTES_MAX, lb_api_group_set_audited, false},
+	{"DELETE", "/v1/group/{}", OPERATOR, 0, lb_api_group_delete_audited, false},
+	{"POST", "/v1/group/{}/add", OPERATOR, ORDER_BYTES_MAX, lb_api_group_add_audited, false},
+	{"POST", "/v1/group/{}/remove", OPERATOR, ORDER_BYTES_MAX, lb_api_group_remove_audited, false},
+	{"POST", "/v1/group/{}/point", OPERATOR, ORDER_BYTES_MAX, lb_api_group_point_audited, false},
 	{"GET", "/v1/policy", READER, 0, lb_api_policy_list, false},
 	{"GET", "/v1/policy/{}", READER, 0, lb_api_policy_get, false},
 	{"PUT", "/v1/policy/{}", ADMIN, ORDER_BYTES_MAX, lb_api_policy_put_audited, false},

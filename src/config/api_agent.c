@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "config/api.h"
+#include "config/groups.h"
 #include "config/live.h"
 #include "config/point_orders.h"
 #include "config/readiness.h"
@@ -53,11 +54,37 @@ static int add_proof(struct lb_site *site, const struct lb_reg_machine *m, json_
 	return lb_json_set_str(reply, "proof", word);
 }
 
+/* Where members of its replication group reach the one who asks. */
+static int note_reach(struct lb_site *site, const char *machine, const struct lb_http_call *call)
+{
+	const char *host = lb_http_query(call, "group_host");
+	int64_t port;
+	int r;
+
+	r = lb_api_query_i64(call, "group_port", 0, &port);
+	if (r < 0)
+		return r;
+	if (port > UINT16_MAX || (host != NULL && strlen(host) >= LB_LIVE_HOST_BYTES))
+		return lb_fail(-EINVAL, "query arguments group_host, group_port: no host and port");
+	if (port > 0)
+		lb_live_reach_put(site->live, machine, host != NULL ? host : call->peer.address, (uint16_t)port);
+	return 0;
+}
+
+static int group_of(struct lb_site *site, const char *machine, json_t **ret_group)
+{
+	struct lb_reg_group g;
+	int r = lb_reg_group_of(site->db, machine, &g);
+
+	*ret_group = NULL;
+	return r == -ENOENT ? 0 : r < 0 ? r : lb_group_json(site, &g, ret_group);
+}
+
 int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
 	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
-	_cleanup_json_ json_t *disks = json_array(), *policy_json = NULL, *order = NULL;
+	_cleanup_json_ json_t *disks = json_array(), *policy_json = NULL, *order = NULL, *group = NULL;
 	char vault_id[LB_UUID_TEXT_BYTES], url[1100] = "";
 	struct lb_policy policy;
 	int r;
@@ -80,13 +107,18 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 		r = lb_api_process_url(site, m.process, call, url);
 	if (r == 0)
 		r = lb_point_order_json(site, m.id, &order);
+	if (r == 0)
+		r = note_reach(site, m.id, call);
+	if (r == 0)
+		r = group_of(site, m.id, &group);
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:I,s:O?}", "machine", m.id, "name", m.name,
-				"vault_id", vault_id, "enabled", m.enabled, "process_url", url, "disks", disks,
-				"policy", policy_json, "resync_generation", (json_int_t)m.resync_generation, "check_ns",
-				(json_int_t)lb_live_check_ordered(site->live, m.id), "point_order", order);
+	reply->json =
+		json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:I,s:O?,s:O?}", "machine", m.id, "name", m.name,
+			  "vault_id", vault_id, "enabled", m.enabled, "process_url", url, "disks", disks, "policy",
+			  policy_json, "resync_generation", (json_int_t)m.resync_generation, "check_ns",
+			  (json_int_t)lb_live_check_ordered(site->live, m.id), "point_order", order, "group", group);
 	return reply->json != NULL ? add_proof(site, &m, reply->json) : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 

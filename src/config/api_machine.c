@@ -9,6 +9,7 @@
 #include "config/anchors.h"
 #include "config/api.h"
 #include "config/failovers.h"
+#include "config/groups.h"
 #include "config/live.h"
 #include "config/moves.h"
 #include "config/readiness.h"
@@ -325,6 +326,8 @@ int lb_api_machine_remove(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_reg_machine_find(site->db, call->params[0], &m);
 	if (r == 0)
 		r = lb_reg_certs_revoke(site->db, m.id, NULL, "machine removed", lb_now_ns(site->env));
+	if (r == 0)
+		r = lb_reg_group_leave(site->db, m.id);
 	if (r == 0)
 		r = lb_reg_machine_remove(site->db, m.id);
 	if (r == 0)

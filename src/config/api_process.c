@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "config/anchors.h"
 #include "config/api.h"
+#include "config/groups.h"
 #include "config/installs.h"
 #include "config/live.h"
 #include "config/ports.h"
@@ -170,6 +171,8 @@ int lb_api_process_report(void *arg, const struct lb_http_call *call, struct lb_
 		r = note_seen(site, p.id, now_ns);
 	if (r == 0)
 		r = lb_ports_reported(site, &p, report);
+	if (r == 0)
+		r = lb_group_points_settle(site);
 	if (r < 0)
 		return r;
 	reply->json = json_pack("{s:[]}", "commands");

@@ -2,6 +2,7 @@
 /* Every kind of job that the configuration server knows. */
 #include "config/drills.h"
 #include "config/failovers.h"
+#include "config/groups.h"
 #include "config/moves.h"
 #include "config/plans.h"
 #include "config/point_orders.h"
@@ -20,6 +21,7 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"plan-commit", lb_plan_run_commit},
 	{"plan-cleanup", lb_plan_run_cleanup},
 	{"point", lb_point_job_run},
+	{"group-point", lb_group_point_job_run},
 	{"move", lb_move_run},
 	{"install", lb_job_install_run},
 	{NULL, NULL},

@@ -13,6 +13,8 @@
 struct entry {
 	char id[LB_UUID_TEXT_BYTES];
 	struct lb_live_machine m;
+	char host[LB_LIVE_HOST_BYTES];
+	uint16_t port;
 };
 
 struct process_entry {
@@ -231,6 +233,28 @@ int64_t lb_live_check_ordered(struct lb_live *live, const char *machine)
 	LB_LOCK_SCOPE(&live->lock);
 	e = find(live, machine);
 	return e != NULL ? e->m.check_ns : 0;
+}
+
+void lb_live_reach_put(struct lb_live *live, const char *machine, const char *host, uint16_t port)
+{
+	struct entry *e;
+
+	LB_LOCK_SCOPE(&live->lock);
+	e = find_or_add(live, machine);
+	if (e == NULL)
+		return;
+	snprintf(e->host, sizeof(e->host), "%s", host);
+	e->port = port;
+}
+
+void lb_live_reach_get(struct lb_live *live, const char *machine, char ret_host[LB_LIVE_HOST_BYTES], uint16_t *ret_port)
+{
+	const struct entry *e;
+
+	LB_LOCK_SCOPE(&live->lock);
+	e = find(live, machine);
+	snprintf(ret_host, LB_LIVE_HOST_BYTES, "%s", e != NULL ? e->host : "");
+	*ret_port = e != NULL ? e->port : 0;
 }
 
 void lb_live_point_put(struct lb_live *live, const char *machine, const struct lb_live_point *point)

@@ -24,6 +24,12 @@ int lb_live_process_put(struct lb_live *live, const char *process, const json_t 
 /* Forgets a machine. */
 void lb_live_forget(struct lb_live *live, const char *machine);
 
+/* Where other machines reach an agent, as its last question said; empty: not heard since this server started. */
+#define LB_LIVE_HOST_BYTES 128
+void lb_live_reach_put(struct lb_live *live, const char *machine, const char *host, uint16_t port);
+void lb_live_reach_get(struct lb_live *live, const char *machine, char ret_host[LB_LIVE_HOST_BYTES],
+		       uint16_t *ret_port);
+
 struct lb_live_point {
 	bool known;      /* the vault was asked */
 	bool there;      /* it holds a recovery point */

@@ -195,7 +195,7 @@ static int wait_agent(struct lb_job *job, const char *name, json_t **ret_result)
 	}
 }
 
-static bool in_vault(struct lb_site *site, const char *machine, uint64_t epoch, uint64_t seq)
+bool lb_point_in_vault(struct lb_site *site, const char *machine, uint64_t epoch, uint64_t seq)
 {
 	struct lb_live_machine live = {0};
 	uint64_t e = 0, s = 0;
@@ -215,7 +215,7 @@ int lb_point_wait_vault(struct lb_job *job, const char *machine, uint64_t epoch,
 	int64_t until_ns = lb_mono_ns(job->site->env) + LB_POINT_VAULT_S * LB_NS_PER_S;
 	int r = 0;
 
-	while (r == 0 && !in_vault(job->site, machine, epoch, seq))
+	while (r == 0 && !lb_point_in_vault(job->site, machine, epoch, seq))
 		r = pause_job(job, until_ns,
 			      "the point was made, but the process server did not bring it into the vault%s",
 			      " in time");

@@ -21,6 +21,8 @@ int lb_point_report(struct lb_site *site, const struct lb_reg_machine *machine, 
 int lb_point_note_add(struct lb_site *site, const char *machine, uint64_t epoch, uint64_t seq, json_t *point);
 int lb_point_note_put(struct lb_site *site, const char *machine, uint64_t epoch, uint64_t seq, int64_t frozen_ns,
 		      const char *shared);
+/* The process server says that the vault holds the machine's journal up to there. */
+bool lb_point_in_vault(struct lb_site *site, const char *machine, uint64_t epoch, uint64_t seq);
 /* Until the process server says that the vault holds the machine's journal up to there. */
 int lb_point_wait_vault(struct lb_job *job, const char *machine, uint64_t epoch, uint64_t seq);
 

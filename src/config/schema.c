@@ -81,6 +81,18 @@ static const char *const steps[] = {
 	"ALTER TABLE process ADD COLUMN port_old INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE process ADD COLUMN port_until_ns INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE process ADD COLUMN port_keep_s INTEGER NOT NULL DEFAULT 0;",
+
+	/* replication groups */
+	"CREATE TABLE replication_group ("
+	"  id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, version INTEGER NOT NULL, interval_s INTEGER NOT NULL,"
+	"  app_interval_s INTEGER NOT NULL, created_ns INTEGER NOT NULL);"
+	"CREATE TABLE group_member (machine TEXT PRIMARY KEY, grp TEXT NOT NULL);"
+	"CREATE INDEX group_member_grp ON group_member(grp);"
+	"CREATE TABLE group_order ("
+	"  grp TEXT PRIMARY KEY, generation INTEGER NOT NULL, app INTEGER NOT NULL, job TEXT NOT NULL, result TEXT);"
+	"CREATE TABLE shared_point ("
+	"  id TEXT PRIMARY KEY, grp TEXT NOT NULL, state TEXT NOT NULL, body TEXT NOT NULL, made_ns INTEGER NOT NULL);"
+	"CREATE INDEX shared_point_grp ON shared_point(grp, made_ns);",
 };
 
 static int step_up(struct lb_db *db, int64_t version)

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "config/api.h"
 #include "config/target.h"
+#include "config/groups.h"
 #include "config/plans.h"
 #include "vault/site.h"
 
@@ -61,7 +62,8 @@ static int add_plan(void *arg, const json_t *plan)
 
 static int make_copy(struct lb_site *site, char **ret_text)
 {
-	_cleanup_json_ json_t *policies = json_array(), *machines = json_array(), *plans = json_array();
+	_cleanup_json_ json_t *policies = json_array(), *machines = json_array(), *plans = json_array(),
+			      *groups = json_array();
 	struct copy c = {site, machines};
 	_cleanup_json_ json_t *copy = NULL;
 	int r;
@@ -72,10 +74,12 @@ static int make_copy(struct lb_site *site, char **ret_text)
 		r = lb_reg_machines(site->db, add_machine, &c);
 	if (r == 0)
 		r = lb_reg_plans(site->db, add_plan, plans);
+	if (r == 0)
+		r = lb_groups_copy(site->db, groups);
 	if (r < 0)
 		return r;
-	copy = json_pack("{s:i,s:O,s:O,s:O}", "version", COPY_VERSION, "policies", policies, "machines", machines,
-			 "plans", plans);
+	copy = json_pack("{s:i,s:O,s:O,s:O,s:O}", "version", COPY_VERSION, "policies", policies, "machines", machines,
+			 "plans", plans, "groups", groups);
 	return copy == NULL ? lb_fail(-ENOMEM, "out of memory for the registry's copy") : lb_json_dump(copy, ret_text);
 }
 
@@ -169,6 +173,8 @@ static int restore(struct lb_site *site, const json_t *copy, unsigned int *ret_m
 		if (r == 0)
 			r = lb_reg_plan_put(site->db, plan, true, lb_now_ns(site->env));
 	}
+	if (r == 0)
+		r = lb_groups_restore(site->db, json_object_get(copy, "groups"));
 	if (r == 0)
 		r = lb_db_commit(&txn);
 	if (r < 0)

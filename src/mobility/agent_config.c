@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "capture/capture.h"
+#include "mobility/group_wire.h"
 #include "mobility/quiet.h"
 #include "hrl/hrl.h"
 
@@ -128,6 +129,8 @@ int lb_agent_config_parse(const json_t *object, struct lb_agent_config *ret_conf
 			return r;
 	}
 	r = parse_order(json_object_get(object, "point_order"), &config);
+	if (r == 0)
+		r = lb_group_roster_parse(json_object_get(object, "group"), &config.group);
 	if (r < 0)
 		return r;
 	if (json_object_get(object, "check_ns") != NULL) {
@@ -204,7 +207,7 @@ static int set_default(char **setting, const char *value)
 
 int lb_agent_settings_read(struct lb_env *env, const char *path, struct lb_agent_settings *ret_settings)
 {
-	_cleanup_(lb_agent_settings_free) struct lb_agent_settings s = {0};
+	_cleanup_(lb_agent_settings_free) struct lb_agent_settings s = {.group_port = LB_GROUP_PORT_DEFAULT};
 	const struct lb_conf_key keys[] = {
 		{"config_url", LB_CONF_STR, &s.config_url},
 		{"identity_folder", LB_CONF_STR, &s.identity_folder},
@@ -212,6 +215,9 @@ int lb_agent_settings_read(struct lb_env *env, const char *path, struct lb_agent
 		{"state_folder", LB_CONF_STR, &s.state_folder},
 		{"run_folder", LB_CONF_STR, &s.run_folder},
 		{"name", LB_CONF_STR, &s.name},
+		{"group_address", LB_CONF_STR, &s.group_address},
+		{"group_host", LB_CONF_STR, &s.group_host},
+		{"group_port", LB_CONF_U64, &s.group_port, 1, UINT16_MAX},
 	};
 	int r;
 
@@ -226,7 +232,7 @@ int lb_agent_settings_read(struct lb_env *env, const char *path, struct lb_agent
 	if (set_default(&s.identity_folder, "/var/lib/lifeboat/mobility") < 0 ||
 	    set_default(&s.capture_socket, LB_CAPTURE_SOCKET) < 0 ||
 	    set_default(&s.state_folder, "/var/lib/lifeboat/mobility") < 0 ||
-	    set_default(&s.run_folder, "/run/lifeboat-mobility") < 0)
+	    set_default(&s.run_folder, "/run/lifeboat-mobility") < 0 || set_default(&s.group_address, "0.0.0.0") < 0)
 		return -ENOMEM;
 	*ret_settings = s;
 	s = (struct lb_agent_settings){0};
@@ -241,5 +247,7 @@ void lb_agent_settings_free(struct lb_agent_settings *s)
 	free(s->state_folder);
 	free(s->run_folder);
 	free(s->name);
+	free(s->group_address);
+	free(s->group_host);
 	*s = (struct lb_agent_settings){0};
 }

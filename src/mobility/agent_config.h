@@ -13,6 +13,7 @@
 #include "base/env.h"
 #include "base/text.h"
 #include "capture/abi.h"
+#include "mobility/group.h"
 #include "wire/policy.h"
 
 #define LB_AGENT_TEXT_BYTES 256
@@ -35,10 +36,11 @@ struct lb_agent_config {
 	struct lb_agent_disk disks[LB_CAPTURE_DISKS_MAX];
 	unsigned int n_disks;
 	struct lb_policy policy;
-	uint64_t resync_generation; /* a rise asks for a resync */
-	uint64_t point_generation;  /* a point is asked for; 0: none is */
-	bool point_app;             /* ... an application-consistent one */
-	int64_t check_ns;           /* another value asks for the readiness to be looked at now */
+	uint64_t resync_generation;   /* a rise asks for a resync */
+	uint64_t point_generation;    /* a point is asked for; 0: none is */
+	bool point_app;               /* ... an application-consistent one */
+	int64_t check_ns;             /* another value asks for the readiness to be looked at now */
+	struct lb_group_roster group; /* all zeroes: in none */
 };
 
 /* -EBADMSG or -EINVAL with a text that names the member. */
@@ -54,8 +56,11 @@ struct lb_agent_settings {
 	char *identity_folder; /* key.pem, cert.pem, ca.pem */
 	char *capture_socket;
 	char *state_folder;
-	char *run_folder; /* on tmpfs: what outlives the agent but not the boot */
-	char *name;       /* NULL: the host's */
+	char *run_folder;    /* on tmpfs: what outlives the agent but not the boot */
+	char *name;          /* NULL: the host's */
+	char *group_address; /* on which members of a replication group are heard */
+	char *group_host;    /* where they reach this machine; NULL: where it speaks to the configuration server from */
+	uint64_t group_port;
 };
 
 #define LB_AGENT_SETTINGS_PATH "/etc/lifeboat/mobility.conf"

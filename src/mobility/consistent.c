@@ -2,8 +2,10 @@
 #include "mobility/consistent.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bytes.h"
 #include "base/err.h"
@@ -22,6 +24,34 @@ struct lb_consistent {
 	bool scripts_ran, quiet, marked;
 	char note[NOTE_BYTES];
 };
+
+static pthread_mutex_t turn_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t turn_free = PTHREAD_COND_INITIALIZER;
+static bool turn_taken;
+
+int lb_turn_take(uint32_t timeout_ms)
+{
+	struct timespec until;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += timeout_ms / 1000;
+	LB_LOCK_SCOPE(&turn_lock);
+	while (turn_taken && r == 0)
+		r = pthread_cond_clockwait(&turn_free, &turn_lock, CLOCK_MONOTONIC, &until);
+	if (turn_taken)
+		return lb_fail(-EBUSY, "another point of this machine is under way");
+	turn_taken = true;
+	return 0;
+}
+
+void lb_turn_give(void)
+{
+	LB_LOCK_SCOPE(&turn_lock);
+
+	turn_taken = false;
+	pthread_cond_signal(&turn_free);
+}
 
 static int find_filesystems(struct lb_consistent *c)
 {

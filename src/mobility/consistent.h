@@ -11,6 +11,10 @@
 #include "base/env.h"
 #include "mobility/mark.h"
 
+/* One point at a time on this machine, whoever makes it. -EBUSY when it is still another's turn. */
+int lb_turn_take(uint32_t timeout_ms);
+void lb_turn_give(void);
+
 struct lb_consistent_options {
 	struct lb_env *env;
 	struct lb_mark *mark;

@@ -54,6 +54,7 @@ struct daemon {
 	struct lb_manager *manager;
 	struct lb_mark *mark;
 	struct lb_points *points;
+	struct lb_group_run *group;
 	enum lb_session_state shown;
 	int64_t show_mono_ns;
 };
@@ -67,6 +68,8 @@ static void daemon_close(struct daemon *d)
 		lb_mark_shut(d->mark, "the agent ends");
 	if (d->points != NULL)
 		lb_points_stop(d->points);
+	if (d->group != NULL)
+		lb_group_run_stop(d->group);
 	if (d->session != NULL)
 		lb_session_free(d->session);
 	if (d->mark != NULL)
@@ -166,6 +169,8 @@ static int make_points(struct daemon *d)
 {
 	const struct lb_points_options options = {
 		.env = d->env, .mark = d->mark, .capture_socket = d->settings->capture_socket, .wake_fd = wake_fd};
+	const struct lb_group_run_options group = {
+		.env = d->env, .settings = d->settings, .mark = d->mark, .wake_fd = wake_fd};
 	int r;
 
 	/* pages that were used once stay: none is to be fetched from a frozen filesystem */
@@ -173,7 +178,9 @@ static int make_points(struct daemon *d)
 		lb_debug("memory can't be locked: %m");
 	r = lb_points_start(&options, &d->points);
 	if (r == 0)
-		lb_manager_points(d->manager, d->points);
+		r = lb_group_run_start(&group, &d->group);
+	if (r == 0)
+		lb_manager_points(d->manager, d->points, d->group);
 	return r;
 }
 
@@ -243,6 +250,7 @@ static void take_renewed(struct daemon *d)
 	lb_session_use_client(d->session, client);
 	lb_http_client_free(d->client);
 	d->client = client;
+	lb_group_run_renewed(d->group);
 }
 
 static void show(struct daemon *d)
@@ -282,6 +290,7 @@ int lb_daemon_run(struct lb_env *env, const struct lb_agent_settings *settings)
 		if (lb_manager_config(d.manager, &config)) {
 			lb_session_configure(d.session, &config);
 			lb_points_configure(d.points, &config);
+			lb_group_run_configure(d.group, &config);
 		}
 		if (lb_manager_renewed(d.manager))
 			take_renewed(&d);

@@ -2,6 +2,7 @@
 #include "mobility/manager.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,7 +41,8 @@ struct lb_manager {
 	struct lb_agent_config config;
 	bool changed, renewed;
 	struct lb_session_status status;
-	struct lb_points *points; /* NULL: nobody makes any */
+	struct lb_points *points;   /* NULL: nobody makes any */
+	struct lb_group_run *group; /* the same */
 };
 
 static void url_of(const struct lb_manager *m, const char *path, char url[URL_BYTES])
@@ -76,7 +78,9 @@ static int ask(struct lb_manager *m)
 	char url[URL_BYTES];
 	int r;
 
-	url_of(m, "/v1/agent/config", url);
+	snprintf(url, URL_BYTES, "%s/v1/agent/config?group_port=%" PRIu64 "%s%s", m->o.settings->config_url,
+		 m->o.settings->group_port, m->o.settings->group_host != NULL ? "&group_host=" : "",
+		 m->o.settings->group_host != NULL ? m->o.settings->group_host : "");
 	r = lb_http_json(m->client, "GET", url, NULL, &reply);
 	if (r < 0)
 		return r;
@@ -177,6 +181,32 @@ static int report(struct lb_manager *m)
 	return 0;
 }
 
+/* What became of shared points that this machine coordinated. One that the server refuses for good is dropped. */
+static int report_group(struct lb_manager *m)
+{
+	_cleanup_json_ json_t *outcome = NULL;
+	struct lb_group_run *group;
+	char url[URL_BYTES];
+	uint64_t number = 0;
+	int r;
+
+	pthread_mutex_lock(&m->lock);
+	group = m->group;
+	pthread_mutex_unlock(&m->lock);
+	r = group != NULL ? lb_group_run_outcome(group, &outcome, &number) : 0;
+	if (r < 0 || outcome == NULL)
+		return r;
+	url_of(m, "/v1/agent/group-point", url);
+	r = lb_http_json(m->client, "POST", url, outcome, NULL);
+	if (r == -EINVAL || r == -EEXIST || r == -ENOENT || r == -EACCES) {
+		lb_warning("the configuration server does not take a shared point: %s", lb_err_text());
+		r = 0;
+	}
+	if (r == 0)
+		lb_group_run_told(group, number);
+	return r;
+}
+
 static int renew(struct lb_manager *m)
 {
 	const struct lb_http_client_options options = {.identity_folder = m->o.settings->identity_folder};
@@ -226,6 +256,8 @@ static void *run(void *arg)
 		look_at_readiness(m);
 		if (r == 0)
 			r = report(m);
+		if (r == 0)
+			r = report_group(m);
 		if (r == 0)
 			r = renew(m);
 		tell_failure(m, r);
@@ -315,9 +347,10 @@ void lb_manager_tell(struct lb_manager *m, const struct lb_session_status *statu
 	m->status = *status;
 }
 
-void lb_manager_points(struct lb_manager *m, struct lb_points *points)
+void lb_manager_points(struct lb_manager *m, struct lb_points *points, struct lb_group_run *group)
 {
 	LB_LOCK_SCOPE(&m->lock);
 
 	m->points = points;
+	m->group = group;
 }

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/env.h"
 #include "mobility/agent_config.h"
+#include "mobility/group_run.h"
 #include "mobility/points.h"
 #include "mobility/session.h"
 
@@ -33,6 +34,6 @@ bool lb_manager_config(struct lb_manager *m, struct lb_agent_config *ret_config)
 /* True when the certificate was renewed since the last call: make clients anew. */
 bool lb_manager_renewed(struct lb_manager *m);
 /* Whose results are reported too; it outlives the manager. */
-void lb_manager_points(struct lb_manager *m, struct lb_points *points);
+void lb_manager_points(struct lb_manager *m, struct lb_points *points, struct lb_group_run *group);
 /* What is reported next. */
 void lb_manager_tell(struct lb_manager *m, const struct lb_session_status *status);

@@ -169,6 +169,18 @@ int lb_mark_wait(struct lb_mark *m, uint32_t timeout_ms, struct lb_marked *ret_m
 	return 0;
 }
 
+int lb_mark_poll(struct lb_mark *m, struct lb_marked *ret_marked)
+{
+	LB_LOCK_SCOPE(&m->lock);
+
+	if (under_way(m))
+		return -EINPROGRESS;
+	if (m->state != DONE)
+		return lb_fail(-EAGAIN, "%s", m->state == FAILED ? m->error : "the mark is void");
+	*ret_marked = m->marked;
+	return 0;
+}
+
 /* ---- the session ---------------------------------------------------------------------------------------------------
  */
 

@@ -41,6 +41,8 @@ struct lb_marked {
 	uint64_t epoch, seq;
 	int64_t time_ns; /* wall clock of the cut */
 };
+/* Whether the marked segment is durable yet: -EINPROGRESS, or -EAGAIN with the reason. */
+int lb_mark_poll(struct lb_mark *m, struct lb_marked *ret_marked);
 /* Until the marked segment is durable at the process server. -ETIMEDOUT, or -EAGAIN with the reason. Ends the mark. */
 int lb_mark_wait(struct lb_mark *m, uint32_t timeout_ms, struct lb_marked *ret_marked);
 

@@ -16,6 +16,7 @@
 #include "mobility/consistent.h"
 
 #define IDLE_S 3600
+#define TURN_MS 120000 /* a point of the replication group may be under way */
 
 struct made {
 	uint64_t number, generation; /* generation 0: by the policy */
@@ -122,9 +123,13 @@ static void make(struct lb_points *p, bool app, uint64_t generation)
 	struct made made = {.generation = generation, .app = app};
 
 	lb_err_clear();
-	made.result = app ? make_app(p, &made) : make_plain(p, &made);
-	if (made.result < 0) {
+	made.result = lb_turn_take(TURN_MS);
+	if (made.result == 0) {
+		made.result = app ? make_app(p, &made) : make_plain(p, &made);
 		lb_mark_cancel(p->o.mark);
+		lb_turn_give();
+	}
+	if (made.result < 0) {
 		snprintf(made.text, sizeof(made.text), "%s", lb_err_text());
 		lb_warning("no %s point was made: %s", app ? "application-consistent" : "recovery", made.text);
 	} else {

@@ -13,6 +13,7 @@
 #include "vault/chain.h"
 #include "vault/pins.h"
 #include "vault/repair.h"
+#include "vault/shared.h"
 
 #define BEGINNING SIZE_MAX /* in place of a checkpoint's index */
 #define MARKS (LB_HRL_MARK_APP | LB_HRL_MARK_GROUP)
@@ -143,6 +144,8 @@ static int index_before(struct walk *w, size_t n, int64_t time_ns, size_t *ret_i
 }
 
 struct listing {
+	const struct lb_uuid *machine;
+	const struct lb_shared_points *shared;
 	const struct lb_pins *pins;
 	const struct lb_repairs *repairs;
 	int64_t from_ns, to_ns;
@@ -160,6 +163,9 @@ static int list_point(void *arg, const struct lb_point *point)
 		return 0;
 	named.is_damaged = lb_repairs_damage(l->repairs, &point->position);
 	snprintf(named.name, sizeof(named.name), "%s", lb_pins_name(l->pins, &point->position));
+	/* a mark that the rest of the group didn't make is none */
+	if (lb_shared_at(l->shared, l->machine, &point->position) == NULL)
+		named.flags &= ~(uint32_t)LB_HRL_MARK_GROUP;
 	l->result = l->fn(l->arg, &named);
 	return l->result == 0 ? 0 : WALK_OVER;
 }
@@ -169,14 +175,26 @@ static void pins_freep(struct lb_pins *pins)
 	lb_pins_free(pins);
 }
 
+static void shared_freep(struct lb_shared_points *shared)
+{
+	lb_shared_free(shared);
+}
+
 int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t from_ns, int64_t to_ns, point_fn fn,
 		   void *arg)
 {
 	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
 	_cleanup_(pins_freep) struct lb_pins pins = {0};
+	_cleanup_(shared_freep) struct lb_shared_points shared = {0};
 	_cleanup_(lb_repairs_free) struct lb_repairs repairs = {0};
-	struct listing l = {
-		.pins = &pins, .repairs = &repairs, .from_ns = from_ns, .to_ns = to_ns, .fn = fn, .arg = arg};
+	struct listing l = {.machine = machine,
+			    .shared = &shared,
+			    .pins = &pins,
+			    .repairs = &repairs,
+			    .from_ns = from_ns,
+			    .to_ns = to_ns,
+			    .fn = fn,
+			    .arg = arg};
 	struct walk w = {
 		.v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = to_ns, .fn = list_point, .arg = &l};
 	size_t index;
@@ -185,6 +203,8 @@ int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t fr
 	r = lb_pins_read(v, machine, &pins);
 	if (r == 0)
 		r = lb_repairs_read(v, machine, &repairs);
+	if (r == 0)
+		r = lb_shared_list(v, machine, &shared);
 	if (r == 0)
 		r = lb_checkpoint_list(v, machine, &checkpoints);
 	if (r == 0)
@@ -377,18 +397,93 @@ static int parse_position(const char *text, struct lb_position *ret_position)
 	return 0;
 }
 
+/* Every member that the vault still knows has the point; a machine that was erased is no longer a member. */
+static int all_have(struct lb_vault *v, const struct lb_shared_point *p, const struct lb_uuid *machine,
+		    struct lb_point *ret_point)
+{
+	for (unsigned int i = 0; i < p->n_members; i++) {
+		const struct lb_shared_member *m = &p->members[i];
+		_cleanup_(lb_key_wipe) struct lb_key key = {0};
+		struct lb_point point;
+		int r;
+
+		r = lb_vault_machine_key(v, &m->machine, false, &key);
+		if (r == 0)
+			r = find_exact(v, &m->machine, &m->position, &point);
+		else if (r == -ENOENT && !lb_uuid_equal(&m->machine, machine))
+			continue;
+		if (r < 0)
+			return r;
+		if (lb_uuid_equal(&m->machine, machine))
+			*ret_point = point;
+	}
+	return 0;
+}
+
+/* `id` NULL: the newest. -ENOENT without text. */
+static int find_shared(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_uuid *id,
+		       struct lb_point *ret_point, struct lb_uuid *ret_id)
+{
+	_cleanup_(shared_freep) struct lb_shared_points shared = {0};
+	int r;
+
+	r = lb_shared_list(v, machine, &shared);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < shared.n; i++) {
+		if (id != NULL && !lb_uuid_equal(&shared.points[i].id, id))
+			continue;
+		r = all_have(v, &shared.points[i], machine, ret_point);
+		if (r == 0)
+			*ret_id = shared.points[i].id;
+		if (r != -ENOENT)
+			return r;
+	}
+	return -ENOENT;
+}
+
+int lb_point_shared_text(struct lb_vault *v, const struct lb_uuid *machine, const char *text,
+			 char ret_text[LB_POINT_NAME_BYTES])
+{
+	char id_text[LB_UUID_TEXT_BYTES];
+	struct lb_point point;
+	struct lb_uuid id;
+	int r;
+
+	if (strcmp(text, "latest-multi-vm") != 0) {
+		snprintf(ret_text, LB_POINT_NAME_BYTES, "%s", text);
+		return 0;
+	}
+	r = find_shared(v, machine, NULL, &point, &id);
+	if (r == -ENOENT)
+		return no_point(v, machine, text);
+	if (r < 0)
+		return r;
+	lb_uuid_format(&id, id_text);
+	snprintf(ret_text, LB_POINT_NAME_BYTES, LB_SHARED_PREFIX "%s", id_text);
+	return 0;
+}
+
 static int find(struct lb_vault *v, const struct lb_uuid *machine, const char *text, struct lb_point *ret_point)
 {
 	struct lb_position position;
 	int64_t time_ns;
 	int r;
 
-	if (strcmp(text, "latest") == 0)
+	/* what is not in the vault yet is brought there before, by who can: here both are the same */
+	if (strcmp(text, "latest") == 0 || strcmp(text, "latest-processed") == 0)
 		return find_newest(v, machine, INT64_MAX, 0, ret_point);
 	if (strcmp(text, "latest-app") == 0)
 		return find_newest(v, machine, INT64_MAX, LB_HRL_MARK_APP, ret_point);
 	if (strcmp(text, "latest-multi-vm") == 0)
-		return find_newest(v, machine, INT64_MAX, LB_HRL_MARK_GROUP, ret_point);
+		return find_shared(v, machine, NULL, ret_point, &(struct lb_uuid){0});
+	if (strncmp(text, LB_SHARED_PREFIX, strlen(LB_SHARED_PREFIX)) == 0) {
+		struct lb_uuid id;
+
+		if (lb_uuid_parse(text + strlen(LB_SHARED_PREFIX), &id) < 0)
+			return lb_fail(-EINVAL, "\"%s\" names no shared point: give " LB_SHARED_PREFIX "UUID", text);
+		return find_shared(v, machine, &id, ret_point, &(struct lb_uuid){0});
+	}
 	if (parse_position(text, &position) == 0)
 		return find_exact(v, machine, &position, ret_point);
 	if (lb_time_parse(text, &time_ns) == 0)
@@ -398,7 +493,8 @@ static int find(struct lb_vault *v, const struct lb_uuid *machine, const char *t
 		return r < 0 ? r : note_damage(v, machine, ret_point);
 	}
 	return lb_fail(-EINVAL,
-		       "\"%s\" is no recovery point: give latest, latest-app, latest-multi-vm, a pin's name, "
+		       "\"%s\" is no recovery point: give latest, latest-processed, latest-app, latest-multi-vm, "
+		       "shared:UUID, a pin's name, "
 		       "EPOCH:SEQUENCE, or a time "
 		       "such as 2026-01-31T08:15:00Z",
 		       text);

@@ -15,6 +15,8 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "wire/first_contact.h"
+#include "wire/peer_client.h"
+#include "wire/pki.h"
 #include "wire/server.h"
 #include "wire/x509.h"
 
@@ -34,6 +36,7 @@ struct curl_client {
 	char key_path[LB_IDENTITY_PATH_BYTES], cert_path[LB_IDENTITY_PATH_BYTES], ca_path[LB_IDENTITY_PATH_BYTES];
 	struct lb_digest ca;
 	bool first_contact;
+	char peer_name[LB_SUBJECT_BYTES]; /* empty: a server */
 	uint32_t connect_timeout_s;
 	char text[CURL_ERROR_SIZE];
 };
@@ -141,10 +144,12 @@ static int set_tls(struct curl_client *c)
 		curl_easy_setopt(h, CURLOPT_SSLKEY, c->key_path);
 		curl_easy_setopt(h, CURLOPT_SSLCERT, c->cert_path);
 	}
+	if (c->peer_name[0] != '\0')
+		return lb_peer_client(h, c->peer_name);
 	return c->first_contact ? lb_first_contact(h, &c->ca) : 0;
 }
 
-static void set_limits(struct curl_client *c, uint32_t timeout_s)
+static void set_limits(struct curl_client *c, uint32_t timeout_ms)
 {
 	CURL *h = c->curl;
 
@@ -153,7 +158,7 @@ static void set_limits(struct curl_client *c, uint32_t timeout_s)
 	curl_easy_setopt(h, CURLOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT_MAX);
 	curl_easy_setopt(h, CURLOPT_MAXAGE_CONN, (long)CONNECTION_AGE_S_MAX);
 	curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT, (long)c->connect_timeout_s);
-	curl_easy_setopt(h, CURLOPT_TIMEOUT, (long)timeout_s);
+	curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
 	curl_easy_setopt(h, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, c->text);
 }
@@ -189,7 +194,9 @@ static int curl_send(struct lb_http_client *base, const struct lb_http_request *
 		r = make_headers(request, &headers);
 	if (r < 0)
 		return r;
-	set_limits(c, request->timeout_s > 0 ? request->timeout_s : REQUEST_TIMEOUT_S_DEFAULT);
+	set_limits(c, request->timeout_ms > 0  ? request->timeout_ms
+		      : request->timeout_s > 0 ? request->timeout_s * 1000
+					       : REQUEST_TIMEOUT_S_DEFAULT * 1000);
 	curl_easy_setopt(c->curl, CURLOPT_URL, request->url);
 	if (request->body != NULL || strcmp(request->method, "POST") == 0 || strcmp(request->method, "PUT") == 0) {
 		curl_easy_setopt(c->curl, CURLOPT_POSTFIELDS, request->body != NULL ? request->body : "");
@@ -239,6 +246,8 @@ int lb_http_client_new(const struct lb_http_client_options *options, struct lb_h
 	c->base.ops = &curl_ops;
 	c->connect_timeout_s = options->connect_timeout_s > 0 ? options->connect_timeout_s : CONNECT_TIMEOUT_S_DEFAULT;
 	c->first_contact = options->ca_fingerprint_hex != NULL;
+	if (options->peer_name != NULL)
+		snprintf(c->peer_name, sizeof(c->peer_name), "%s", options->peer_name);
 	r = lb_x509_path(c->key_path, options->identity_folder, "key.pem");
 	if (r == 0)
 		r = lb_x509_path(c->cert_path, options->identity_folder, "cert.pem");

@@ -23,7 +23,8 @@ struct lb_http_request {
 	const char *content_type;   /* NULL: application/json */
 	const char *const *headers; /* "Name: value", NULL-terminated, or NULL */
 	size_t response_bytes_max;
-	uint32_t timeout_s; /* whole request; 0: 60 */
+	uint32_t timeout_s;  /* whole request; 0: 60 */
+	uint32_t timeout_ms; /* instead of it, unless 0 */
 };
 
 struct lb_http_response {
@@ -46,6 +47,7 @@ struct lb_http_client_options {
 	const char *identity_folder;    /* key.pem, cert.pem, ca.pem; key and cert may be missing (enrolment) */
 	const char *ca_fingerprint_hex; /* instead of ca.pem at first contact: the CA whose SHA-256 this is; NULL */
 	uint32_t connect_timeout_s;     /* 0: 10 */
+	const char *peer_name; /* another machine is called: its certificate's name; NULL: a server, by its host */
 };
 int lb_http_client_new(const struct lb_http_client_options *options, struct lb_http_client **ret_client);
 void lb_http_client_free(struct lb_http_client *c);

@@ -43,7 +43,10 @@ class LoopDisk:
 
 
 class HostAgent:
-    def __init__(self, site, folder, name="host"):
+    """`machine_id`: this host as one of several machines, with another /etc/machine-id in a mount namespace of its own."""
+
+    def __init__(self, site, folder, name="host", machine_id=None, **settings):
+        self.machine_id, self.settings = machine_id, settings
         self.site = site
         self.folder = pathlib.Path(folder)
         self.name = name
@@ -60,13 +63,15 @@ class HostAgent:
             os.chown(self.folder / part, AGENT_UID, AGENT_UID)
         self.conf.write_text(f"config_url = {self.site.config_url}\nidentity_folder = {self.folder}/identity\n"
                              f"state_folder = {self.folder}/state\nrun_folder = {self.folder}/run\n"
-                             f"capture_socket = {self.socket}\n")
+                             f"capture_socket = {self.socket}\n" +
+                             "".join(f"{k} = {v}\n" for k, v in self.settings.items()))
+        if self.machine_id:
+            (self.folder / "machine-id").write_text(self.machine_id + "\n")
         token = self.site.token(self.folder / "token", self.name)
         os.chown(self.folder / "token", AGENT_UID, AGENT_UID)
-        p = subprocess.run([self.site.programs["mobility"], "enrol", "--config", self.conf, "--config-url",
+        p = subprocess.run([*self.become_agent(), self.site.programs["mobility"], "enrol", "--config", self.conf, "--config-url",
                             self.site.config_url, "--ca-fingerprint", token["ca_fingerprint"], "--token-file",
-                            self.folder / "token", "--name", self.name], capture_output=True, text=True, user=AGENT_UID,
-                           group=AGENT_UID, extra_groups=[])
+                            self.folder / "token", "--name", self.name], capture_output=True, text=True)
         if p.returncode:
             raise SiteError(f"enrolment ended with {p.returncode}: {p.stderr}")
         return self
@@ -82,11 +87,19 @@ class HostAgent:
                 raise SiteError(f"lifeboat-capture doesn't listen: {self.log('capture')}")
             time.sleep(POLL_INTERVAL_S)
 
-    def start_agent(self):
+    def become_agent(self):
+        """What runs a program as the agent's user, and as its machine. Each part becomes the next: one process."""
+        words = ["setpriv", f"--reuid={AGENT_UID}", f"--regid={AGENT_UID}", "--clear-groups", "--"]
+        if not self.machine_id:
+            return words
+        return ["unshare", "--mount", "--propagation", "slave", "sh", "-c",
+                'mount --bind "$0" /etc/machine-id && exec "$@"', self.folder / "machine-id", *words]
+
+    def start_agent(self, **faults):
+        env = dict(os.environ, **faults)
         with open(self.folder / "agent.log", "ab") as log:
-            self.agent = subprocess.Popen([self.site.programs["mobility"], "run", "--config", self.conf],
-                                          stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=AGENT_UID,
-                                          group=AGENT_UID, extra_groups=[])
+            self.agent = subprocess.Popen([*self.become_agent(), self.site.programs["mobility"], "run", "--config",
+                                           self.conf], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
 
     def start(self):
         self.start_capture()
