@@ -66,7 +66,7 @@ int lb_api_group_create(void *arg, const struct lb_http_call *call, struct lb_ht
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	_cleanup_json_ json_t *body = NULL;
 	struct lb_reg_group g = {.interval_s = LB_GROUP_INTERVAL_S_DEFAULT, .created_ns = lb_now_ns(site->env)};
-	const char *name;
+	const char *name = "";
 	int r;
 
 	r = lb_api_body(call, &body);

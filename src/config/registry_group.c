@@ -73,7 +73,7 @@ int lb_reg_groups(struct lb_db *db, int (*fn)(void *arg, const struct lb_reg_gro
 int lb_reg_group_put(struct lb_db *db, const struct lb_reg_group *g)
 {
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
-	int64_t n;
+	int64_t n = 0;
 	int r;
 
 	r = lb_db_begin(db, &txn);
@@ -116,7 +116,7 @@ int lb_reg_group_add(struct lb_db *db, const char *id, const char *machine)
 {
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	struct lb_reg_group other;
-	int64_t n;
+	int64_t n = 0;
 	int r;
 
 	r = lb_db_begin(db, &txn);

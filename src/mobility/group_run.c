@@ -93,8 +93,8 @@ static int send_message(struct caller *c, struct lb_group_reply *ret_reply)
 	r = lb_group_message_print(&c->call->message, &body);
 	if (r == 0)
 		r = lb_json_dump(body, &text);
-	if (r < 0)
-		return r;
+	if (r < 0 || text == NULL)
+		return r < 0 ? r : -ENOMEM;
 	request.body = text;
 	request.body_bytes = strlen(text);
 	request.response_bytes_max = LB_GROUP_MESSAGE_BYTES_MAX;

@@ -223,8 +223,8 @@ static int list_group(void *arg, const char *object, uint64_t size_bytes)
 {
 	struct listing *l = arg;
 	_cleanup_json_ json_t *o = NULL;
-	const char *group_name;
-	struct lb_uuid group;
+	const char *group_name = "";
+	struct lb_uuid group = {0};
 	const json_t *one;
 	size_t i;
 	int r;
