@@ -49,6 +49,8 @@ def serve(ledger, port):
     class Handler(socketserver.StreamRequestHandler):
         def handle(self):
             for line in self.rfile:
+                if not line.endswith(b"\n"):
+                    return  # the sender was killed
                 identity, amount = line.decode().split()
                 ledger.write("R", identity, int(amount))
                 self.wfile.write(b"ok\n")
