@@ -412,8 +412,11 @@ static int all_have(struct lb_vault *v, const struct lb_shared_point *p, const s
 			r = find_exact(v, &m->machine, &m->position, &point);
 		else if (r == -ENOENT && !lb_uuid_equal(&m->machine, machine))
 			continue;
+		r = r < 0 ? r : note_damage(v, &m->machine, &point);
 		if (r < 0)
 			return r;
+		if (point.is_damaged)
+			return -ENOENT;
 		if (lb_uuid_equal(&m->machine, machine))
 			*ret_point = point;
 	}
