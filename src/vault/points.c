@@ -404,7 +404,7 @@ static int all_have(struct lb_vault *v, const struct lb_shared_point *p, const s
 	for (unsigned int i = 0; i < p->n_members; i++) {
 		const struct lb_shared_member *m = &p->members[i];
 		_cleanup_(lb_key_wipe) struct lb_key key = {0};
-		struct lb_point point;
+		struct lb_point point = {0};
 		int r;
 
 		r = lb_vault_machine_key(v, &m->machine, false, &key);
