@@ -79,6 +79,15 @@ def bench_process(t, build, folder, quick):
               f"{r['segments_per_s']} segments/s; {r['in_vault_mb_per_s'] / r['acknowledged_mb_per_s']:.2f} x into the vault")
 
 
+def bench_store(t, build, folder, quick):
+    for line in output("/usr/bin/python3", TOP / "tests/bench/store_bench.py", *(["--quick"] if quick else []), build=build).splitlines():
+        r = json.loads(line)
+        if "skipped" in r:
+            t.row(f"{r['store']}: {r['skipped']}", "-")
+            continue
+        t.row(f"{r['store']}, objects of 8 MiB, {r['threads']} at a time", f"{r['mb_per_s']} MB/s", f"{r['ratio']} x a loop of curl")
+
+
 def bench_vault(t, build, folder, quick):
     text = output(build / "tests/bench/vault_bench", folder, *(["200000", "256"] if quick else []), build=build)
     opened = None
@@ -123,7 +132,8 @@ def bench_memory(t, build, folder, quick):
 
 
 BENCHES = [("Capture: cost of a write to a memory disk", bench_capture), ("Segments: build, seal, open; one core", bench_hrl),
-           ("Process server: taking segments in", bench_process), ("Vault: write, open, read", bench_vault),
+           ("Process server: taking segments in", bench_process), ("Object stores: uploads", bench_store),
+           ("Vault: write, open, read", bench_vault),
            ("Vault: what is asked of a large one", bench_list),
            ("Recovery", bench_recovery), ("Agent: anonymous memory at full churn", bench_memory)]
 

@@ -173,6 +173,28 @@ static int prove_second(struct lb_store *s, const char *name)
 	return 0;
 }
 
+/* Of two replacements that saw the same object only one may count. */
+static int prove_replace(struct lb_store *s, const char *name)
+{
+	char etag[LB_STORE_ETAG_BYTES];
+	uint64_t size_bytes;
+	int r;
+
+	r = lb_store_stat(s, name, &size_bytes, etag);
+	if (r == 0)
+		r = lb_store_replace(s, name, etag, "third", 5);
+	if (r < 0)
+		return lb_wrap(r, "a probe of the store failed");
+	r = lb_store_replace(s, name, etag, "fourth", 6);
+	if (r != -ESTALE)
+		return lb_fail(r < 0 ? r : -EOPNOTSUPP,
+			       "%s replaces an object that was changed meanwhile: it can't keep a vault safe from two "
+			       "writers; use another store",
+			       s->url);
+	lb_err_clear();
+	return 0;
+}
+
 int lb_store_prove(struct lb_store *s)
 {
 	char name[64], hex[33];
@@ -188,6 +210,8 @@ int lb_store_prove(struct lb_store *s)
 	if (r < 0)
 		return lb_wrap(r, "a probe of the store failed");
 	r = prove_second(s, name);
+	if (r == 0)
+		r = prove_replace(s, name);
 	if (r < 0)
 		return r; /* the probe stays: what else it would tell is in the error */
 	/* a store that keeps everything (object lock) refuses: it is as good a store with one small object more */

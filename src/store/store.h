@@ -85,5 +85,7 @@ int lb_store_list_folders(struct lb_store *s, const char *prefix, lb_store_folde
 int lb_store_remove(struct lb_store *s, const char *name);
 int lb_store_now(struct lb_store *s, int64_t *ret_now_ns);
 
-/* Proves that put-if-absent is kept: puts a probe twice, -EOPNOTSUPP from a store that takes both. */
+/*
+ * Proves that conditions are kept: puts a probe twice and replaces it twice, -EOPNOTSUPP from a store that takes both.
+ */
 int lb_store_prove(struct lb_store *s);

@@ -175,7 +175,8 @@ rgw frontends = beast endpoint=127.0.0.1:{self.port}
 rgw data = {f}/rgw
 rgw thread pool size = 64
 rgw enable usage log = false
-rgw enable gc threads = false
+rgw gc obj min wait = 5
+rgw gc processor period = 5
 rgw enable lc threads = false
 rgw enable quota threads = false
 """)

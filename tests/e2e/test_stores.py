@@ -335,6 +335,13 @@ def test_a_store_that_ignores_the_condition_is_refused(cloud, container, proxy):
         fails(t("prove"), errno.EOPNOTSUPP, "two objects of one name")
 
 
+def test_a_store_that_replaces_whatever_was_changed_is_refused(cloud, container, proxy):
+    with Tool(cloud.url(container, port=proxy.port)) as t:
+        proxy.add(status(200 if cloud.kind == "s3" else 201, ETag='"x"'), times=999,
+                  match=lambda q: any(k.lower() == "if-match" for k, _ in q.headers))
+        fails(t("prove"), errno.EOPNOTSUPP, "changed meanwhile")
+
+
 def test_a_clock_that_is_hours_wrong_is_corrected_by_the_answers(cloud, container):
     for offset in (-5 * 3600, 7 * 3600):
         with Tool(cloud.url(container), "--clock-offset", offset) as t:
