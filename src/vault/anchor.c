@@ -67,8 +67,13 @@ static int cannot_tell(const struct lb_anchor *a, struct lb_anchor_result *resul
 static int check_object(struct lb_vault *v, const struct lb_anchor *a, struct lb_anchor_result *result)
 {
 	_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
-	int r = lb_pack_read(v, &a->machine, &a->object, &p);
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
+	int r = lb_manifest_read(v, &a->machine, &m);
 
+	if (r == 0 && lb_manifest_is_folded(m, &a->position))
+		return 0; /* since the anchor */
+	if (r == 0)
+		r = lb_pack_read(v, &a->machine, &a->object, &p);
 	if (r == -ENOENT)
 		return is_older(v, a, result);
 	if (r == -EBADMSG)
@@ -90,14 +95,21 @@ static const struct lb_digest *digest_in(const struct lb_pack *p, const struct l
 static int check_segment(struct lb_vault *v, const struct lb_anchor *a, struct lb_anchor_result *result)
 {
 	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
 	struct lb_chain c;
 	int r;
 
-	r = lb_checkpoint_find(v, &a->machine, &a->position, &checkpoint);
+	r = lb_manifest_read(v, &a->machine, &m);
+	if (r < 0)
+		return r == -EBADMSG ? cannot_tell(a, result) : r;
+	/* the vault folded it since: it is newer than the anchor, and who wrote that has the machine's key */
+	if (lb_manifest_is_folded(m, &a->position))
+		return 0;
+	r = lb_checkpoint_find(v, &a->machine, m, &a->position, &checkpoint);
 	if (r == 0)
 		r = lb_chain_after(&c, v, checkpoint);
 	else if (r == -ENOENT)
-		r = lb_chain_begin(&c, v, &a->machine);
+		r = lb_chain_at_cut(&c, v, &a->machine, m);
 	if (r == 0 && c.after.position.epoch == a->position.epoch && c.after.position.seq == a->position.seq)
 		return lb_equal_ct(&c.after.digest, &a->digest, sizeof(a->digest)) ? 0 : differs(a, result);
 	while (r == 0) {

@@ -33,20 +33,41 @@ int lb_chain_after(struct lb_chain *c, struct lb_vault *v, const struct lb_check
 	return 0;
 }
 
-int lb_chain_newest(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine)
+int lb_chain_at_cut(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine, const struct lb_manifest *m)
 {
-	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
 	int r;
 
 	r = lb_chain_begin(c, v, machine);
 	if (r < 0)
 		return r;
-	r = lb_checkpoint_find(v, machine, NULL, &checkpoint);
+	c->last = m->cut;
+	c->last_digest = m->cut_digest;
+	c->last_is_seal = m->cut_is_seal;
+	c->after = m->cut_after;
+	c->manifest = m->version;
+	return 0;
+}
+
+int lb_chain_newest(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine)
+{
+	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
+	int r;
+
+	r = lb_chain_begin(c, v, machine);
+	if (r == 0)
+		r = lb_manifest_read(v, machine, &m);
+	if (r < 0)
+		return r;
+	r = lb_checkpoint_find(v, machine, m, NULL, &checkpoint);
 	if (r == -ENOENT) {
 		lb_err_clear();
-		return 0;
+		return lb_chain_at_cut(c, v, machine, m);
 	}
-	return r < 0 ? r : lb_chain_after(c, v, checkpoint);
+	if (r == 0)
+		r = lb_chain_after(c, v, checkpoint);
+	c->manifest = m->version;
+	return r;
 }
 
 struct lb_place lb_chain_next_place(const struct lb_chain *c)

@@ -2,6 +2,7 @@
 #pragma once
 /* Goes through a machine's journal objects in order and checks that each is the one that follows. */
 #include "vault/checkpoint.h"
+#include "vault/manifest.h"
 #include "vault/pack.h"
 
 struct lb_repair;
@@ -17,13 +18,16 @@ struct lb_chain {
 	/* told of each piece of damage that a repair record leads over; may be NULL */
 	int (*crossed)(void *arg, const struct lb_repair *record);
 	void *crossed_arg;
+	uint64_t manifest; /* version of the manifest that it began with */
 };
 
 /* At the beginning of the journal; -ENOENT, -ENOKEY when the machine can't be read at all. */
 int lb_chain_begin(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine);
 /* After the object that a checkpoint is of. */
 int lb_chain_after(struct lb_chain *c, struct lb_vault *v, const struct lb_checkpoint *checkpoint);
-/* After the newest checkpoint that can be read, or at the beginning. */
+/* At the cut of a folded journal, or at the beginning. */
+int lb_chain_at_cut(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine, const struct lb_manifest *m);
+/* After the newest checkpoint that can be read, or at the cut. */
 int lb_chain_newest(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine);
 
 struct lb_place lb_chain_next_place(const struct lb_chain *c);

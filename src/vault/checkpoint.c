@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "vault/checkpoint_format.h"
+#include "vault/manifest.h"
 
 void lb_checkpoint_free(struct lb_checkpoint *c)
 {
@@ -18,15 +19,22 @@ void lb_checkpoint_free(struct lb_checkpoint *c)
 
 int lb_checkpoint_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, const struct lb_place *place)
 {
+	if (place->epoch == 0)
+		return lb_folded_name(name, machine, 'd', place->number);
 	return lb_vault_name(name, machine, "c/%08llx-%010llx", (unsigned long long)place->epoch,
 			     (unsigned long long)place->number);
 }
 
 int lb_checkpoint_part_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_checkpoint *c, uint32_t part)
 {
-	char salt[17];
+	char salt[17], head[LB_OBJECT_NAME_BYTES];
+	int r;
 
 	lb_hex_encode(c->salt, 8, salt);
+	if (c->place.epoch == 0) {
+		r = lb_checkpoint_name(head, &c->machine, &c->place);
+		return r < 0 ? r : lb_vault_name(name, &c->machine, "d/%s-%s-%04x", strrchr(head, '/') + 1, salt, part);
+	}
 	return lb_vault_name(name, &c->machine, "c/%08llx-%010llx-%s-%04x", (unsigned long long)c->place.epoch,
 			     (unsigned long long)c->place.number, salt, part);
 }
@@ -50,8 +58,10 @@ int lb_checkpoint_name_parse(const char *name, struct lb_place *ret_place)
 struct lb_head_id lb_checkpoint_head_id(const struct lb_uuid *vault, const struct lb_uuid *machine,
 					const struct lb_key *key, const struct lb_place *place)
 {
-	return (struct lb_head_id){.magic = "LBCKPT01",
-				   .use = "lifeboat checkpoint 1",
+	bool is_span = place->epoch == 0;
+
+	return (struct lb_head_id){.magic = is_span ? "LBSPAN01" : "LBCKPT01",
+				   .use = is_span ? "lifeboat span 1" : "lifeboat checkpoint 1",
 				   .vault = vault,
 				   .machine = machine,
 				   .key = key,
@@ -77,6 +87,7 @@ void lb_checkpoint_body_encode(const struct lb_uuid *vault, const struct lb_chec
 	lb_put_le64(b + 176, c->after.scan_cursor);
 	lb_put_le64(b + 184, (uint64_t)c->after.receipt_ns);
 	lb_put_le32(b + 192, c->after.flags);
+	lb_put_le64(b + 200, c->manifest);
 	for (uint32_t i = 0; i < c->n_frames; i++) {
 		uint8_t *p = b + LB_CHECKPOINT_BODY_BYTES + i * LB_CHECKPOINT_ENTRY_BYTES;
 
@@ -102,6 +113,7 @@ static void body_decode(const uint8_t *b, struct lb_checkpoint *c)
 	c->after.scan_cursor = lb_get_le64(b + 176);
 	c->after.receipt_ns = (int64_t)lb_get_le64(b + 184);
 	c->after.flags = lb_get_le32(b + 192);
+	c->manifest = lb_get_le64(b + 200);
 }
 
 static int frames_decode(const uint8_t *body, uint32_t head_bytes, struct lb_checkpoint *c)

@@ -5,6 +5,9 @@
  * most LB_CHECKPOINT_FRAME_BYTES (compressed, sealed) hold it; a sealed head names them. A map that is too large for
  * one object spills into parts, which are written first: a checkpoint is there when its head is. Checkpoints only save
  * time. One that is damaged is passed over, and the journal read instead.
+ *
+ * The maps of spans (manifest.h) are stored alike, under names of their own: their place has epoch 0 and the map's
+ * number. They hold what nothing else does.
  */
 #include "vault/map.h"
 #include "vault/pack.h"
@@ -26,7 +29,9 @@ struct lb_checkpoint {
 	struct lb_pack_after after;
 	uint64_t n_extents;
 	uint32_t n_segments, n_frames;
+	uint64_t stored_bytes; /* of head and frames, set by putting */
 	struct lb_checkpoint_frame *frames;
+	uint64_t manifest; /* version of the manifest that its map was built with: what that version names is there */
 	uint8_t salt[LB_SALT_BYTES];
 	uint64_t total_bytes; /* of the head's object, when it was read */
 };
@@ -65,6 +70,9 @@ int lb_checkpoint_list(struct lb_vault *v, const struct lb_uuid *machine, struct
 int lb_checkpoint_search(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_checkpoint_list *list,
 			 size_t n, bool (*fits)(const void *arg, const struct lb_checkpoint *c), const void *arg,
 			 struct lb_checkpoint **ret, size_t *ret_index);
-/* The newest at or before a position; NULL: the newest of all. */
-int lb_checkpoint_find(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
-		       struct lb_checkpoint **ret);
+struct lb_manifest;
+/* Leaves out those from before the manifest's cut: the journal that follows them is gone. */
+void lb_checkpoint_list_cut(struct lb_checkpoint_list *list, const struct lb_manifest *m);
+/* The newest at or before a position (NULL: the newest of all) and not before the manifest's cut. */
+int lb_checkpoint_find(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_manifest *m,
+		       const struct lb_position *position, struct lb_checkpoint **ret);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/log.h"
 #include "vault/checkpoint.h"
+#include "vault/manifest.h"
 
 #define CHECKPOINTS_MAX (1u << 20)
 
@@ -110,8 +112,21 @@ static void list_freep(struct lb_checkpoint_list *list)
 	lb_checkpoint_list_free(list);
 }
 
-int lb_checkpoint_find(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
-		       struct lb_checkpoint **ret)
+void lb_checkpoint_list_cut(struct lb_checkpoint_list *list, const struct lb_manifest *m)
+{
+	size_t n = 0;
+
+	while (n < list->n && (list->places[n].epoch < m->cut.epoch ||
+			       (list->places[n].epoch == m->cut.epoch && list->places[n].number < m->cut.number)))
+		n++;
+	if (n == 0)
+		return;
+	list->n -= n;
+	memmove(list->places, list->places + n, list->n * sizeof(*list->places));
+}
+
+int lb_checkpoint_find(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_manifest *m,
+		       const struct lb_position *position, struct lb_checkpoint **ret)
 {
 	_cleanup_(list_freep) struct lb_checkpoint_list list = {0};
 	size_t index;
@@ -120,5 +135,6 @@ int lb_checkpoint_find(struct lb_vault *v, const struct lb_uuid *machine, const 
 	r = lb_checkpoint_list(v, machine, &list);
 	if (r < 0)
 		return r;
+	lb_checkpoint_list_cut(&list, m);
 	return lb_checkpoint_search(v, machine, &list, list.n, fits_position, position, ret, &index);
 }

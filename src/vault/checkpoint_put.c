@@ -49,6 +49,7 @@ static int spill(struct writing *w)
 	r = lb_store_put_new(w->v->store, name, w->object.data, w->object.size_bytes);
 	if (r < 0)
 		return r;
+	w->c->stored_bytes += w->object.size_bytes;
 	for (uint32_t i = 0; i < w->c->n_frames; i++)
 		if (w->c->frames[i].part == 0)
 			w->c->frames[i].part = w->parts;
@@ -247,6 +248,7 @@ static int put_head(struct writing *w, const struct lb_key *key)
 	r = lb_buf_append(&out, w->object.data, w->object.size_bytes);
 	if (r < 0)
 		return r;
+	w->c->stored_bytes += out.size_bytes;
 	r = lb_checkpoint_name(name, &w->c->machine, &w->c->place);
 	return r < 0 ? r : lb_store_put_new(w->v->store, name, out.data, out.size_bytes);
 }

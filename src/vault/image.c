@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "vault/cache.h"
+#include "vault/lease.h"
 #include "vault/readahead.h"
 #include "vault/replay.h"
 
@@ -29,6 +30,7 @@ struct lb_image {
 	struct lb_vault *v;
 	struct lb_uuid machine;
 	struct lb_key key;
+	struct lb_lease *lease; /* NULL: can't be had */
 	struct lb_map *map;
 	struct lb_cache *cache;
 	struct lb_readahead *readahead;
@@ -270,8 +272,7 @@ static int caches_make(struct lb_image *image, size_t cache_bytes)
 	return r < 0 ? r : lb_readahead_new(ahead_bytes, &readahead_ops, image, &image->readahead);
 }
 
-int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
-		  size_t cache_bytes, struct lb_image **ret_image)
+static int image_new(struct lb_vault *v, const struct lb_uuid *machine, size_t cache_bytes, struct lb_image **ret)
 {
 	_cleanup_(lb_image_freep) struct lb_image *image = calloc(1, sizeof(*image));
 	int r;
@@ -282,15 +283,40 @@ int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struc
 	image->lost_as_zeroes = v->lost_as_zeroes;
 	image->machine = *machine;
 	r = lb_vault_machine_key(v, machine, false, &image->key);
+	if (r == 0)
+		r = caches_make(image, cache_bytes);
 	if (r < 0)
 		return r;
-	r = lb_replay(v, machine, position, &image->map, NULL, &image->opened);
-	if (r < 0)
-		return r;
-	r = caches_make(image, cache_bytes);
+	*ret = lb_steal_ptr(image);
+	return 0;
+}
+
+int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
+		  size_t cache_bytes, struct lb_image **ret_image)
+{
+	_cleanup_(lb_image_freep) struct lb_image *image = NULL;
+	int r;
+
+	r = image_new(v, machine, cache_bytes, &image);
+	if (r == 0)
+		r = lb_lease_take(v, machine, &image->lease);
+	if (r == 0)
+		r = lb_replay(v, machine, position, &image->map, NULL, &image->opened);
 	if (r < 0)
 		return r;
 	*ret_image = lb_steal_ptr(image);
+	return 0;
+}
+
+int lb_image_over(struct lb_vault *v, const struct lb_uuid *machine, struct lb_map *map, size_t cache_bytes,
+		  struct lb_image **ret_image)
+{
+	int r;
+
+	r = image_new(v, machine, cache_bytes, ret_image);
+	if (r < 0)
+		return r;
+	(*ret_image)->map = map;
 	return 0;
 }
 
@@ -302,6 +328,7 @@ void lb_image_free(struct lb_image *image)
 		lb_cache_free(image->cache);
 	if (image->map != NULL)
 		lb_map_free(image->map);
+	lb_lease_release(image->lease);
 	lb_key_wipe(&image->key);
 	free(image);
 }

@@ -6,6 +6,8 @@
  * are read ahead. Memory: the map (`map_bytes`: 27 bytes an extent when it is loaded from a checkpoint, twice that at
  * worst), `cache_bytes`, and a frame of LB_HRL_FRAME_BYTES_MAX per thread that reads.
  * May be used from several threads at once.
+ * While it is open it holds a lease (lease.h), so that nothing that it may read is deleted; it must be freed before its
+ * vault.
  */
 #include "vault/catalog.h"
 #include "vault/points.h"
@@ -17,6 +19,10 @@ struct lb_image;
 /* Any position that the journal holds: a point, or (for comparing) the end of an epoch. */
 int lb_image_open(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
 		  size_t cache_bytes, struct lb_image **ret_image);
+struct lb_map;
+/* What a map refers to, without a lease; takes the map over. */
+int lb_image_over(struct lb_vault *v, const struct lb_uuid *machine, struct lb_map *map, size_t cache_bytes,
+		  struct lb_image **ret_image);
 void lb_image_free(struct lb_image *image);
 LB_DEFINE_CLEANUP(struct lb_image *, lb_image_free);
 

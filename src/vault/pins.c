@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "vault/manifest.h"
 
 #define PIN_BYTES_MAX 1024
 
@@ -16,11 +17,14 @@ void lb_pins_free(struct lb_pins *pins)
 	*pins = (struct lb_pins){0};
 }
 
-static int pin_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, const char *pin)
+#define PIN 'p'
+#define HOLD 'h'
+
+static int pin_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, char folder, const char *pin)
 {
 	int r = lb_name_check("point name", pin);
 
-	return r < 0 ? r : lb_vault_name(name, machine, "p/%s", pin);
+	return r < 0 ? r : lb_vault_name(name, machine, "%c/%s", folder, pin);
 }
 
 static int pin_parse(const struct lb_buf *text, const char *name, struct lb_point *point)
@@ -43,14 +47,15 @@ static int pin_parse(const struct lb_buf *text, const char *name, struct lb_poin
 	return 0;
 }
 
-int lb_pin_read(struct lb_vault *v, const struct lb_uuid *machine, const char *pin, struct lb_point *ret_point)
+static int pin_read(struct lb_vault *v, const struct lb_uuid *machine, char folder, const char *pin,
+		    struct lb_point *ret_point)
 {
 	_cleanup_buf_ struct lb_buf text = LB_BUF(PIN_BYTES_MAX);
 	char name[LB_OBJECT_NAME_BYTES];
 	struct lb_point point = {0};
 	int r;
 
-	r = pin_name(name, machine, pin);
+	r = pin_name(name, machine, folder, pin);
 	if (r < 0)
 		return r;
 	r = lb_small_get(v, machine, name, &text);
@@ -59,8 +64,29 @@ int lb_pin_read(struct lb_vault *v, const struct lb_uuid *machine, const char *p
 	r = pin_parse(&text, pin, &point);
 	if (r < 0)
 		return lb_wrap(r, "%s: object %s", v->store->url, name);
+	point.held = folder == HOLD;
 	*ret_point = point;
 	return 0;
+}
+
+int lb_pin_read(struct lb_vault *v, const struct lb_uuid *machine, const char *pin, struct lb_point *ret_point)
+{
+	return pin_read(v, machine, PIN, pin, ret_point);
+}
+
+int lb_pin_object_read(struct lb_vault *v, const struct lb_uuid *machine, const char *object,
+		       struct lb_point *ret_point)
+{
+	const char *name = strrchr(object, '/');
+
+	return pin_read(v, machine, name[-1], name + 1, ret_point);
+}
+
+int lb_pin_find(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_point *ret_point)
+{
+	int r = pin_read(v, machine, PIN, name, ret_point);
+
+	return r == -ENOENT ? pin_read(v, machine, HOLD, name, ret_point) : r;
 }
 
 static int add_pin(void *arg, const char *object, uint64_t size_bytes)
@@ -72,8 +98,9 @@ static int add_pin(void *arg, const char *object, uint64_t size_bytes)
 	(void)size_bytes;
 	if (pins->n >= LB_PINS_MAX)
 		return lb_fail(-EOVERFLOW, "a machine has at most %d named points; remove some", LB_PINS_MAX);
-	r = lb_pin_read(pins->v, pins->machine, strrchr(object, '/') + 1, &point);
+	r = pin_read(pins->v, pins->machine, pins->folder, strrchr(object, '/') + 1, &point);
 	if (r == -EBADMSG || r == -ENOENT || r == -EINVAL) {
+		pins->n_unreadable += r != -ENOENT;
 		lb_warning("passing over a named point: %s", lb_err_text());
 		return 0;
 	}
@@ -93,10 +120,14 @@ int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pi
 	char prefix[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	r = lb_vault_name(prefix, machine, "p/");
-	if (r < 0)
-		return r;
-	r = lb_store_list(v->store, prefix, add_pin, &pins);
+	for (int i = 0; i < 2; i++) {
+		pins.folder = i == 0 ? PIN : HOLD;
+		r = lb_vault_name(prefix, machine, "%c/", pins.folder);
+		if (r == 0)
+			r = lb_store_list(v->store, prefix, add_pin, &pins);
+		if (r < 0)
+			break;
+	}
 	if (r < 0) {
 		lb_pins_free(&pins);
 		return r;
@@ -113,7 +144,9 @@ const char *lb_pins_name(const struct lb_pins *pins, const struct lb_position *p
 	return "";
 }
 
-int lb_point_pin(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_point *point, const char *pin)
+/* Puts it, -EEXIST when that name has another point. `ret_fresh`: it was not there before. */
+static int put(struct lb_vault *v, const struct lb_uuid *machine, char folder, const struct lb_point *point,
+	       const char *pin, bool *ret_fresh)
 {
 	_cleanup_json_ json_t *object = json_object();
 	_cleanup_free_ char *text = NULL;
@@ -121,7 +154,7 @@ int lb_point_pin(struct lb_vault *v, const struct lb_uuid *machine, const struct
 	struct lb_point there;
 	int r;
 
-	r = pin_name(name, machine, pin);
+	r = pin_name(name, machine, folder, pin);
 	if (r < 0)
 		return r;
 	if (object == NULL)
@@ -133,25 +166,73 @@ int lb_point_pin(struct lb_vault *v, const struct lb_uuid *machine, const struct
 	    (r = lb_json_set_u64(object, "flags", point->flags)) < 0 || (r = lb_json_dump(object, &text)) < 0)
 		return r;
 	r = lb_small_put_new(v, machine, name, text, strlen(text));
+	*ret_fresh = r == 0;
 	if (r != -EEXIST)
 		return r;
-	r = lb_pin_read(v, machine, pin, &there);
+	r = pin_read(v, machine, folder, pin, &there);
 	if (r < 0)
 		return r;
-	if (there.position.epoch == point->position.epoch && there.position.seq == point->position.seq)
+	if (lb_position_compare(&there.position, &point->position) == 0)
 		return 0;
-	return lb_fail(-EEXIST, "point %s names %llu:%llu already; choose another name, or unpin it first", pin,
-		       (unsigned long long)there.position.epoch, (unsigned long long)there.position.seq);
+	return lb_fail(-EEXIST, "point %s names %llu:%llu already; choose another name, or %s it first", pin,
+		       (unsigned long long)there.position.epoch, (unsigned long long)there.position.seq,
+		       folder == HOLD ? "release" : "unpin");
 }
 
-int lb_point_unpin(struct lb_vault *v, const struct lb_uuid *machine, const char *pin)
+static int take_away(struct lb_vault *v, const struct lb_uuid *machine, char folder, const char *pin)
 {
 	char name[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	r = pin_name(name, machine, pin);
+	r = pin_name(name, machine, folder, pin);
 	if (r < 0)
 		return r;
 	r = lb_store_remove(v->store, name);
-	return r == -ENOENT ? lb_fail(r, "there is no point named %s; see `lifeboat point list`", pin) : r;
+	return r == -ENOENT ? lb_fail(r, "there is no %s named %s; see `lifeboat point list`",
+				      folder == HOLD ? "hold" : "point", pin)
+			    : r;
+}
+
+/*
+ * Who prunes reads pins after its word that a point is doomed was durable: a point that is not doomed after the pin
+ * was put stays for as long as the pin does.
+ */
+static int keep(struct lb_vault *v, const struct lb_uuid *machine, char folder, const struct lb_point *point,
+		const char *pin)
+{
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
+	bool fresh = false;
+	int r;
+
+	r = put(v, machine, folder, point, pin, &fresh);
+	if (r == 0)
+		r = lb_manifest_read(v, machine, &m);
+	if (r < 0 || lb_manifest_offers(m, &point->position))
+		return r;
+	if (fresh)
+		take_away(v, machine, folder, pin);
+	return lb_fail(-ESTALE,
+		       "point %llu:%llu was pruned meanwhile by its retention policy; choose another one, see "
+		       "`lifeboat point list`",
+		       (unsigned long long)point->position.epoch, (unsigned long long)point->position.seq);
+}
+
+int lb_point_pin(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_point *point, const char *pin)
+{
+	return keep(v, machine, PIN, point, pin);
+}
+
+int lb_point_unpin(struct lb_vault *v, const struct lb_uuid *machine, const char *pin)
+{
+	return take_away(v, machine, PIN, pin);
+}
+
+int lb_point_hold(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_point *point, const char *name)
+{
+	return keep(v, machine, HOLD, point, name);
+}
+
+int lb_point_release(struct lb_vault *v, const struct lb_uuid *machine, const char *name)
+{
+	return take_away(v, machine, HOLD, name);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Named points, `m/<machine>/p/<name>`. */
+/* Named points: pins, `m/<machine>/p/<name>`, and holds, `m/<machine>/h/<name>`. */
 #include "vault/internal.h"
 #include "vault/points.h"
 
@@ -9,8 +9,10 @@
 struct lb_pins {
 	struct lb_vault *v;
 	const struct lb_uuid *machine;
+	char folder; /* under way */
 	struct lb_point *points;
 	size_t n;
+	size_t n_unreadable;
 };
 
 void lb_pins_free(struct lb_pins *pins);
@@ -19,3 +21,8 @@ int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pi
 /* The name of a pin at a position, or "". */
 const char *lb_pins_name(const struct lb_pins *pins, const struct lb_position *position);
 int lb_pin_read(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_point *ret_point);
+/* By the name of its object. */
+int lb_pin_object_read(struct lb_vault *v, const struct lb_uuid *machine, const char *object,
+		       struct lb_point *ret_point);
+/* A pin of that name, or a hold. */
+int lb_pin_find(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_point *ret_point);

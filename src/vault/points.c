@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "vault/chain.h"
+#include "vault/manifest.h"
 #include "vault/pins.h"
 #include "vault/repair.h"
 #include "vault/shared.h"
@@ -24,8 +25,10 @@ struct walk {
 	struct lb_vault *v;
 	const struct lb_uuid *machine;
 	const struct lb_checkpoint_list *checkpoints;
-	bool every;    /* also boundaries at which nothing was written since the point before */
-	int64_t to_ns; /* ends the walk */
+	struct lb_manifest *m; /* what was folded, and what is about to be */
+	bool doomed;           /* also points that are about to be pruned */
+	bool every;            /* also boundaries at which nothing was written since the point before */
+	int64_t to_ns;         /* ends the walk */
 	point_fn fn;
 	void *arg;
 	bool has_pending; /* the point whose `until` is not known yet */
@@ -40,6 +43,8 @@ static int flush(struct walk *w)
 	if (!w->has_pending)
 		return 0;
 	w->has_pending = false;
+	if (!w->doomed && !lb_manifest_offers(w->m, &w->pending.position))
+		return 0;
 	return w->fn(w->arg, &w->pending);
 }
 
@@ -47,6 +52,8 @@ static int boundary(struct walk *w, struct lb_position position, uint32_t flags,
 {
 	int r;
 
+	if (lb_manifest_is_folded(w->m, &position))
+		return 0;
 	if (w->has_pending && !w->every && (flags & LB_HRL_HEARTBEAT) != 0 && (flags & MARKS) == 0 &&
 	    w->pending.position.epoch == position.epoch) {
 		w->pending.until_ns = time_ns;
@@ -71,7 +78,7 @@ static int walk_start(struct walk *w, size_t index, struct lb_chain *c)
 
 	w->has_pending = false;
 	if (index == BEGINNING)
-		return lb_chain_begin(c, w->v, w->machine);
+		return lb_chain_at_cut(c, w->v, w->machine, w->m);
 	r = lb_checkpoint_read(w->v, w->machine, &w->checkpoints->places[index], &checkpoint);
 	if (r < 0)
 		return r;
@@ -120,6 +127,38 @@ static int walk_span(struct walk *w, size_t index, const struct lb_place *stop)
 				     p->entries[i].flags, p->entries[i].receipt_ns);
 	}
 	return r == WALK_OVER ? 0 : r;
+}
+
+/* What the spans offer, from the oldest to the newest. */
+static int walk_folded(struct walk *w)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < w->m->n_spans; i++) {
+		const struct lb_point *point = &w->m->spans[i].point;
+
+		if (point->time_ns <= w->to_ns && lb_manifest_offers(w->m, &point->position))
+			r = w->fn(w->arg, point);
+	}
+	return r;
+}
+
+static void walk_free(struct walk *w)
+{
+	if (w->m != NULL)
+		lb_manifest_free(w->m);
+}
+
+static int walk_open(struct walk *w, struct lb_checkpoint_list *checkpoints)
+{
+	int r;
+
+	r = lb_manifest_read(w->v, w->machine, &w->m);
+	if (r == 0 && checkpoints != NULL)
+		r = lb_checkpoint_list(w->v, w->machine, checkpoints);
+	if (r == 0 && checkpoints != NULL)
+		lb_checkpoint_list_cut(checkpoints, w->m);
+	return r;
 }
 
 static void list_freep(struct lb_checkpoint_list *list)
@@ -195,7 +234,7 @@ int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t fr
 			    .to_ns = to_ns,
 			    .fn = fn,
 			    .arg = arg};
-	struct walk w = {
+	_cleanup_(walk_free) struct walk w = {
 		.v = v, .machine = machine, .checkpoints = &checkpoints, .to_ns = to_ns, .fn = list_point, .arg = &l};
 	size_t index;
 	int r;
@@ -206,16 +245,30 @@ int lb_points_list(struct lb_vault *v, const struct lb_uuid *machine, int64_t fr
 	if (r == 0)
 		r = lb_shared_list(v, machine, &shared);
 	if (r == 0)
-		r = lb_checkpoint_list(v, machine, &checkpoints);
+		r = walk_open(&w, &checkpoints);
+	if (r == 0)
+		r = walk_folded(&w);
 	if (r == 0)
 		r = index_before(&w, checkpoints.n, from_ns, &index);
 	if (r == 0)
 		r = walk_span(&w, index, NULL);
+	if (r == WALK_OVER)
+		r = 0;
 	if (r < 0)
 		return r;
 	if (l.result == 0)
 		lb_err_clear();
 	return l.result;
+}
+
+int lb_points_list_journal(struct lb_vault *v, const struct lb_uuid *machine, point_fn fn, void *arg)
+{
+	_cleanup_(walk_free) struct walk w = {
+		.v = v, .machine = machine, .to_ns = INT64_MAX, .doomed = true, .fn = fn, .arg = arg};
+	int r;
+
+	r = walk_open(&w, NULL);
+	return r < 0 ? r : walk_span(&w, BEGINNING, NULL);
 }
 
 struct newest {
@@ -243,24 +296,26 @@ static int find_newest(struct lb_vault *v, const struct lb_uuid *machine, int64_
 	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
 	_cleanup_(lb_repairs_free) struct lb_repairs repairs = {0};
 	struct newest newest = {.flags = flags, .repairs = &repairs};
-	struct walk w = {.v = v,
-			 .machine = machine,
-			 .checkpoints = &checkpoints,
-			 .to_ns = time_ns,
-			 .fn = note_newest,
-			 .arg = &newest};
+	_cleanup_(walk_free) struct walk w = {.v = v,
+					      .machine = machine,
+					      .checkpoints = &checkpoints,
+					      .to_ns = time_ns,
+					      .fn = note_newest,
+					      .arg = &newest};
 	const struct lb_place *stop = NULL;
 	size_t index, n;
 	int r;
 
 	r = lb_repairs_read(v, machine, &repairs);
 	if (r == 0)
-		r = lb_checkpoint_list(v, machine, &checkpoints);
+		r = walk_open(&w, &checkpoints);
 	n = checkpoints.n;
 	while (r == 0) {
 		r = index_before(&w, n, time_ns, &index);
 		if (r == 0)
 			r = walk_span(&w, index, stop);
+		if (r == 0 && index == BEGINNING && !newest.found)
+			r = walk_folded(&w);
 		if (r < 0)
 			break;
 		if (newest.found) {
@@ -295,12 +350,17 @@ static int no_point(struct lb_vault *v, const struct lb_uuid *machine, const cha
 {
 	char uuid[LB_UUID_TEXT_BYTES], from[LB_TIME_TEXT_BYTES], to[LB_TIME_TEXT_BYTES];
 	struct oldest oldest = {0};
-	struct walk w = {.v = v, .machine = machine, .to_ns = INT64_MAX, .fn = note_oldest, .arg = &oldest};
+	_cleanup_(walk_free) struct walk w = {
+		.v = v, .machine = machine, .to_ns = INT64_MAX, .fn = note_oldest, .arg = &oldest};
 	struct lb_point newest;
 	int r;
 
 	lb_uuid_format(machine, uuid);
 	r = find_newest(v, machine, INT64_MAX, 0, &newest);
+	if (r == 0)
+		r = walk_open(&w, NULL);
+	if (r == 0)
+		r = walk_folded(&w);
 	if (r == 0)
 		r = walk_span(&w, BEGINNING, NULL);
 	if (r < 0 && r != -ENOENT)
@@ -358,21 +418,23 @@ static int find_exact(struct lb_vault *v, const struct lb_uuid *machine, const s
 	_cleanup_(list_freep) struct lb_checkpoint_list checkpoints = {0};
 	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *c = NULL;
 	struct exact exact = {.position = *position};
-	struct walk w = {.v = v,
-			 .machine = machine,
-			 .checkpoints = &checkpoints,
-			 .every = true,
-			 .to_ns = INT64_MAX,
-			 .fn = note_exact,
-			 .arg = &exact};
+	_cleanup_(walk_free) struct walk w = {.v = v,
+					      .machine = machine,
+					      .checkpoints = &checkpoints,
+					      .every = true,
+					      .to_ns = INT64_MAX,
+					      .fn = note_exact,
+					      .arg = &exact};
 	size_t index = BEGINNING;
 	int r;
 
-	r = lb_checkpoint_list(v, machine, &checkpoints);
+	r = walk_open(&w, &checkpoints);
+	if (r == 0)
+		r = walk_folded(&w);
 	if (r == 0)
 		r = lb_checkpoint_search(v, machine, &checkpoints, checkpoints.n, is_at_or_before, position, &c,
 					 &index);
-	if (r == 0 || r == -ENOENT)
+	if (r == 0 || (r == -ENOENT && !exact.found))
 		r = walk_span(&w, index, NULL);
 	if (r < 0)
 		return r;
@@ -492,7 +554,7 @@ static int find(struct lb_vault *v, const struct lb_uuid *machine, const char *t
 	if (lb_time_parse(text, &time_ns) == 0)
 		return find_newest(v, machine, time_ns, 0, ret_point);
 	if (lb_name_check("point", text) == 0) {
-		r = lb_pin_read(v, machine, text, ret_point);
+		r = lb_pin_find(v, machine, text, ret_point);
 		return r < 0 ? r : note_damage(v, machine, ret_point);
 	}
 	return lb_fail(-EINVAL,

@@ -12,6 +12,7 @@ struct lb_point {
 	uint32_t flags;   /* LB_HRL_POINT, marks; LB_HRL_MARK_GROUP only where all of its group have the point */
 	bool is_damaged;  /* ranges of its disks were lost with objects of the vault: offered by position only */
 	char name[LB_POINT_NAME_BYTES]; /* of a pin, or empty */
+	bool held;                      /* it is a hold */
 };
 
 /* From the oldest to the newest that lie in [from_ns, to_ns]; a non-zero return ends it and is passed on. */
@@ -32,5 +33,13 @@ int lb_point_find(struct lb_vault *v, const struct lb_uuid *machine, const char 
 int lb_point_shared_text(struct lb_vault *v, const struct lb_uuid *machine, const char *text,
 			 char ret_text[LB_POINT_NAME_BYTES]);
 
+/* Those that the journal still holds behind what was folded, also those that are about to be pruned. */
+int lb_points_list_journal(struct lb_vault *v, const struct lb_uuid *machine,
+			   int (*fn)(void *arg, const struct lb_point *point), void *arg);
+
+/* -ESTALE when the point was pruned before the pin could hold it. */
 int lb_point_pin(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_point *point, const char *name);
 int lb_point_unpin(struct lb_vault *v, const struct lb_uuid *machine, const char *name);
+/* A legal hold: like a pin, but only lb_point_release() ends it. */
+int lb_point_hold(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_point *point, const char *name);
+int lb_point_release(struct lb_vault *v, const struct lb_uuid *machine, const char *name);

@@ -521,9 +521,13 @@ static int one_object(struct work *w, const struct lb_pack *p)
 
 static int walk(struct work *w)
 {
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
 	int r;
 
-	r = lb_chain_begin(&w->chain, w->v, &w->machine);
+	/* what was folded has no chain: what it lost, verification names by point */
+	r = lb_manifest_read(w->v, &w->machine, &m);
+	if (r == 0)
+		r = lb_chain_at_cut(&w->chain, w->v, &w->machine, m);
 	w->chain.crossed = note_crossed;
 	w->chain.crossed_arg = w;
 	while (r == 0) {

@@ -16,6 +16,8 @@
 int lb_segment_object(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine,
 		      const struct lb_map_segment *place)
 {
+	if ((place->object & LB_FOLDED_OBJECT) != 0)
+		return lb_folded_name(name, machine, 'o', place->object);
 	return lb_pack_name(name, machine, &(struct lb_place){.epoch = place->epoch, .number = place->object});
 }
 
@@ -116,31 +118,73 @@ static bool reached(const struct lb_position *now, const struct lb_position *pos
 	       (now->epoch > position->epoch || (now->epoch == position->epoch && now->seq >= position->seq));
 }
 
-/* The newest checkpoint at or before the position that can be loaded, or an empty map at the beginning. */
-static int start(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
-		 struct lb_chain *c, struct lb_map **ret_map, struct lb_replay_stats *stats)
+/* Its map is whole only while all is there that was when it was made. */
+static bool serves(const struct lb_checkpoint *checkpoint, const struct lb_manifest *m)
+{
+	return checkpoint->manifest >= m->deletable;
+}
+
+/* 1 when the newest checkpoint at or before the position was loaded. */
+static int start_checkpoint(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_manifest *m,
+			    const struct lb_position *position, struct lb_chain *c, struct lb_map **ret_map,
+			    struct lb_replay_stats *stats)
 {
 	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
 	int r;
 
-	r = lb_checkpoint_find(v, machine, position, &checkpoint);
+	r = lb_checkpoint_find(v, machine, m, position, &checkpoint);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	if (r == 0) {
-		r = lb_checkpoint_load(v, checkpoint, ret_map);
-		if (r == 0) {
-			stats->from_checkpoint = true;
-			for (uint32_t i = 0; i < checkpoint->n_frames; i++)
-				stats->bytes_read += checkpoint->frames[i].stored_bytes;
-			return lb_chain_after(c, v, checkpoint);
-		}
-		if (r != -EBADMSG)
-			return r;
-		lb_warning("passing over a checkpoint: %s", lb_err_text());
+	if (r == -ENOENT || !serves(checkpoint, m)) {
+		lb_err_clear();
+		return 0;
 	}
+	r = lb_checkpoint_load(v, checkpoint, ret_map);
+	if (r == 0) {
+		stats->from_checkpoint = true;
+		for (uint32_t i = 0; i < checkpoint->n_frames; i++)
+			stats->bytes_read += checkpoint->frames[i].stored_bytes;
+		r = lb_chain_after(c, v, checkpoint);
+		c->manifest = m->version;
+		return r < 0 ? r : 1;
+	}
+	if (r != -EBADMSG)
+		return r;
+	lb_warning("passing over a checkpoint: %s", lb_err_text());
 	lb_err_clear();
-	r = lb_chain_begin(c, v, machine);
-	return r < 0 ? r : lb_map_new(ret_map);
+	return 0;
+}
+
+/* From a checkpoint, from the maps up to the cut, or with an empty map at the beginning. */
+static int start(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_manifest *m,
+		 const struct lb_position *position, struct lb_chain *c, struct lb_map **ret_map,
+		 struct lb_replay_stats *stats)
+{
+	int r;
+
+	r = start_checkpoint(v, machine, m, position, c, ret_map, stats);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = lb_chain_at_cut(c, v, machine, m);
+	return r < 0 ? r : lb_spans_load(v, machine, m, m->n_spans, ret_map, &stats->bytes_read);
+}
+
+/* A position that was folded: only where a span ends. */
+static int replay_folded(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_manifest *m,
+			 const struct lb_position *position, struct lb_map **ret_map, struct lb_replay_stats *stats)
+{
+	size_t i = lb_manifest_span(m, position);
+	char uuid[LB_UUID_TEXT_BYTES];
+
+	lb_uuid_format(machine, uuid);
+	if (i == m->n_spans || lb_position_compare(&m->spans[i].point.position, position) != 0)
+		return lb_fail(-ENOENT,
+			       "position %llu:%llu of machine %s was pruned from %s by its retention policy; see "
+			       "`lifeboat point list`",
+			       (unsigned long long)position->epoch, (unsigned long long)position->seq, uuid,
+			       v->store->url);
+	stats->folded = true;
+	return lb_spans_load(v, machine, m, i, ret_map, &stats->bytes_read);
 }
 
 static int no_position(const struct lb_chain *c, const struct lb_position *position)
@@ -193,20 +237,40 @@ static int crossed(void *arg, const struct lb_repair *record)
 	return lb_repair_apply(record, x->map);
 }
 
+static int replayed(const struct lb_replay_stats *stats, struct lb_replay_stats *ret_stats, struct lb_map **map,
+		    struct lb_map **ret_map)
+{
+	lb_err_clear();
+	*ret_map = lb_steal_ptr(*map);
+	if (ret_stats != NULL)
+		*ret_stats = *stats;
+	return 0;
+}
+
 int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
 	      struct lb_map **ret_map, struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats)
 {
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
 	struct lb_replay_stats stats = {0};
 	struct crossing x = {.position = position};
 	struct lb_chain c = {0};
 	int r;
 
 	r = lb_vault_machine_key(v, machine, false, &key);
+	if (r == 0)
+		r = lb_manifest_read(v, machine, &m);
 	if (r < 0)
 		return r;
-	r = start(v, machine, position, &c, &map, &stats);
+	if (position != NULL && lb_manifest_is_folded(m, position))
+		r = replay_folded(v, machine, m, position, &map, &stats);
+	else
+		r = start(v, machine, m, position, &c, &map, &stats);
+	if (r < 0)
+		return r;
+	if (stats.folded)
+		return replayed(&stats, ret_stats, &map, ret_map);
 	c.crossed = crossed;
 	c.crossed_arg = &x;
 	x.map = map;
@@ -225,14 +289,10 @@ int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb
 		return r;
 	if (position != NULL && c.after.position.epoch != position->epoch)
 		return no_position(&c, position);
-	lb_err_clear();
-	*ret_map = lb_steal_ptr(map);
 	c.crossed = NULL;
 	if (ret_chain != NULL)
 		*ret_chain = c;
-	if (ret_stats != NULL)
-		*ret_stats = stats;
-	return 0;
+	return replayed(&stats, ret_stats, &map, ret_map);
 }
 
 /* Whether enough came since the newest checkpoint, from the heads alone. `ret_c` is left at the journal's end. */
@@ -288,6 +348,7 @@ int lb_checkpoint_write(struct lb_vault *v, const struct lb_uuid *machine, bool 
 	checkpoint->object_digest = c.last_digest;
 	checkpoint->is_seal = c.last_is_seal;
 	checkpoint->after = c.after;
+	checkpoint->manifest = c.manifest;
 	r = lb_checkpoint_put(v, checkpoint, map);
 	if (r < 0 && r != -EEXIST)
 		return r;

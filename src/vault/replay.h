@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Builds extent maps from the newest checkpoint that serves and the indexes of the segments after it. */
+/*
+ * Builds extent maps from the newest checkpoint that serves, or the maps of spans, and the indexes of the segments
+ * after it.
+ */
 #include "vault/chain.h"
 #include "vault/map.h"
+#include "vault/span.h"
 
 struct lb_replay_stats {
 	uint64_t objects_read, bytes_read;
 	bool from_checkpoint;
+	bool folded; /* the position lies in what was folded */
 };
 
 /* Opens the head of one segment of an object and checks it against the table's entry. */
@@ -21,8 +26,8 @@ int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const stru
 		   const struct lb_position *until, struct lb_map *map);
 
 /*
- * The map at a position that the journal holds, -ENOENT when it does not; NULL: at its end. `ret_chain` (may be NULL)
- * is left after the last object read.
+ * The map at a position that the journal holds or at which a span ends, -ENOENT elsewhere; NULL: at its end.
+ * `ret_chain` (may be NULL) is left after the last object read.
  */
 int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
 	      struct lb_map **ret_map, struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats);

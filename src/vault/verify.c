@@ -97,8 +97,8 @@ static void frame_is_lost(struct lb_verify *w, const char *object, const struct 
 		(unsigned long long)place->epoch, (unsigned long long)place->seq, ranges);
 }
 
-static int check_frames(struct lb_verify *w, const char *object, const struct lb_map_segment *place,
-			const struct lb_hrl_segment *s)
+int lb_verify_frames(struct lb_verify *w, const char *object, const struct lb_map_segment *place,
+		     const struct lb_hrl_segment *s)
 {
 	_cleanup_buf_ struct lb_buf stored = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
 	_cleanup_free_ uint8_t *raw = malloc(LB_HRL_FRAME_BYTES_MAX);
@@ -159,7 +159,7 @@ static int check_segment(struct lb_verify *w, const char *object, const struct l
 	r = n == 0 ? 0 : lb_map_segment_add(w->map, &place, &index);
 	if (r == 0 && n > 0)
 		r = lb_map_apply(w->map, index, extents, n);
-	return r < 0 ? r : check_frames(w, object, &place, s);
+	return r < 0 ? r : lb_verify_frames(w, object, &place, s);
 }
 
 static void note_newest(struct lb_verify *w, const struct lb_pack *p)
@@ -230,6 +230,8 @@ static int journal_object(void *arg, const char *object, uint64_t size_bytes)
 		lb_verify_find(w, object, "it is no object of a journal: foreign");
 		return 0;
 	}
+	if (lb_verify_is_below_cut(w, &place))
+		return lb_verify_below_cut(w, object, size_bytes, &place);
 	check_place(w, object, &place);
 	r = lb_pack_read(w->v, &w->machine, &place, &p);
 	if (lb_verify_is_damage(r)) {
@@ -280,9 +282,11 @@ static int verify_machine(struct lb_verify *w, const struct lb_uuid *machine)
 	r = check_key(w, machine);
 	if (r < 0)
 		return r == -ENOKEY ? 0 : r;
-	if ((r = lb_verify_pins(w)) < 0 || (r = lb_map_new(&w->map)) < 0 ||
-	    (r = lb_chain_begin(&w->chain, w->v, machine)) < 0 ||
+	if ((r = lb_verify_pins(w)) < 0 || (r = lb_map_new(&w->map)) < 0 || (r = lb_verify_folded(w)) < 0 ||
 	    (r = lb_checkpoint_list(w->v, machine, &w->checkpoints)) < 0)
+		return r;
+	lb_checkpoint_list_cut(&w->checkpoints, w->manifest);
+	if (w->manifest->cut.epoch > 0 && (r = lb_verify_checkpoint_at(w, &w->manifest->cut)) < 0)
 		return r;
 	if ((r = lb_verify_list_under(w, "e/", journal_object)) < 0 || (r = lb_verify_checkpoints_end(w)) < 0)
 		return r;

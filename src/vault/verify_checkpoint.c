@@ -14,6 +14,9 @@ void lb_verify_parts_free(struct lb_verify *w)
 	if (w->map != NULL)
 		lb_map_free(w->map);
 	w->map = NULL;
+	if (w->manifest != NULL)
+		lb_manifest_free(w->manifest);
+	w->manifest = NULL;
 	lb_checkpoint_list_free(&w->checkpoints);
 	w->checkpoint_next = 0;
 	free(w->parts);
@@ -161,7 +164,7 @@ static int check_checkpoint(struct lb_verify *w, const char *object, const struc
 			w, object,
 			"it was made of another journal object than the one of its number: points after it can't be "
 			"opened through it; remove it");
-	else if (w->deep && w->map_is_whole && maps_differ(w->map, map))
+	else if (w->deep && w->map_is_whole && c->manifest == w->manifest->version && maps_differ(w->map, map))
 		lb_verify_find(w, object, "it does not hold what the journal up to it says; remove it");
 	return 0;
 }
@@ -235,6 +238,8 @@ static int checkpoint_object(void *arg, const char *object, uint64_t size_bytes)
 		lb_verify_find(w, object, "it is no checkpoint: foreign; it costs nothing; remove it");
 		return 0;
 	}
+	if (compare_places(&part.place, &w->manifest->cut) < 0)
+		return 0; /* garbage of the folded journal */
 	for (size_t i = 0; i < w->n_parts; i++)
 		if (compare_places(&w->parts[i].place, &part.place) == 0 &&
 		    memcmp(w->parts[i].salt, part.salt, sizeof(part.salt)) == 0 && part.parts >= 1 &&

@@ -38,6 +38,7 @@ struct lb_verify {
 	/* of the machine under way */
 	struct lb_uuid machine;
 	struct lb_key key;
+	struct lb_manifest *manifest; /* of the folded part */
 	struct lb_chain chain;
 	bool prev_is_known; /* the object before was read: what follows is compared with it */
 	bool is_whole;      /* nothing was lost so far: points up to here can be recovered */
@@ -60,6 +61,14 @@ void lb_verify_note(struct lb_verify *w, const char *object, const char *fmt, ..
 bool lb_verify_is_damage(int r);
 int lb_verify_list_under(struct lb_verify *w, const char *under, lb_store_list_fn fn);
 void lb_verify_parts_free(struct lb_verify *w);
+
+/* Before the journal: what was folded; the chain then begins at the cut. */
+int lb_verify_folded(struct lb_verify *w);
+bool lb_verify_is_below_cut(const struct lb_verify *w, const struct lb_place *place);
+/* An object that the journal no longer begins with: its data is looked at through the maps. */
+int lb_verify_below_cut(struct lb_verify *w, const char *object, uint64_t size_bytes, const struct lb_place *place);
+int lb_verify_frames(struct lb_verify *w, const char *object, const struct lb_map_segment *place,
+		     const struct lb_hrl_segment *s);
 
 /* After each journal object: the checkpoint of that place, if there is one. */
 int lb_verify_checkpoint_at(struct lb_verify *w, const struct lb_place *place);

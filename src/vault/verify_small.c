@@ -40,7 +40,7 @@ static int pin_object(void *arg, const char *object, uint64_t size_bytes)
 
 	w->report.done.objects++;
 	w->report.done.bytes += size_bytes;
-	r = lb_pin_read(w->v, &w->machine, strrchr(object, '/') + 1, &point);
+	r = lb_pin_object_read(w->v, &w->machine, object, &point);
 	if (lb_verify_is_damage(r) || r == -EINVAL) {
 		lb_verify_find(w, object, "%s: the point stays, its name is lost", lb_err_text());
 		return 0;
@@ -55,7 +55,9 @@ static int pin_object(void *arg, const char *object, uint64_t size_bytes)
 
 int lb_verify_pins(struct lb_verify *w)
 {
-	return lb_verify_list_under(w, "p/", pin_object);
+	int r = lb_verify_list_under(w, "p/", pin_object);
+
+	return r < 0 ? r : lb_verify_list_under(w, "h/", pin_object);
 }
 
 static int item_object(void *arg, const char *object, uint64_t size_bytes)
@@ -129,7 +131,7 @@ static int check_catalog(struct lb_verify *w)
 static int stray_object(void *arg, const char *object, uint64_t size_bytes)
 {
 	const char *rest = object + strlen("m/") + LB_UUID_TEXT_BYTES;
-	static const char *const folders[] = {"e/", "c/", "p/", "r/", "item/"};
+	static const char *const folders[] = {"e/", "c/", "p/", "h/", "r/", "item/", "f/", "d/", "o/", "l/"};
 	struct lb_verify *w = arg;
 
 	(void)size_bytes;

@@ -182,6 +182,8 @@ static void a_scan_that_comes_later_never_hides_what_was_captured_before_it(void
 	ok(lb_image_pread(image, 0, got, sizeof(got), 0));
 	assert_memory_equal(got, old, 4096);
 	assert_memory_equal(got + 4096, fresh, 4096);
+	lb_image_freep(&image);
+	image = NULL;
 	site_free(&s);
 }
 
@@ -225,6 +227,8 @@ static void extents_tell_data_from_zeroes_and_cover_what_was_asked(void **state)
 	assert_true(x.e[2].zero && x.e[2].offset_bytes == 16384 && x.e[2].length_bytes == 8192);
 	assert_true(!x.e[3].zero && x.e[3].offset_bytes == 24576 && x.e[3].length_bytes == 512);
 	assert_true(x.e[4].zero && x.e[4].offset_bytes == 25088 && x.e[4].length_bytes == 7680);
+	lb_image_freep(&image);
+	image = NULL;
 	site_free(&s);
 }
 
@@ -280,6 +284,8 @@ static void readers_in_parallel_with_a_small_cache_see_the_same_bytes(void **sta
 		assert_int_equal(readers[i].wrong, 0);
 	}
 	free(disk);
+	lb_image_freep(&image);
+	image = NULL;
 	site_free(&s);
 }
 
@@ -312,6 +318,10 @@ static void a_damaged_checkpoint_costs_time_but_no_point(void **state)
 	ok(lb_image_pread(again, 0, got, sizeof(got), 8192));
 	assert_int_equal(got[1], 3);
 	free(names);
+	lb_image_freep(&image);
+	image = NULL;
+	lb_image_freep(&again);
+	again = NULL;
 	site_free(&s);
 }
 

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Folding: prunes recovery points by retention, puts maps in place of the journal behind the newest points, rewrites
+ * objects that are mostly dead and deletes what nothing needs. One round makes at most one version of the manifest;
+ * what it can't do yet (every step down waits for an earlier version to be durable) later rounds do. A round may be
+ * killed at any instant; of two that race, one wins and the other one's objects are removed later. Needs the machine's
+ * key.
+ */
+#include "vault/retention.h"
+
+#define LB_FOLD_OBJECTS_MAX 1024               /* journal objects that one version folds */
+#define LB_FOLD_REWRITE_BYTES_MAX (512u << 20) /* stored bytes that one round rewrites */
+#define LB_FOLD_LIVE_PERCENT 50                /* objects with more live data than this are left alone */
+
+struct lb_fold_options {
+	struct lb_retention retention;
+	bool dry_run;          /* only says what it would do */
+	bool sweep;            /* looks for leftovers of rounds that died in any case, not only now and then */
+	int64_t now_ns;        /* 0: lb_retention_now() */
+	uint32_t live_percent; /* 0: LB_FOLD_LIVE_PERCENT */
+	/* After each step that read or wrote so many bytes, so that a caller can wait; non-zero ends the round. */
+	int (*pace)(void *arg, uint64_t bytes);
+	void *arg;
+};
+
+struct lb_fold_report {
+	uint64_t version; /* of the manifest that is now the newest */
+	bool repaired;    /* nothing is folded: repair records lead over damage that the journal alone tells of */
+	bool changed;     /* this round made it */
+	bool raced;       /* another one was faster: nothing came of this round */
+	uint64_t points, points_doomed, points_pruned;
+	uint64_t objects_folded, objects_to_fold; /* of the journal: by this round, by the next one */
+	uint64_t rewritten_bytes, map_bytes;
+	uint64_t deleted_objects, deleted_bytes;
+};
+
+/* -EAGAIN when clocks disagree (lb_retention_now()); what pace() returned. */
+int lb_fold_round(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_fold_options *options,
+		  struct lb_fold_report *ret_report);
