@@ -186,7 +186,7 @@ int cmd_point_hold(struct cli *c)
 {
 	const char *text = cli_value(c, "point") != NULL ? cli_value(c, "point") : "latest";
 	struct lb_catalog_item item;
-	struct lb_point point;
+	struct lb_point point = {0};
 	int r;
 
 	r = cli_vault_machine(c, c->args[0], &item);

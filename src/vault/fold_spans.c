@@ -237,7 +237,7 @@ static int add_segment(struct building *b, const struct lb_pack *p, uint32_t i)
 	struct lb_live *live = lb_manifest_live(b->f->m, p->place.epoch, p->place.number);
 	const struct lb_hrl_extent *extents;
 	struct lb_hrl_frame_place frame;
-	uint32_t n, index;
+	uint32_t n = 0, index = 0;
 	int r;
 
 	if (p->entries[i].extents == 0)

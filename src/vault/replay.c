@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vault/replay.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -263,6 +264,7 @@ int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb
 		r = lb_manifest_read(v, machine, &m);
 	if (r < 0)
 		return r;
+	assert(m != NULL);
 	if (position != NULL && lb_manifest_is_folded(m, position))
 		r = replay_folded(v, machine, m, position, &map, &stats);
 	else
@@ -326,7 +328,7 @@ int lb_checkpoint_write(struct lb_vault *v, const struct lb_uuid *machine, bool 
 {
 	_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *checkpoint = NULL;
 	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
-	struct lb_chain c;
+	struct lb_chain c = {0};
 	bool due, any;
 	int r;
 
