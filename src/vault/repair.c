@@ -20,6 +20,7 @@
 #include "base/err.h"
 #include "vault/catalog.h"
 #include "vault/replay.h"
+#include "vault/span.h"
 #include "vault/verify_parts.h"
 
 #define SECTORS_MAX (UINT64_C(1) << 54)
@@ -519,13 +520,88 @@ static int one_object(struct work *w, const struct lb_pack *p)
 	return r == -EBADMSG ? 0 : r;
 }
 
+static int note_manifest(void *arg, const char *object, uint64_t size_bytes)
+{
+	uint64_t *newest = arg, version;
+
+	(void)size_bytes;
+	if (lb_u64_parse(strrchr(object, '/') + 1, LB_MANIFEST_VERSION_MAX, &version) == 0 && version > *newest)
+		*newest = version;
+	return 0;
+}
+
+/*
+ * The version before a damaged newest one becomes the newest again: what the damaged one dropped can't have been
+ * deleted yet, for that takes a later version, and what it folded is still in the journal.
+ */
+static int repair_manifest(struct work *w, struct lb_manifest **ret)
+{
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
+	char object[LB_OBJECT_NAME_BYTES];
+	uint64_t newest = 0;
+	int r;
+
+	r = lb_manifest_read(w->v, &w->machine, ret);
+	if (!lb_verify_is_damage(r))
+		return r;
+	r = lb_vault_name(object, &w->machine, "f/");
+	if (r == 0)
+		r = lb_store_list(w->v->store, object, note_manifest, &newest);
+	if (r == 0)
+		r = newest > 1 ? lb_manifest_get(w->v, &w->machine, newest - 1, &m) : -ENOENT;
+	if (lb_verify_is_damage(r)) {
+		say(w, NULL, false, object,
+		    "the newest manifest of the folded journal, and the one before it, can't be read: "
+		    "no point that was folded can be recovered");
+		return -ENOKEY;
+	}
+	if (r == 0)
+		r = lb_manifest_name(object, &w->machine, newest + 1);
+	if (r < 0 || m == NULL)
+		return r;
+	m->version = newest + 1;
+	if (!w->dry_run)
+		r = lb_manifest_put(w->v, &w->machine, m);
+	if (r == 0)
+		say(w, NULL, true, object,
+		    "version %llu of the manifest, the newest that can be read, %s the newest again; "
+		    "points that only version %llu had pruned are back",
+		    (unsigned long long)newest - 1, w->dry_run ? "would be" : "is", (unsigned long long)newest);
+	*ret = lb_steal_ptr(m);
+	return r;
+}
+
+/* The maps of what was folded: there is only one of each. */
+static int look_at_spans(struct work *w, const struct lb_manifest *m)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < m->n_spans; i++) {
+		_cleanup_(lb_map_freep) struct lb_map *map = NULL;
+		char object[LB_OBJECT_NAME_BYTES];
+
+		r = lb_folded_name(object, &w->machine, 'd', m->spans[i].map);
+		if (r == 0)
+			r = lb_span_load(w->v, &w->machine, &m->spans[i], &map);
+		if (!lb_verify_is_damage(r))
+			continue;
+		say(w, NULL, false, object, "%s: put the object back from a copy of the vault", lb_err_text());
+		r = 0;
+	}
+	return r;
+}
+
 static int walk(struct work *w)
 {
 	_cleanup_manifest_ struct lb_manifest *m = NULL;
 	int r;
 
 	/* what was folded has no chain: what it lost, verification names by point */
-	r = lb_manifest_read(w->v, &w->machine, &m);
+	r = repair_manifest(w, &m);
+	if (r == 0)
+		r = look_at_spans(w, m);
+	if (r == -ENOKEY)
+		return 0; /* told */
 	if (r == 0)
 		r = lb_chain_at_cut(&w->chain, w->v, &w->machine, m);
 	w->chain.crossed = note_crossed;

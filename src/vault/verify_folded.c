@@ -4,6 +4,7 @@
  * where the maps say they are.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -110,8 +111,10 @@ static int data_object(void *arg, const char *object, uint64_t size_bytes)
 	const struct lb_live *live;
 	uint64_t number = 0;
 
-	if (lb_folded_name_parse(object, 'o', &number) < 0)
-		return check_known(w, object, false);
+	if (lb_folded_name_parse(object, 'o', &number) < 0) {
+		lb_verify_find(w, object, "it is no object of a folded journal: foreign; it costs nothing; remove it");
+		return 0;
+	}
 	live = lb_manifest_live(w->manifest, 0, number | LB_FOLDED_OBJECT);
 	if (live != NULL && live->size_bytes != size_bytes)
 		lb_verify_find(w, object, "it has %llu bytes and should have %lu: %s", (unsigned long long)size_bytes,
@@ -135,12 +138,65 @@ static int map_object(void *arg, const char *object, uint64_t size_bytes)
 	return check_known(w, object, known);
 }
 
+static int manifest_object(void *arg, const char *object, uint64_t size_bytes)
+{
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
+	const char *name = strrchr(object, '/') + 1;
+	char should[LB_OBJECT_NAME_BYTES];
+	struct lb_verify *w = arg;
+	uint64_t version;
+	int r;
+
+	w->report.done.objects++;
+	w->report.done.bytes += size_bytes;
+	if (lb_u64_parse(name, LB_MANIFEST_VERSION_MAX, &version) < 0 || version == 0 ||
+	    lb_manifest_name(should, &w->machine, version) < 0 || strcmp(should, object) != 0) {
+		lb_verify_find(w, object, "it is no manifest: foreign; it costs nothing; remove it");
+		return 0;
+	}
+	if (w->manifest_newest != 0 && version != w->manifest_newest + 1)
+		lb_verify_find(w, object,
+			       "versions %llu to %llu of the manifest before it are missing; they cost no point",
+			       (unsigned long long)w->manifest_newest + 1, (unsigned long long)version - 1);
+	w->manifest_newest = version;
+	r = lb_manifest_get(w->v, &w->machine, version, &m);
+	if (!lb_verify_is_damage(r))
+		return r;
+	lb_verify_find(
+		w, object,
+		"%s: as the newest version it costs every point up to the journal's fold (`lifeboat vault repair` puts "
+		"the version before it in its place), as an older one nothing",
+		lb_err_text());
+	return 0;
+}
+
+static int lease_object(void *arg, const char *object, uint64_t size_bytes)
+{
+	_cleanup_buf_ struct lb_buf plain = LB_BUF(LB_SMALL_BYTES_MAX);
+	struct lb_verify *w = arg;
+	int r;
+
+	(void)size_bytes;
+	w->report.done.objects++;
+	r = lb_small_get(w->v, &w->machine, object, &plain);
+	if (!lb_verify_is_damage(r))
+		return r;
+	lb_verify_find(w, object, "%s: a lease that can't be read costs no point; it only delays deletions",
+		       lb_err_text());
+	return 0;
+}
+
 int lb_verify_folded(struct lb_verify *w)
 {
 	char object[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	r = lb_vault_name(object, &w->machine, "f/");
+	w->manifest_newest = 0;
+	r = lb_verify_list_under(w, "f/", manifest_object);
+	if (r == 0)
+		r = lb_verify_list_under(w, "l/", lease_object);
+	if (r == 0)
+		r = lb_vault_name(object, &w->machine, "f/");
 	if (r == 0)
 		r = lb_manifest_read(w->v, &w->machine, &w->manifest);
 	if (lb_verify_is_damage(r)) {

@@ -39,6 +39,7 @@ struct lb_verify {
 	struct lb_uuid machine;
 	struct lb_key key;
 	struct lb_manifest *manifest; /* of the folded part */
+	uint64_t manifest_newest;     /* version read last */
 	struct lb_chain chain;
 	bool prev_is_known; /* the object before was read: what follows is compared with it */
 	bool is_whole;      /* nothing was lost so far: points up to here can be recovered */
