@@ -175,3 +175,13 @@ int lb_json_set_digest(json_t *object, const char *member, const struct lb_diges
 	lb_hex_encode(digest->bytes, LB_DIGEST_BYTES, text);
 	return lb_json_set_str(object, member, text);
 }
+
+void lb_json_wipe(json_t *object, const char *const *members)
+{
+	for (; *members != NULL; members++) {
+		const char *text = json_string_value(json_object_get(object, *members));
+
+		if (text != NULL)
+			lb_wipe((char *)text, strlen(text));
+	}
+}

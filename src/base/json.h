@@ -32,6 +32,9 @@ int lb_json_get_bool(const json_t *object, const char *member, bool *ret_value);
 int lb_json_get_uuid(const json_t *object, const char *member, struct lb_uuid *ret_uuid);
 int lb_json_get_digest(const json_t *object, const char *member, struct lb_digest *ret_digest);
 
+/* Overwrites the texts of members that are secrets, in place; `members` ends with NULL. A NULL object has none. */
+void lb_json_wipe(json_t *object, const char *const *members);
+
 /* Setters: 0 or -ENOMEM. Numbers past INT64_MAX are refused with -ERANGE. */
 int lb_json_set_str(json_t *object, const char *member, const char *text);
 int lb_json_set_u64(json_t *object, const char *member, uint64_t value);

@@ -48,14 +48,9 @@ static int add_secret(struct cli *c, json_t *body, const char *member, const cha
 
 static void wipe_order(json_t **body)
 {
-	static const char *const members[] = {"key", "password"};
+	static const char *const secrets[] = {"key", "password", NULL};
 
-	for (unsigned int i = 0; i < 2; i++) {
-		const char *text = json_string_value(json_object_get(*body, members[i]));
-
-		if (text != NULL)
-			lb_wipe((char *)text, strlen(text));
-	}
+	lb_json_wipe(*body, secrets);
 	json_decref(*body);
 }
 

@@ -25,14 +25,9 @@ struct lb_installs {
 
 void lb_install_order_wipe(json_t *order)
 {
-	static const char *const secrets[] = {"key", "password", "token"};
+	static const char *const secrets[] = {"key", "password", "token", NULL};
 
-	for (size_t i = 0; i < LB_ARRAY_LEN(secrets); i++) {
-		const char *text = json_string_value(json_object_get(order, secrets[i]));
-
-		if (text != NULL)
-			lb_wipe((char *)text, strlen(text));
-	}
+	lb_json_wipe(order, secrets);
 }
 
 int lb_installs_new(struct lb_installs **ret_installs)

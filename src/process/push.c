@@ -34,14 +34,9 @@ struct work {
 
 void lb_push_order_wipe(json_t *order)
 {
-	static const char *const secrets[] = {"key", "password", "token"};
+	static const char *const secrets[] = {"key", "password", "token", NULL};
 
-	for (size_t i = 0; i < LB_ARRAY_LEN(secrets); i++) {
-		const char *text = json_string_value(json_object_get(order, secrets[i]));
-
-		if (text != NULL)
-			lb_wipe((char *)text, strlen(text));
-	}
+	lb_json_wipe(order, secrets);
 }
 
 static const char *text_of(const struct work *w, const char *member)
