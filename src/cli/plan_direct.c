@@ -11,6 +11,7 @@
 #include "fabric/hook.h"
 #include "fabric/plan.h"
 #include "vault/site.h"
+#include "vault/together.h"
 
 #define HOOK_FOLDER "/etc/lifeboat/hooks"
 
@@ -66,7 +67,9 @@ struct run {
 	const json_t *plan;
 	const char *vm_folder, *hook_folder, *point;
 	bool live;
-	json_t *done; /* for JSON: {"machine", "double", "error"} */
+	struct lb_together together;
+	json_t *points; /* {machine: "E:S"}: what the point is now it is for all groups */
+	json_t *done;   /* for JSON: {"machine", "double", "error"} */
 	unsigned int failed;
 };
 
@@ -117,6 +120,7 @@ static int begin_or_open(struct run *run, const json_t *machine, struct lb_failo
 					      .vm_folder = run->vm_folder,
 					      .fabric = cli_value(run->c, "fabric")};
 	_cleanup_json_ json_t *body = NULL;
+	const char *frozen;
 	int r;
 
 	r = lb_failover_list(run->c->env, run->vm_folder, look_for, &s);
@@ -126,7 +130,8 @@ static int begin_or_open(struct run *run, const json_t *machine, struct lb_failo
 		r = lb_failover_open(run->c->env, run->vm_folder, s.name, ret_f);
 		return r < 0 ? r : lb_failover_secret_set(*ret_f, &secret);
 	}
-	r = lb_plan_order(machine, run->live, run->point, &body);
+	frozen = json_string_value(json_object_get(run->points, s.machine));
+	r = lb_plan_order(machine, run->live, frozen != NULL ? frozen : run->point, &body);
 	r = r < 0 ? r : lb_failover_request_parse(body, &request, forwards);
 	return r < 0 ? r : lb_failover_begin(run->c->env, &request, ret_f);
 }
@@ -242,19 +247,24 @@ static int look_up(void *arg, size_t group, const json_t *machine)
 	if (item == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
 	r = lb_catalog_find(run->c->vault, cli_text(machine, "machine"), item);
-	r = r < 0 ? r : lb_point_find(run->c->vault, &item->machine, run->point, &point);
+	r = r < 0 ? r : lb_point_find_together(&run->together, run->c->vault, &item->machine, run->point, &point);
 	free(item);
+	if (r == 0 && json_object_set_new(run->points, cli_text(machine, "machine"),
+					  json_sprintf("%llu:%llu", (unsigned long long)point.position.epoch,
+						       (unsigned long long)point.position.seq)) < 0)
+		r = lb_fail(-ENOMEM, "out of memory for a plan");
 	return r < 0 ? lb_wrap(r, "nothing was begun: machine %s", cli_text(machine, "machine")) : 0;
 }
 
 int cli_plan_run_direct(struct cli *c, bool live)
 {
-	_cleanup_json_ json_t *plan = NULL, *done = json_array();
+	_cleanup_json_ json_t *plan = NULL, *points = json_object(), *done = json_array();
 	struct run run = {.c = c,
 			  .vm_folder = cli_value(c, "folder") != NULL ? cli_value(c, "folder") : "/var/lib/lifeboat/vm",
 			  .hook_folder = cli_value(c, "hooks") != NULL ? cli_value(c, "hooks") : HOOK_FOLDER,
 			  .point = cli_value(c, "point") != NULL ? cli_value(c, "point") : "latest",
 			  .live = live,
+			  .points = points,
 			  .done = done};
 	int r;
 

@@ -18,6 +18,7 @@
 #include "config/registry.h"
 #include "fabric/hook.h"
 #include "vault/catalog.h"
+#include "vault/together.h"
 
 #define WARNINGS_MAX 200
 #define TOLD_MAX 5
@@ -263,6 +264,7 @@ static int each_double(struct run *run, bool live,
 
 struct look_up {
 	struct run *run;
+	struct lb_together together;
 	struct lb_catalog_item *item;
 	char told[400];
 	unsigned int n;
@@ -305,7 +307,7 @@ static int look_up_one(void *arg, size_t group, const json_t *machine)
 	if (r < 0)
 		return r;
 	r = lb_catalog_find(site->vault, name, l->item);
-	r = r < 0 ? r : lb_point_find(site->vault, &l->item->machine, l->run->point, &point);
+	r = r < 0 ? r : lb_point_find_together(&l->together, site->vault, &l->item->machine, l->run->point, &point);
 	if (r == 0)
 		return freeze_point(l->run, name, &point);
 	if (r == -ENOENT && l->n++ < TOLD_MAX)
