@@ -33,7 +33,7 @@ for name; do
 		-artifact_prefix="$build/crashes/$name-" "$build/found/$name" "$top/tests/fuzz/corpus/$name"
 	case $name in
 	listing) set -- -dict="$top/tests/fuzz/listing.dict" "$@" ;;
-	small_objects | messages | lines | vault_json) set -- -dict="$top/tests/fuzz/json.dict" "$@" ;;
+	small_objects | messages | lines | vault_json | orders) set -- -dict="$top/tests/fuzz/json.dict" "$@" ;;
 	volumes) set -- -max_len=131072 "$@" ;; # room for a filesystem
 	esac
 	if "$build/tests/fuzz/fuzz_$name" "$@" >"$log" 2>&1; then

@@ -175,7 +175,7 @@ static int look_at(void *arg, const char *name, uint64_t size_bytes)
 	if (r < 0)
 		return r;
 	/* twice its time: clocks differ */
-	if (expires_ns + LB_LEASE_S * LB_NS_PER_S < rd->now_ns) {
+	if (expires_ns < rd->now_ns - LB_LEASE_S * LB_NS_PER_S) {
 		if (rd->n_expired < LB_ARRAY_LEN(rd->expired))
 			snprintf(rd->expired[rd->n_expired++], LB_OBJECT_NAME_BYTES, "%s", name);
 		return 0;

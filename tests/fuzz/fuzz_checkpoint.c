@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Checkpoints as a broken or hostile writer that holds the key would make them: the first byte says whether the rest is
- * the body of a head or the raw bytes of frames, each with its length in front.
+ * Checkpoints and the maps of spans, as a broken or hostile writer that holds the key would make them: the first byte
+ * says whether the rest is the body of a head or the raw bytes of frames, each with its length in front.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "vault/checkpoint.h"
 #include "vault/checkpoint_format.h"
+#include "vault/span.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes);
 
@@ -51,6 +52,33 @@ static int check_order(void *arg, const struct lb_map_extent *x)
 	return 0;
 }
 
+static void check_map(const struct lb_map *map)
+{
+	for (uint32_t i = 0; i < lb_map_disks(map); i++)
+		lb_map_walk(map, lb_map_disk_id(map, i), 0, LB_CHECKPOINT_SECTORS_MAX, check_order, &(struct order){0});
+}
+
+static int add_bytes(void *arg, uint64_t epoch, uint64_t number, uint64_t raw_bytes)
+{
+	(void)epoch;
+	(void)number;
+	*(uint64_t *)arg += raw_bytes;
+	return 0;
+}
+
+/* As a reader lays the maps of spans over one another, and who folds counts what they refer to. */
+static void lay_over(const struct lb_map *map)
+{
+	_cleanup_(lb_map_freep) struct lb_map *image = NULL;
+	uint64_t there = 0, here = 0;
+
+	if (lb_map_new(&image) < 0 || lb_map_overlay(image, map) < 0)
+		return;
+	check_map(image);
+	if (lb_map_objects(map, add_bytes, &there) < 0 || lb_map_objects(image, add_bytes, &here) < 0 || here != there)
+		abort();
+}
+
 static void try_frames(const uint8_t *data, size_t size_bytes)
 {
 	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
@@ -65,8 +93,8 @@ static void try_frames(const uint8_t *data, size_t size_bytes)
 		data += 2 + n;
 		size_bytes -= 2 + n;
 	}
-	for (uint32_t i = 0; i < lb_map_disks(map); i++)
-		lb_map_walk(map, lb_map_disk_id(map, i), 0, LB_CHECKPOINT_SECTORS_MAX, check_order, &(struct order){0});
+	check_map(map);
+	lay_over(map);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Catalog entries, pins and heartbeats. The first byte says which; the rest is sealed with the machine's key, as a
- * broken or hostile writer that holds it would, put into the vault and read as always. Heartbeats, machine keys,
- * objects of the site and receipts also come as they are, which must fail where they are authenticated.
+ * Catalog entries, pins, holds, leases, repair records and heartbeats. The first byte says which; the rest is sealed
+ * with the machine's key, as a broken or hostile writer that holds it would, put into the vault and read as always.
+ * Heartbeats, machine keys, objects of the site and receipts also come as they are, which must fail where they are
+ * authenticated.
  */
 #include "one_object.h"
 
 #include "base/bytes.h"
 #include "vault/anchor.h"
 #include "vault/catalog.h"
+#include "vault/lease.h"
 #include "vault/pins.h"
+#include "vault/repair.h"
 #include "vault/site.h"
 
 #define RECORD_AT 16 /* of a list of heartbeats: magic, count */
@@ -37,17 +40,78 @@ static void try_item(struct one_object *o, const uint8_t *data, size_t size_byte
 		abort();
 }
 
-static void try_pin(struct one_object *o, const uint8_t *data, size_t size_bytes)
+static void try_pin(struct one_object *o, bool hold, const uint8_t *data, size_t size_bytes)
 {
 	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_SMALL_BYTES_MAX + LB_SMALL_OVERHEAD_BYTES);
 	char name[LB_OBJECT_NAME_BYTES];
 	struct lb_point point;
 
-	if (lb_vault_name(name, &o->machine, "p/before-upgrade") < 0)
+	if (lb_vault_name(name, &o->machine, hold ? "h/before-upgrade" : "p/before-upgrade") < 0)
 		abort();
 	seal(o, name, data, size_bytes, &sealed);
 	one_object_is(o, name, sealed.data, sealed.size_bytes);
-	(void)lb_pin_read(o->vault, &o->machine, "before-upgrade", &point);
+	if (lb_pin_find(o->vault, &o->machine, "before-upgrade", &point) == 0 && point.held != hold)
+		abort();
+}
+
+static void try_lease(struct one_object *o, const uint8_t *data, size_t size_bytes)
+{
+	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_SMALL_BYTES_MAX + LB_SMALL_OVERHEAD_BYTES);
+	char name[LB_OBJECT_NAME_BYTES];
+	uint64_t deletable;
+
+	if (lb_vault_name(name, &o->machine, "l/0123456789abcdef") < 0)
+		abort();
+	seal(o, name, data, size_bytes, &sealed);
+	one_object_is(o, name, sealed.data, sealed.size_bytes);
+	(void)lb_leases_read(o->vault, &o->machine, 1700000000 * LB_NS_PER_S, &deletable);
+}
+
+struct order {
+	uint64_t at;
+};
+
+static int check_order(void *arg, const struct lb_map_extent *x)
+{
+	struct order *order = arg;
+
+	if (x->start < order->at || x->sectors == 0)
+		abort();
+	order->at = x->start + x->sectors;
+	return 0;
+}
+
+/* What a record says is lost, in a map. */
+static void apply(const struct lb_repair *record)
+{
+	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
+
+	if (lb_map_new(&map) < 0)
+		return;
+	(void)lb_repair_apply(record, map);
+	for (uint32_t i = 0; i < lb_map_disks(map); i++)
+		lb_map_walk(map, lb_map_disk_id(map, i), 0, UINT64_C(1) << 54, check_order, &(struct order){0});
+}
+
+static void try_repair(struct one_object *o, const uint8_t *data, size_t size_bytes)
+{
+	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_SMALL_BYTES_MAX + LB_SMALL_OVERHEAD_BYTES);
+	struct lb_place place = {.epoch = 1, .number = 2};
+	struct lb_position position = {.epoch = 1, .seq = 5};
+	char name[LB_OBJECT_NAME_BYTES];
+	struct lb_repairs list = {0};
+
+	if (lb_vault_name(name, &o->machine, "r/%08llx-%010llx-%04llx", (unsigned long long)place.epoch,
+			  (unsigned long long)place.number, 0ull) < 0)
+		abort();
+	seal(o, name, data, size_bytes, &sealed);
+	one_object_is(o, name, sealed.data, sealed.size_bytes);
+	if (lb_repairs_read(o->vault, &o->machine, &list) < 0)
+		return;
+	(void)lb_repairs_damage(&list, &position);
+	for (size_t i = 0; i < list.n; i++)
+		apply(list.r[i]);
+	lb_repairs_free(&list);
 }
 
 /* One record of our machine's, sealed, among what the input says; `raw`: the input is the object. */
@@ -107,12 +171,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 
 	if (size_bytes < 1 || size_bytes > LB_SMALL_BYTES_MAX / 2)
 		return 0;
-	switch (data[0] % 8) {
+	switch (data[0] % 16) {
 	case 0:
 		try_item(o, data + 1, size_bytes - 1);
 		break;
 	case 1:
-		try_pin(o, data + 1, size_bytes - 1);
+	case 8:
+		try_pin(o, data[0] % 16 == 8, data + 1, size_bytes - 1);
 		break;
 	case 2:
 	case 3:
@@ -123,6 +188,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 		break;
 	case 5:
 		try_site(o, data + 1, size_bytes - 1);
+		break;
+	case 9:
+		try_lease(o, data + 1, size_bytes - 1);
+		break;
+	case 10:
+	case 11:
+		try_repair(o, data + 1, size_bytes - 1);
 		break;
 	default:
 		try_receipt(o, data + 1, size_bytes - 1);

@@ -62,8 +62,19 @@ static inline int one_list_folders(struct lb_store *s, const char *prefix, lb_st
 	return fn(arg, folder);
 }
 
-static const struct lb_store_ops one_ops = {
-	.scheme = "one", .get = one_get, .stat = one_stat, .list = one_list, .list_folders = one_list_folders};
+static inline int one_remove(struct lb_store *s, const char *name)
+{
+	struct one_object *o = (struct one_object *)s;
+
+	return strcmp(name, o->name) == 0 ? 0 : lb_fail(-ENOENT, "there is no %s", name);
+}
+
+static const struct lb_store_ops one_ops = {.scheme = "one",
+					    .get = one_get,
+					    .stat = one_stat,
+					    .list = one_list,
+					    .list_folders = one_list_folders,
+					    .remove = one_remove};
 
 static inline struct one_object *one_object(void)
 {
