@@ -81,15 +81,9 @@ static int settle(struct lb_cloud *c, const struct put *p, bool *ret_kept)
 
 static int add_headers(struct lb_cloud *c, const struct put *p, const char *condition, struct lb_fields *headers)
 {
-	char md5[25];
 	int r;
 
 	r = lb_fields_add(headers, "content-type", "application/octet-stream");
-	/* TLS sees to it that nothing is damaged on the way; buckets with object lock insist all the same */
-	if (r == 0 && (c->dialect->listing == LB_LISTING_S3 || c->clear_text)) {
-		r = lb_content_md5(p->data, p->size_bytes, md5);
-		r = r < 0 ? r : lb_fields_add(headers, "content-md5", "%s", md5);
-	}
 	if (r == 0)
 		r = lb_fields_add(headers, c->dialect->nonce_header, "%s", p->nonce);
 	if (r == 0 && c->dialect->listing == LB_LISTING_AZURE)

@@ -53,6 +53,7 @@ struct lb_cloud {
 	char *base;   /* path of the container: "/vault", or "" */
 	char *account, *region, *container;
 	bool clear_text;                    /* http:// beyond this machine */
+	_Atomic bool checksums;             /* objects go with their MD5; also once the server asked for it */
 	_Atomic int64_t clock_offset_ns;    /* the server's clock minus ours, once a signature failed for it */
 	_Atomic int64_t not_before_mono_ns; /* the server asked for patience */
 };

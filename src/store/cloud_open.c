@@ -81,6 +81,8 @@ int lb_cloud_open(struct lb_env *env, const struct lb_cloud_dialect *dialect, co
 	if (c->store.url == NULL || c->shown == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a store");
 	c->clear_text = strncmp(c->origin, "http:", 5) == 0 && !is_this_host(c->host);
+	/* TLS sees to it that nothing is damaged on the way */
+	c->checksums = c->clear_text || url->checksum_md5;
 	r = lb_credentials_open(env, provider, url->credentials, &c->credentials);
 	if (r == 0)
 		c->store.credentials_by_environment = lb_credentials_by_environment(c->credentials);

@@ -34,6 +34,7 @@ struct attempt {
 	struct lb_credentials credentials;
 	uint64_t generation;
 	int64_t now_ns; /* as signed */
+	bool has_checksum;
 };
 
 static void attempt_clear(struct attempt *a)
@@ -64,6 +65,21 @@ static int make_url(const struct lb_cloud *c, const struct lb_cloud_request *q, 
 	return r;
 }
 
+/* Objects that are put go with their MD5 where that is needed: always where nothing else guards them on their way. */
+static int add_checksum(struct lb_cloud *c, const struct lb_cloud_call *call, struct attempt *a,
+			struct lb_cloud_request *q)
+{
+	char md5[25];
+	int r;
+
+	q->body_unsigned = call->name != NULL && strcmp(call->method, "PUT") == 0;
+	a->has_checksum = q->body_unsigned && c->checksums;
+	if (!a->has_checksum)
+		return 0;
+	r = lb_content_md5(call->body, call->body_bytes, md5);
+	return r < 0 ? r : lb_fields_add(&q->headers, "content-md5", "%s", md5);
+}
+
 static int attempt(struct lb_cloud *c, const struct lb_cloud_call *call, bool again, struct attempt *a,
 		   struct lb_answer *ret_answer, bool *ret_landed)
 {
@@ -86,6 +102,8 @@ static int attempt(struct lb_cloud *c, const struct lb_cloud_call *call, bool ag
 	r = copy_fields(&call->query, &q.query);
 	if (r == 0)
 		r = copy_fields(&call->headers, &q.headers);
+	if (r == 0)
+		r = add_checksum(c, call, a, &q);
 	if (r == 0)
 		r = c->dialect->sign(c, &a->credentials, a->now_ns, &q, &raw_query);
 	if (r == 0)
@@ -128,6 +146,15 @@ static bool is_busy(const struct lb_answer *a)
 		if (strcmp(a->code, codes[i]) == 0)
 			return true;
 	return false;
+}
+
+/* Buckets with object lock insist on a checksum, whatever the way there. */
+static bool wants_checksum(const struct attempt *a, const struct lb_answer *answer, const char *message)
+{
+	if (a->has_checksum || answer->status != 400)
+		return false;
+	return strcmp(answer->code, "MissingContentMD5") == 0 ||
+	       (strcmp(answer->code, "InvalidRequest") == 0 && strcasestr(message, "content-md5") != NULL);
 }
 
 /* A refusal may be about our clock, or about credentials that were replaced meanwhile. */
@@ -261,6 +288,10 @@ static int judge(struct lb_cloud *c, const struct lb_cloud_call *call, struct at
 
 	*ret_at_once = false;
 	learn_code(answer, message);
+	if (wants_checksum(a, answer, message)) {
+		c->checksums = true;
+		return 1;
+	}
 	if (is_busy(answer)) {
 		p->landed = p->landed || answer->status >= 500 || answer->status == 408;
 		if (wait_for_next(c, p, answer->retry_after_s))

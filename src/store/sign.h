@@ -4,6 +4,7 @@
  * Signatures of requests: Azure's SharedKey and AWS's Signature Version 4. Pure functions over a request and a time;
  * they add what the server wants to see to its headers.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,7 @@ struct lb_cloud_request {
 	struct lb_fields query, headers;
 	const void *body;
 	size_t body_bytes;
+	bool body_unsigned; /* S3: TLS guards it on its way, or its MD5 among the headers speaks for it */
 };
 
 /* `key_base64` as the portal shows it. */

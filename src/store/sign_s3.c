@@ -110,8 +110,7 @@ static int add_headers(struct lb_cloud_request *q, const struct lb_s3_identity *
 	char body[HEX_BYTES];
 	int r;
 
-	/* a signed MD5 speaks for the body, and the server makes that one for the ETag anyway */
-	if (lb_fields_get(&q->headers, "content-md5") != NULL)
+	if (q->body_unsigned)
 		r = snprintf(body, sizeof(body), "UNSIGNED-PAYLOAD") < 0 ? -EIO : 0;
 	else
 		r = hex_digest(q->body_bytes > 0 ? q->body : "", q->body_bytes, body);

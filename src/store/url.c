@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "base/text.h"
 
-enum kind { TEXT, ENDPOINT, PROXY, PATH, STYLE, NUMBER };
+enum kind { TEXT, ENDPOINT, PROXY, PATH, STYLE, CHECKSUM, NUMBER };
 
 static const struct parameter {
 	const char *name;
@@ -25,6 +25,7 @@ static const struct parameter {
 	{"ca", PATH, offsetof(struct lb_store_url, ca), 0},
 	{"credentials", PATH, offsetof(struct lb_store_url, credentials), 0},
 	{"style", STYLE, offsetof(struct lb_store_url, host_style), 0},
+	{"checksum", CHECKSUM, offsetof(struct lb_store_url, checksum_md5), 0},
 	{"connections", NUMBER, offsetof(struct lb_store_url, connections), LB_STORE_CONNECTIONS_MAX},
 	{"timeout", NUMBER, offsetof(struct lb_store_url, timeout_s), LB_STORE_TIMEOUT_S_MAX},
 };
@@ -111,6 +112,8 @@ static int check_value(const struct parameter *p, char *value)
 		return strcmp(value, "host") == 0 || strcmp(value, "path") == 0
 			       ? 0
 			       : lb_fail(-EINVAL, "style must be host or path, not \"%.40s\"", value);
+	case CHECKSUM:
+		return strcmp(value, "md5") == 0 ? 0 : lb_fail(-EINVAL, "checksum must be md5, not \"%.40s\"", value);
 	case NUMBER:
 		break;
 	}
@@ -134,6 +137,10 @@ static int set_value(struct lb_store_url *u, const struct parameter *p, char *va
 		return r;
 	if (p->kind == STYLE) {
 		*(bool *)member = strcmp(value, "host") == 0;
+		return 0;
+	}
+	if (p->kind == CHECKSUM) {
+		*(bool *)member = strcmp(value, "md5") == 0;
 		return 0;
 	}
 	free(*(char **)member);
@@ -161,10 +168,11 @@ static int take(struct lb_store_url *u, char *pair)
 			return lb_fail(-EINVAL, "the value of %s is not well percent-encoded", pair);
 		return set_value(u, &parameters[i], value);
 	}
-	return lb_fail(-EINVAL,
-		       "unknown parameter \"%.40s\"; there are endpoint, region, proxy, ca, credentials, style, "
-		       "connections, timeout",
-		       pair);
+	return lb_fail(
+		-EINVAL,
+		"unknown parameter \"%.40s\"; there are endpoint, region, proxy, ca, credentials, style, checksum, "
+		"connections, timeout",
+		pair);
 }
 
 int lb_store_url_parse(const char *scheme, const char *text, struct lb_store_url *ret_url)

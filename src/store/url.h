@@ -21,6 +21,7 @@ struct lb_store_url {
 	char *ca;          /* absolute path of a PEM file, or NULL */
 	char *credentials; /* absolute path, or NULL */
 	bool host_style;   /* BUCKET.host instead of host/BUCKET, for S3 */
+	bool checksum_md5; /* every object goes with its MD5 */
 	uint64_t connections, timeout_s;
 };
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every store must do, whichever it is; and what those in the cloud do when networks and servers misbehave."""
 import base64
+import contextlib
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ import uuid
 import pytest
 
 import object_stores
-from fault_proxy import (FaultProxy, cut_answer, flood, garble, hold, lose_answer, lose_request, shorten, stall, status)
+from fault_proxy import (Answer, FaultProxy, cut_answer, flood, garble, hold, lose_answer, lose_request, shorten, stall, status)
 from object_stores import KEY, Folder, Tool, account_sas, secret_file
 from process_site import Site, wait_for
 
@@ -207,6 +208,43 @@ def test_a_server_that_asks_for_more_patience_than_there_is_is_told(through, pro
                      Retry_After="3000"), times=99)
     fails(through("put", "a", "x"), errno.EIO, "503", "ServerBusy", "wait 3000 s")
     assert len(proxy.requests) == 1
+
+
+def insists_on_a_checksum(code, message):
+    """A bucket with object lock."""
+    def insist(_, request, forward):
+        if any(k.lower() == "content-md5" for k, _ in request.headers):
+            return forward()
+        return Answer(400, [], f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode())
+    return insist
+
+
+@pytest.mark.parametrize("code, message", (
+    ("InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"),
+    ("MissingContentMD5", "Missing required header for this request: Content-Md5.")))
+def test_a_bucket_that_insists_on_a_checksum_gets_it_once_it_said_so(radosgw, code, message):
+    bucket = new_name()
+    proxy = FaultProxy(radosgw.port)
+    with contextlib.closing(proxy), Tool(radosgw.url(bucket), "--create") as direct, \
+            Tool(radosgw.url(bucket, port=proxy.port)) as through:
+        proxy.heal()
+        proxy.add(insists_on_a_checksum(code, message), times=99, match=lambda q: q.method == "PUT")
+        assert through("put", "a", "first")["r"] == 0
+        assert through("put", "b", "second")["r"] == 0
+        assert direct.text("a", 5) == "first"
+        puts = [any(k.lower() == "content-md5" for k, _ in q.headers) for q in proxy.requests if q.method == "PUT"]
+        assert puts == [False, True, True]
+
+
+def test_a_checksum_goes_along_only_where_it_is_asked_for(cloud, container):
+    proxy = FaultProxy(cloud.port)
+    with contextlib.closing(proxy):
+        for more, expected in (("", False), ("&checksum=md5", True)):
+            proxy.heal()
+            with Tool(cloud.url(container, port=proxy.port, more=more)) as t:
+                assert t("put", f"x{len(more)}", "text")["r"] == 0
+            puts = [q for q in proxy.requests if q.method == "PUT"]
+            assert puts and all(any(k.lower() == "content-md5" for k, _ in q.headers) == expected for q in puts)
 
 
 def test_a_put_whose_answer_got_lost_is_settled_as_done(through, proxy, direct):

@@ -84,11 +84,12 @@ static void an_address_is_taken_apart(void **state)
 	struct lb_store_url u = {0};
 
 	(void)state;
-	assert_int_equal(lb_store_url_parse("s3",
-					    "b?endpoint=https%3A%2F%2Fs3.example:9000/&region=eu-west-1&ca=/etc/ca.pem&"
-					    "proxy=http://p:3128&credentials=/c&style=host&connections=4&timeout=5",
-					    &u),
-			 0);
+	assert_int_equal(
+		lb_store_url_parse("s3",
+				   "b?endpoint=https%3A%2F%2Fs3.example:9000/&region=eu-west-1&ca=/etc/ca.pem&"
+				   "proxy=http://p:3128&credentials=/c&style=host&checksum=md5&connections=4&timeout=5",
+				   &u),
+		0);
 	assert_string_equal(u.place, "b");
 	assert_string_equal(u.endpoint, "https://s3.example:9000");
 	assert_string_equal(u.region, "eu-west-1");
@@ -96,6 +97,7 @@ static void an_address_is_taken_apart(void **state)
 	assert_string_equal(u.proxy, "http://p:3128");
 	assert_string_equal(u.credentials, "/c");
 	assert_true(u.host_style);
+	assert_true(u.checksum_md5);
 	assert_int_equal(u.connections, 4);
 	assert_int_equal(u.timeout_s, 5);
 	lb_store_url_clear(&u);
@@ -116,6 +118,7 @@ static void an_address_with_a_secret_or_a_mistake_is_refused_without_showing_it(
 		{"a/c?connections=65", "from 1 to 64"},
 		{"a/c?connections=0", "from 1 to 64"},
 		{"a/c?timeout=x", "from 1 to 600"},
+		{"a/c?checksum=crc32", "checksum must be md5"},
 		{"a/c?region=eu%0Awest", "percent"},
 		{"a/c?region=%zz", "percent"},
 		{"a/c?regoin=x", "regoin"},
