@@ -157,6 +157,18 @@ static void try_site(struct one_object *o, const uint8_t *data, size_t size_byte
 		abort();
 }
 
+static void try_manifest(struct one_object *o, const uint8_t *data, size_t size_bytes)
+{
+	_cleanup_manifest_ struct lb_manifest *m = NULL;
+	char name[LB_OBJECT_NAME_BYTES];
+
+	if (lb_manifest_name(name, &o->machine, 1) < 0)
+		abort();
+	one_object_is(o, name, data, size_bytes);
+	if (lb_manifest_get(o->vault, &o->machine, 1, &m) == 0)
+		abort();
+}
+
 static void try_receipt(struct one_object *o, const uint8_t *data, size_t size_bytes)
 {
 	struct lb_receipt receipt;
@@ -195,6 +207,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 	case 10:
 	case 11:
 		try_repair(o, data + 1, size_bytes - 1);
+		break;
+	case 12:
+		try_manifest(o, data + 1, size_bytes - 1);
 		break;
 	default:
 		try_receipt(o, data + 1, size_bytes - 1);
