@@ -282,6 +282,8 @@ static int add_pack(struct building *b, const struct lb_pack *p)
 			b->end_next++; /* a pin of a position that never was */
 		if (r == 0 && b->end_next < b->n_ends && lb_position_compare(&b->ends[b->end_next].position, &at) == 0)
 			r = finish(b, &b->ends[b->end_next++]);
+		else if ((p->entries[i].flags & LB_HRL_POINT) != 0 && p->entries[i].extents > 0)
+			b->f->report.points_pruned++;
 	}
 	b->f->m->totals.journal_bytes += p->total_bytes;
 	b->f->report.objects_folded++;

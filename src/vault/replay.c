@@ -146,7 +146,7 @@ static int start_checkpoint(struct lb_vault *v, const struct lb_uuid *machine, c
 		for (uint32_t i = 0; i < checkpoint->n_frames; i++)
 			stats->bytes_read += checkpoint->frames[i].stored_bytes;
 		r = lb_chain_after(c, v, checkpoint);
-		c->manifest = m->version;
+		c->manifest = checkpoint->manifest; /* the map also needs what was dropped since */
 		return r < 0 ? r : 1;
 	}
 	if (r != -EBADMSG)
