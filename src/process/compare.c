@@ -224,6 +224,13 @@ int lb_compare_blocks(struct lb_machine *m, const struct lb_compare_request *req
 	if (at.epoch == 0)
 		return compare(NULL, request, disk_bytes, differ);
 	r = acquire(m, &at, &slot);
+	if (r == -ENOENT) { /* pruned since the epoch began: then everything is sent */
+		lb_err_clear();
+		memset(differ, 0xff, (request->n + 7) / 8);
+		if (request->n % 8 != 0)
+			differ[request->n / 8] = (uint8_t)((1u << request->n % 8) - 1);
+		return 0;
+	}
 	if (r < 0)
 		return r;
 	r = compare(slot->image, request, disk_bytes, differ);

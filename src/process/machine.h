@@ -103,6 +103,14 @@ struct lb_machine_figures {
 	int64_t throttled_mono_ns; /* when an agent was last told to wait; 0: never */
 };
 
+/* What folding its journal did since the start. */
+struct lb_machine_folded {
+	uint64_t points; /* that are kept; 0: not folded yet */
+	uint64_t points_pruned;
+	uint64_t rewritten_bytes; /* maps included */
+	uint64_t deleted_bytes, deleted_objects;
+};
+
 struct lb_machine {
 	struct lb_process *process;
 	struct lb_uuid id;
@@ -129,11 +137,13 @@ struct lb_machine {
 	bool ingesting;                /* a segment is on its way into the cache and will be acknowledged */
 	bool clock_back;               /* our clock is behind the last receipt: said once */
 	struct lb_machine_figures figures;
+	struct lb_machine_folded folded;
 
 	/* registry and schedule: under the process server's lock */
 	unsigned int refs;
 	bool gone, busy;
 	int64_t due_mono_ns, not_before_mono_ns;
+	int64_t fold_due_mono_ns;
 
 	/* the uploader's */
 	struct lb_journal_writer *writer;
@@ -143,6 +153,9 @@ struct lb_machine {
 	bool failing;               /* the failure was logged */
 	double upload_tokens_bytes; /* what the policy's bandwidth still lets go; below 0: waited for */
 	int64_t upload_tokens_mono_ns;
+
+	/* the folder's */
+	bool fold_failing; /* the failure was logged */
 };
 
 int lb_machine_new(struct lb_process *p, const struct lb_assignment *a, struct lb_machine **ret_machine);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/notify.h"
 #include "process/api.h"
+#include "process/fold.h"
 #include "process/link.h"
 #include "process/settings.h"
 #include "process/upload.h"
@@ -25,6 +26,7 @@ struct daemon {
 	struct lb_process *process;
 	struct lb_ports ports;
 	struct lb_upload_pool pool;
+	struct lb_folder folder;
 	struct lb_pushes *pushes;
 	struct lb_link link;
 	bool uploading, linked;
@@ -110,6 +112,9 @@ static int start(struct daemon *d, const sigset_t *ends)
 	if (r < 0)
 		return r;
 	d->uploading = true;
+	r = lb_folder_start(d->process, &d->folder);
+	if (r < 0)
+		return r;
 	r = start_server(d);
 	if (r < 0)
 		return r;
@@ -129,6 +134,7 @@ static void stop(struct daemon *d)
 	if (d->pushes != NULL)
 		lb_pushes_free(d->pushes);
 	lb_ports_stop(&d->ports);
+	lb_folder_stop(&d->folder);
 	if (d->uploading)
 		lb_upload_stop(&d->pool);
 	if (d->process != NULL)

@@ -90,6 +90,17 @@ static int set_journal(const struct lb_machine *m, json_t *j)
 	return r == 0 ? lb_json_set_i64(j, "last_seen_ns", f->last_seen_ns) : r;
 }
 
+static int set_folded(const struct lb_machine *m, json_t *j)
+{
+	const struct lb_machine_folded *f = &m->folded;
+	json_t *folded = json_pack("{s:I,s:I,s:I,s:I,s:I}", "points", (json_int_t)f->points, "points_pruned",
+				   (json_int_t)f->points_pruned, "rewritten_bytes", (json_int_t)f->rewritten_bytes,
+				   "deleted_bytes", (json_int_t)f->deleted_bytes, "deleted_objects",
+				   (json_int_t)f->deleted_objects);
+
+	return json_object_set_new(j, "folded", folded) < 0 ? lb_fail(-ENOMEM, "out of memory for a report") : 0;
+}
+
 /* Figures that the agent tells and that stand beside ours. */
 static int set_agent(const struct lb_machine *m, json_t *j)
 {
@@ -124,6 +135,8 @@ static int report_machine(struct lb_machine *m, int64_t mono_ns, json_t *j)
 		r = lb_json_set_str(j, "state", state_of(m, mono_ns));
 	if (r == 0)
 		r = set_journal(m, j);
+	if (r == 0)
+		r = set_folded(m, j);
 	if (r == 0)
 		r = set_agent(m, j);
 	if (r == 0)

@@ -82,13 +82,14 @@ class Machine:
         self.acked.touch()
         self.key = None
         self.enabled, self.fenced = True, False
+        self.policy = {"name": "test", "upload_interval_s": 1, "zstd_level": 1}
 
     def entry(self):
         return {"id": self.id, "name": self.name, "key": self.key, "hardware": self.hardware,
                 "cert_fingerprint": fingerprint(self.identity), "enabled": self.enabled, "fenced": self.fenced,
                 "disks": [{"id": 0, "name": "vda", "path": "/dev/vda", "serial": "", "size_bytes": DISK_BYTES,
                            "sector_bytes": 512, "boot": True}],
-                "policy": {"name": "test", "upload_interval_s": 1, "zstd_level": 1}}
+                "policy": self.policy}
 
     def last_acked(self):
         """(epoch, seq) of the last whole line, None before the first."""
