@@ -69,6 +69,20 @@ static void show_target(const json_t *target)
 	line("bus", cli_text(target, "bus"));
 }
 
+static void show_folded(const json_t *folded)
+{
+	char rewritten[LB_SIZE_TEXT_BYTES], deleted[LB_SIZE_TEXT_BYTES], taken[LB_SIZE_TEXT_BYTES];
+
+	if (!json_is_object(folded))
+		return;
+	printf("  %-14s %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT " pruned lately\n", "points",
+	       cli_number(folded, "points"), cli_number(folded, "points_pruned"));
+	printf("  %-14s %s rewritten and %s deleted while %s came\n", "pruning",
+	       lb_size_format((uint64_t)cli_number(folded, "rewritten_bytes"), rewritten),
+	       lb_size_format((uint64_t)cli_number(folded, "deleted_bytes"), deleted),
+	       lb_size_format((uint64_t)cli_number(folded, "taken_bytes"), taken));
+}
+
 int cmd_machine_show(struct cli *c)
 {
 	_cleanup_json_ json_t *m = NULL;
@@ -87,6 +101,7 @@ int cmd_machine_show(struct cli *c)
 	show_size("bandwidth", cli_number(m, "bandwidth_bytes_per_s"), "/s now");
 	show_size("backlog", cli_number(m, "backlog_bytes"), "");
 	show_size("churn", cli_number(m, "churn_bytes_per_s"), "/s");
+	show_folded(json_object_get(json_object_get(m, "replication"), "folded"));
 	show_disks(json_object_get(m, "disks"));
 	show_hardware(json_object_get(m, "inventory"));
 	show_target(json_object_get(m, "target"));

@@ -12,7 +12,6 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "process/throttle.h"
 #include "vault/fold.h"
 
 #define LOOK_AGAIN_NS (5 * LB_NS_PER_S) /* for machines that are new or became ready */
@@ -37,28 +36,35 @@ static bool is_stopping(struct lb_folder *f)
 
 /* ---- share ---- */
 
-/* A round ends early when its machine is fenced or taken away. */
+static double rate_now(struct lb_env *env, const struct lb_policy *policy)
+{
+	uint64_t limit = lb_policy_bandwidth(policy, lb_now_ns(env));
+
+	return (double)(limit > 0 ? LB_MAX(LB_MIN((uint64_t)LB_FOLDER_BYTES_PER_S, limit / 4), (uint64_t)1)
+				  : LB_FOLDER_BYTES_PER_S);
+}
+
+/* Waits in short steps: limits change, and a round ends early when its machine is fenced or taken away. */
 static int pace(void *arg, uint64_t bytes)
 {
 	struct lb_folder *f = arg;
 	struct lb_env *env = f->process->env;
-	uint64_t rate = LB_FOLDER_BYTES_PER_S, limit;
-	int64_t now = lb_mono_ns(env);
 	struct lb_policy policy;
 
-	if (is_stopping(f) || !is_ours(f->machine, &policy))
-		return -ECANCELED;
-	limit = lb_policy_bandwidth(&policy, lb_now_ns(env));
-	if (limit > 0)
-		rate = LB_MAX(LB_MIN(rate, limit / 4), (uint64_t)1);
-	f->paced_mono_ns =
-		LB_MAX(f->paced_mono_ns, now) + (int64_t)((double)bytes / (double)rate * (double)LB_NS_PER_S);
-	while ((now = lb_mono_ns(env)) < f->paced_mono_ns) {
-		env->ops->wait_until(env, LB_MIN(f->paced_mono_ns, now + LOOK_AGAIN_NS), f->wake_fd);
+	f->unpaid_bytes += (double)bytes;
+	for (;;) {
+		int64_t now = lb_mono_ns(env);
+		double rate, wait_ns;
+
 		if (is_stopping(f) || !is_ours(f->machine, &policy))
 			return -ECANCELED;
+		if (f->unpaid_bytes <= 0)
+			return 0;
+		rate = rate_now(env, &policy) / (double)LB_NS_PER_S;
+		wait_ns = LB_MIN(f->unpaid_bytes / rate + 1, (double)LOOK_AGAIN_NS);
+		env->ops->wait_until(env, now + (int64_t)wait_ns, f->wake_fd);
+		f->unpaid_bytes = LB_MAX(f->unpaid_bytes - rate * (double)(lb_mono_ns(env) - now), 0.0);
 	}
-	return 0;
 }
 
 /* ---- the clock ---- */

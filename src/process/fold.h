@@ -22,7 +22,7 @@ struct lb_folder {
 	int64_t seen_now_ns, seen_mono_ns; /* both clocks when they were last compared; 0: never */
 	int64_t paused_until_mono_ns;
 	struct lb_machine *machine; /* under way */
-	int64_t paced_mono_ns;      /* until then the bytes that were spent last are paid for */
+	double unpaid_bytes;        /* read and written, and not yet waited for */
 };
 
 /* A round for the machine that is due first: false when none is, with when to look again. For the thread and tests. */

@@ -132,6 +132,8 @@ def test_a_bandwidth_window_holds_uploads_back_until_it_is_lifted(site, agent, d
         site.lifeboat("policy", "set", "default", "--bandwidth-windows", "none")
         agent.wait(lambda: replication(site)["backlog_bytes"] == 0, "all of it in the vault", 120)
         agent.wait_point_after(time.time_ns())
+        agent.wait(lambda: replication(site)["folded"]["points"] > 0, "a round of pruning", 120)
+        assert "pruned lately" in site.lifeboat("machine", "show", "host", check=False).stdout
     finally:
         os.close(fd)
     assert site.machine("host")["bandwidth_bytes_per_s"] == 0

@@ -138,6 +138,21 @@ static void assert_verified(void)
 	assert_int_equal(n, 0);
 }
 
+static void assert_reported(unsigned int points)
+{
+	_cleanup_json_ json_t *report = NULL;
+	const json_t *folded;
+	uint32_t cursor = 0;
+
+	assert_int_equal(lb_report(site.p, &cursor, &report), 0);
+	folded = json_object_get(json_array_get(json_object_get(report, "machines"), 0), "folded");
+	/* what is announced is gone from lists before it is pruned */
+	assert_in_range(json_integer_value(json_object_get(folded, "points")), points - 6, points + 6);
+	assert_true(json_integer_value(json_object_get(folded, "points_pruned")) > 40);
+	assert_true(json_integer_value(json_object_get(folded, "taken_bytes")) > 96 * 16384);
+	assert_true(json_integer_value(json_object_get(folded, "deleted_bytes")) > 0);
+}
+
 static void points_thin_out_beside_ingest_and_those_that_stay_are_exact(void **state)
 {
 	static struct points points;
@@ -148,6 +163,7 @@ static void points_thin_out_beside_ingest_and_those_that_stay_are_exact(void **s
 	begin_epoch(&site.a);
 	live(96);
 	list_points(&points);
+	assert_reported(points.n);
 	for (unsigned int i = 0; i < points.n; i++) {
 		assert_point(&points.point[i].position);
 		old += points.point[i].until_ns < lb_now_ns(&world) - 3 * HOUR_S * LB_NS_PER_S;
