@@ -32,6 +32,14 @@ const char lb_fitness_script[] =
 	"say time_s \"$(date +%s)\"\n"
 	"say installed \"$(dpkg-query -W -f '${Version}' lifeboat-mobility 2>/dev/null)\"\n";
 
+/* What a host prints is shown to people and put into JSON. */
+static void printable(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+}
+
 static int take_facts(const char *output, json_t *facts)
 {
 	for (const char *line = output; *line != '\0';) {
@@ -43,9 +51,10 @@ static int take_facts(const char *output, json_t *facts)
 		    json_object_size(facts) < FACTS_MAX) {
 			snprintf(name, sizeof(name), "%.*s", (int)(equals - line - 3), line + 3);
 			snprintf(value, sizeof(value), "%.*s", (int)(line + length - equals - 1), equals + 1);
-			/* what is no text is no fact */
+			printable(name);
+			printable(value);
 			if (json_object_set_new(facts, name, json_string(value)) < 0)
-				return lb_fail(-EBADMSG, "the host tells what is no text");
+				return lb_fail(-ENOMEM, "out of memory for a fitness report");
 		}
 		line += length + (line[length] != '\0');
 	}
