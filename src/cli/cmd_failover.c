@@ -191,7 +191,7 @@ static int tell_preview(struct cli *c)
 	int r;
 
 	r = get_preview(c, &preview);
-	if (r == 0)
+	if (r == 0 && !c->json)
 		print_preview(c, preview);
 	return r;
 }
@@ -210,10 +210,8 @@ static int tell_point(struct cli *c)
 	if (json_array_size(points) == 0)
 		return lb_fail(-ENOENT, "%s has no recovery point yet; `lifeboat status %s` says why", c->args[0],
 			       c->args[0]);
-	if (c->json)
-		return 0;
 	freshness = json_object_get(reply, "freshness");
-	if (freshness != NULL)
+	if (freshness != NULL && !c->json)
 		fprintf(stderr, "lifeboat: %s\n", cli_text(freshness, "text"));
 	return tell_preview(c);
 }

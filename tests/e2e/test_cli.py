@@ -470,18 +470,24 @@ def test_a_live_double_is_committed_and_removed_with_the_vault_alone(cli, site):
     assert cli.data("failovers", "failover", "list", *direct)["failovers"] == []
 
 
-def test_a_job_that_fails_says_why_and_an_absent_one_is_absent(cli):
+def test_a_job_that_fails_says_why_and_an_absent_one_is_absent(cli, tmp_path):
     nobody = "00000000-0000-0000-0000-000000000000"
     assert "lifeboat job list" in cli.error(ABSENT, "job", "watch", nobody)
     cli.error(ABSENT, "job", "cancel", nobody)
     cli.error(ABSENT, "job", "cancel", nobody, "--dry-run")
-    words = ["failover", "test", "db1", "--point", "99:99", "--memory", "64M"]
-    p = cli.run(*words)
-    assert p.returncode == ABSENT and "99:99" in p.stderr, p  # a person is shown first what it would be
-    assert "99:99" in cli.error(FAILED, *words)
+    (tmp_path / "key").write_text("no key, and nobody to show it to\n")
+    p = cli.run("machine", "install", "127.0.0.1", "--port", "1", "--key-file", tmp_path / "key")
+    assert p.returncode == FAILED and "no SSH connection" in p.stderr, p
     assert cli.data("jobs", "job", "list")["jobs"][0]["state"] == "failed"
-    for double in cli.data("failovers", "failover", "list")["failovers"]:
-        cli.data("job", "failover", "cleanup", double["name"], "--confirm", double["name"])
+
+
+def test_a_point_that_is_not_there_is_refused_before_anything_is_begun(cli):
+    before = cli.data("jobs", "job", "list")["jobs"]
+    p = cli.run("failover", "test", "db1", "--point", "99:99")
+    assert p.returncode == ABSENT and "99:99" in p.stderr
+    assert cli.run("failover", "test", "db1", "--point", "99:99", "-o", "json").returncode == ABSENT
+    assert cli.data("jobs", "job", "list")["jobs"] == before
+    assert not cli.data("failovers", "failover", "list")["failovers"]
 
 
 # ---- policies, servers, tokens ----------------------------------------------------------------------------
