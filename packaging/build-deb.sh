@@ -111,13 +111,10 @@ servers() {
 	plain "$build/src/nbd/nbdkit-lifeboat-plugin.so" "$tree$plugins/nbdkit-lifeboat-plugin.so"
 	plain "$here/systemd/lifeboat-config.service" "$tree/lib/systemd/system/lifeboat-config.service"
 	plain "$here/systemd/lifeboat-process.service" "$tree/lib/systemd/system/lifeboat-process.service"
-<<<<<<< HEAD
 	for file in lifeboat-rescue-build init udhcpc.script; do
 		install -D -m 0755 "$here/rescue/$file" "$tree/usr/lib/lifeboat/rescue/$file"
 	done
-=======
 	plain "$out/lifeboat-mobility_${version}_${arch}.deb" "$tree/usr/share/lifeboat/lifeboat-mobility.deb"
->>>>>>> 030c6c5 (Bring the agent to servers by SSH: look, install, enrol, start, upgrade, remove)
 	documents lifeboat
 	control lifeboat "site recovery for servers: configuration and process servers" "passwd, nbdkit" \
 		"qemu-system-x86, qemu-utils, libvirt-daemon-system, xorriso, mtools, grub-common, grub-pc-bin, busybox-static, cpio, zstd, kmod" \

@@ -77,6 +77,17 @@ def stage_style(res, _args):
               "run `make format`; not formatted: " + (", ".join(bad) or p.stderr) if p.returncode else "")
 
 
+    wrong = [p.stderr for f in shell_scripts() if (p := run(["bash", "-n", f], stderr=subprocess.PIPE)).returncode]
+    res.check("style::every_script_can_be_parsed", "".join(wrong))
+    p = run(["git", "grep", "-nE", "^(<<<<<<< |>>>>>>> )"], stdout=subprocess.PIPE)
+    res.check("style::no_merge_is_left_half_done", p.stdout)
+
+
+def shell_scripts():
+    return [f for f in tracked("*.sh", "packaging/**", "tests/guest/**", ".ci/run")
+            if f.endswith(".sh") or (TOP / f).read_bytes()[:64].startswith((b"#!/bin/sh", b"#!/bin/bash", b"#!/usr/bin/env bash"))]
+
+
 def stage_floors(res, _args):
     wrong = []
     for f in tracked("src/*.c", "src/*.h"):
