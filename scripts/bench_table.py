@@ -111,6 +111,15 @@ def bench_list(t, build, folder, quick):
             t.row(line, "")
 
 
+def bench_fold(t, build, folder, quick):
+    """In memory where there is some: bytes are counted, not time."""
+    with tempfile.TemporaryDirectory(prefix="lb-bench.", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else folder) as memory:
+        for line in output(build / "tests/bench/fold_bench", memory, *(["64", "48"] if quick else []), build=build).splitlines():
+            if m := re.match(r"(\w+): write amplification ([\d.]+) \(worst ([\d.]+)\), space ([\d.]+) \(worst ([\d.]+)\), journal (\d+ MiB)", line):
+                t.row(f"{m[1]} overwrites: put, beside the journal", f"{m[2]}", f"at worst {m[3]}, of {m[6]}; aim: 1.5")
+                t.row("  stored, beside what live image and points need", f"{m[4]}", f"at worst {m[5]}; aim: 1.3")
+
+
 def bench_recovery(t, build, folder, quick):
     need("nbdkit", "nbdinfo", "nbdcopy", "qemu-img", "qemu-system-x86_64")
     r = json.loads(output("/usr/bin/python3", TOP / "tests/bench/recovery_bench.py", "--build", build, "--size-mib", 256 if quick else 1024, build=build))
@@ -135,6 +144,7 @@ BENCHES = [("Capture: cost of a write to a memory disk", bench_capture), ("Segme
            ("Process server: taking segments in", bench_process), ("Object stores: uploads", bench_store),
            ("Vault: write, open, read", bench_vault),
            ("Vault: what is asked of a large one", bench_list),
+           ("Folding: 15 days of a database, by the default ladder", bench_fold),
            ("Recovery", bench_recovery), ("Agent: anonymous memory at full churn", bench_memory)]
 
 
