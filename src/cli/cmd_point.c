@@ -31,10 +31,10 @@ static const char *kind_name(uint32_t flags)
 static int collect(void *arg, const struct lb_point *p)
 {
 	json_t *points = arg;
-	json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s,s:b}", "epoch", (json_int_t)p->position.epoch, "seq",
+	json_t *j = json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s,s:b,s:b}", "epoch", (json_int_t)p->position.epoch, "seq",
 			      (json_int_t)p->position.seq, "time_ns", (json_int_t)p->time_ns, "until_ns",
-			      (json_int_t)p->until_ns, "kinds", kind_name(p->flags), "name", p->name, "damaged",
-			      p->is_damaged);
+			      (json_int_t)p->until_ns, "kinds", kind_name(p->flags), "name", p->name, "held", p->held,
+			      "damaged", p->is_damaged);
 
 	if (json_array_append_new(points, j) < 0)
 		return lb_fail(-ENOMEM, "out of memory for the list of points");
@@ -135,8 +135,9 @@ static void print_points(const json_t *points)
 		lb_time_format(json_integer_value(json_object_get(p, "time_ns")), when);
 		lb_time_format(json_integer_value(json_object_get(p, "until_ns")), until);
 		position_text(p, position);
-		printf("%-26s %-26s %-14s %-10s %s%s\n", when, until, position,
+		printf("%-26s %-26s %-14s %-10s %s%s%s\n", when, until, position,
 		       json_is_string(kind) ? json_string_value(kind) : "", cli_text(p, "name"),
+		       json_is_true(json_object_get(p, "held")) ? " (held)" : "",
 		       json_is_true(json_object_get(p, "damaged")) ? " (damaged: lacks ranges of its disks)" : "");
 	}
 }

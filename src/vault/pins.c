@@ -136,12 +136,19 @@ int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pi
 	return 0;
 }
 
-const char *lb_pins_name(const struct lb_pins *pins, const struct lb_position *position)
+void lb_pins_apply(const struct lb_pins *pins, struct lb_point *point)
 {
-	for (size_t i = 0; i < pins->n; i++)
-		if (pins->points[i].position.epoch == position->epoch && pins->points[i].position.seq == position->seq)
-			return pins->points[i].name;
-	return "";
+	point->name[0] = '\0';
+	point->held = false;
+	for (size_t i = 0; i < pins->n && !point->held; i++) {
+		const struct lb_point *pin = &pins->points[i];
+
+		if (lb_position_compare(&pin->position, &point->position) != 0 ||
+		    (point->name[0] != '\0' && !pin->held))
+			continue;
+		snprintf(point->name, sizeof(point->name), "%s", pin->name);
+		point->held = pin->held;
+	}
 }
 
 /* Puts it, -EEXIST when that name has another point. `ret_fresh`: it was not there before. */

@@ -18,8 +18,8 @@ struct lb_pins {
 void lb_pins_free(struct lb_pins *pins);
 /* All pins of a machine; one that can't be read is passed over with a warning. */
 int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pins *ret_pins);
-/* The name of a pin at a position, or "". */
-const char *lb_pins_name(const struct lb_pins *pins, const struct lb_position *position);
+/* Names a point after a hold at its position, else after a pin there. */
+void lb_pins_apply(const struct lb_pins *pins, struct lb_point *point);
 int lb_pin_read(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_point *ret_point);
 /* By the name of its object. */
 int lb_pin_object_read(struct lb_vault *v, const struct lb_uuid *machine, const char *object,

@@ -201,7 +201,7 @@ static int list_point(void *arg, const struct lb_point *point)
 	if (point->time_ns < l->from_ns || point->time_ns > l->to_ns)
 		return 0;
 	named.is_damaged = lb_repairs_damage(l->repairs, &point->position);
-	snprintf(named.name, sizeof(named.name), "%s", lb_pins_name(l->pins, &point->position));
+	lb_pins_apply(l->pins, &named);
 	/* a mark that the rest of the group didn't make is none */
 	if (lb_shared_at(l->shared, l->machine, &point->position) == NULL)
 		named.flags &= ~(uint32_t)LB_HRL_MARK_GROUP;

@@ -11,8 +11,8 @@ struct lb_point {
 	int64_t until_ns; /* nothing was written from time_ns to here (heartbeats, the next empty segments) */
 	uint32_t flags;   /* LB_HRL_POINT, marks; LB_HRL_MARK_GROUP only where all of its group have the point */
 	bool is_damaged;  /* ranges of its disks were lost with objects of the vault: offered by position only */
-	char name[LB_POINT_NAME_BYTES]; /* of a pin, or empty */
-	bool held;                      /* it is a hold */
+	char name[LB_POINT_NAME_BYTES]; /* of a hold or else of a pin, or empty */
+	bool held;                      /* the name is a hold's */
 };
 
 /* From the oldest to the newest that lie in [from_ns, to_ns]; a non-zero return ends it and is passed on. */

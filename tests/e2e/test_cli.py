@@ -358,7 +358,7 @@ def test_an_assessment_looks_and_installs_nothing(cli):
 def test_points_are_the_same_from_server_and_vault_and_limits_hold(cli):
     by_server, by_vault = (cli.data("points", "point", "list", "db1", alone=a)["points"] for a in (False, True))
     assert by_server == by_vault and len(by_server) == POINTS
-    assert set(by_server[0]) == {"epoch", "seq", "time_ns", "until_ns", "kinds", "name", "damaged"}
+    assert set(by_server[0]) == {"epoch", "seq", "time_ns", "until_ns", "kinds", "name", "held", "damaged"}
     for alone in (False, True):
         assert cli.data("points", "point", "list", "db1", "--limit", 2, alone=alone)["points"] == by_server[-2:]
         assert cli.data("points", "point", "list", "db1", "--limit", 0, alone=alone)["points"] == by_server
@@ -392,6 +392,52 @@ def test_a_point_is_pinned_and_let_go(cli, alone):
     assert cli.data("point", "point", "unpin", "db1", name, "--confirm", name, alone=alone)["pinned"] is False
     assert name not in [p["name"] for p in cli.data("points", "point", "list", "db1")["points"]]
     cli.error(ABSENT, "point", "pin", "db1", name, "--point", "99:99", alone=alone)
+
+
+def test_a_held_point_is_listed_as_held_and_outlives_unpinning_and_folding(cli, site, tmp_path):
+    words = ("--vault", f"dir:{tmp_path}/vault")
+    oracle = tmp_path / "oracle"
+    oracle.mkdir()
+    subprocess.run([site.programs["lifeboat"].parents[2] / "tests/tools/mkvault", words[0], words[1], "--passphrase-file", site.passphrase_file,
+                    "--machine", "db2", "--points", "6", "--oracle", oracle, f"--disk=vda={site.folder / 'vda.img'}"],
+                   check=True, capture_output=True)
+
+    def data(kind, *command):
+        return cli.data(kind, *command, *words)
+
+    def points():
+        return {f"{p['epoch']}:{p['seq']}": p for p in data("points", "point", "list", "db2")["points"]}
+
+    position, newest = list(points())[1], list(points())[-1]
+    assert not any(p["held"] for p in points().values())
+    data("point", "point", "pin", "db2", "before", "--point", position)
+    data("dry-run", "point", "hold", "db2", "case-7", "--point", position, "--dry-run")
+    assert (points()[position]["name"], points()[position]["held"]) == ("before", False)
+    held = data("point", "point", "hold", "db2", "case-7", "--point", position)
+    assert (f"{held['epoch']}:{held['seq']}", held["held"]) == (position, True)
+    assert (points()[position]["name"], points()[position]["held"]) == ("case-7", True)
+    assert [p for p, point in points().items() if point["held"]] == [position]
+    assert "case-7 (held)" in cli.run("point", "list", "db2", *words).stdout
+
+    data("point", "point", "unpin", "db2", "before", "--confirm", "before")
+    assert cli.run("point", "unpin", "db2", "case-7", "--confirm", "case-7", *words).returncode == ABSENT
+    assert points()[position]["held"]
+
+    # a ladder that lets go of all but the newest: ages count from that one, and points are seconds apart
+    fold = ("vault", "fold", "--machine", "db2", "--retention", "all:1s", "--delete-delay", 0)
+    would, = data("fold", *fold, "--dry-run")["machines"]
+    assert would["points_pruned"] > 0 and would["points"] + would["points_pruned"] == len(points()) == 6
+    did, = data("fold", *fold)["machines"]
+    assert did["points"] == would["points"] == 2 and did["points_pruned"] > 0 and did["objects_folded"] > 0
+    assert list(points()) == [position, newest] and points()[position]["held"]
+    data("export", "point", "export", "db2", "vda", tmp_path / "held.raw", "--point", "case-7")
+    assert (tmp_path / "held.raw").read_bytes() == (oracle / "1-vda.raw").read_bytes()
+
+    assert cli.run("point", "release", "db2", "case-7", *words).returncode == REFUSED
+    assert data("point", "point", "release", "db2", "case-7", "--confirm", "case-7")["held"] is False
+    assert not any(p["held"] for p in points().values())
+    data("fold", *fold)
+    assert list(points()) == [newest]
 
 
 def test_an_export_is_the_disk_at_the_point_in_either_format(cli, site, tmp_path):
