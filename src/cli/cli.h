@@ -129,6 +129,7 @@ int cmd_setup(struct cli *c);
 int cmd_vault_create(struct cli *c);
 int cmd_vault_verify(struct cli *c);
 int cmd_vault_fold(struct cli *c);
+int cmd_vault_cost(struct cli *c);
 int cmd_vault_receipt(struct cli *c);
 int cmd_vault_repair(struct cli *c);
 int cmd_vault_passphrase(struct cli *c);

@@ -394,6 +394,42 @@ def test_a_point_is_pinned_and_let_go(cli, alone):
     cli.error(ABSENT, "point", "pin", "db1", name, "--point", "99:99", alone=alone)
 
 
+def test_what_a_vault_costs_is_told_by_kind_and_with_prices_in_money(cli, site, tmp_path):
+    told = cli.data("cost", "vault", "cost", alone=True)
+    kinds, held = told["held"]["kinds"], told["held"]
+    assert told["money"] is None and told["machines"] == 1
+    assert held["objects"] == sum(k["objects"] for k in kinds.values()) and held["bytes"] == sum(k["bytes"] for k in kinds.values())
+    vault = pathlib.Path(site.vault_url.removeprefix("dir:"))
+    journal = [p for p in vault.glob("m/*/e/*/*") if p.is_file()]
+    assert kinds["journal"] == {"objects": len(journal), "bytes": sum(p.stat().st_size for p in journal)}
+    assert told["month"]["journal_puts"] > 0 and told["month"]["written_bytes"] > 0
+
+    prices = {"currency": "EUR", "per_gb_month": 1000, "per_10000_puts": 2, "per_10000_gets": 3, "per_10000_lists": 4, "per_gb_read": 0,
+              "minimum_days": 30}
+    file = tmp_path / "prices.json"
+
+    def write(**changes):
+        file.write_text(json.dumps({**prices, **changes}))
+    write()
+    priced = cli.data("cost", "vault", "cost", "--prices", file, alone=True)
+    money, month = priced["money"], priced["month"]
+    puts = month["journal_puts"] + month["heartbeat_puts"] + month["fold_puts"]
+    for line, wanted in {"storage": priced["held"]["bytes"] / 1e6, "puts": puts / 5000, "gets": month["gets"] * 3e-4,
+                         "lists": month["lists"] * 4e-4, "read_once": 0}.items():
+        assert money[line] == pytest.approx(wanted), line
+    assert money["total"] == pytest.approx(sum(money[line] for line in ("storage", "puts", "gets", "lists")))
+    # all of it is seconds old: nearly all of the 30 days would be charged
+    assert money["early_deletion"] == pytest.approx(priced["held"]["kinds"]["journal"]["bytes"] / 1e6, rel=0.01)
+    text = cli.alone("vault", "cost", "--prices", file).stdout
+    assert "EUR" in text and f"{money['total']:.2f}" in text and "EUR" not in cli.alone("vault", "cost").stdout
+
+    for change, word in (({"per_gb_year": 1}, "per_gb_year"), ({"per_gb_month": -1}, "negative"), ({"per_gb_read": "1"}, "not a number")):
+        write(**change)
+        message = cli.error(USAGE, "vault", "cost", "--prices", file, alone=True)
+        assert word in message and str(file) in message
+    cli.error(ABSENT, "vault", "cost", "--prices", tmp_path / "none", alone=True)
+
+
 def test_a_held_point_is_listed_as_held_and_outlives_unpinning_and_folding(cli, site, tmp_path):
     words = ("--vault", f"dir:{tmp_path}/vault")
     oracle = tmp_path / "oracle"

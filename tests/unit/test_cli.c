@@ -54,9 +54,9 @@ static void an_unknown_noun_is_refused_with_where_the_list_is(void **s)
 static void an_unknown_verb_is_refused_with_those_that_there_are(void **s)
 {
 	(void)s;
-	assert_says("vault crate", "create, verify, fold, receipt, repair, passphrase");
-	assert_says("vault", "create, verify, fold, receipt, repair, passphrase");
-	assert_says("vault --deep", "create, verify, fold, receipt, repair, passphrase");
+	assert_says("vault crate", "create, verify, fold, cost, receipt, repair, passphrase");
+	assert_says("vault", "create, verify, fold, cost, receipt, repair, passphrase");
+	assert_says("vault --deep", "create, verify, fold, cost, receipt, repair, passphrase");
 }
 
 static void an_unknown_option_is_refused_with_where_the_options_are(void **s)
