@@ -2,7 +2,7 @@
 #pragma once
 /*
  * Folding: prunes recovery points by retention, puts maps in place of the journal behind the newest points, rewrites
- * objects that are mostly dead and deletes what nothing needs. One round makes at most one version of the manifest;
+ * objects with much dead data and deletes what nothing needs. One round makes at most one version of the manifest;
  * what it can't do yet (every step down waits for an earlier version to be durable) later rounds do. A round may be
  * killed at any instant; of two that race, one wins and the other one's objects are removed later. Needs the machine's
  * key.
@@ -11,14 +11,16 @@
 
 #define LB_FOLD_OBJECTS_MAX 1024               /* journal objects that one version folds */
 #define LB_FOLD_REWRITE_BYTES_MAX (512u << 20) /* stored bytes that one round rewrites */
-#define LB_FOLD_LIVE_PERCENT 50                /* objects with more live data than this are left alone */
+#define LB_FOLD_DEAD_PERCENT 15                /* of the live bytes may lie dead beside them before any are moved */
+#define LB_FOLD_REWRITE_PERCENT 40             /* of the journal's bytes, beyond which only mostly dead objects are */
+#define LB_FOLD_LIVE_PERCENT_MAX 90            /* objects with more live data than this are left alone */
 
 struct lb_fold_options {
 	struct lb_retention retention;
 	bool dry_run;          /* only says what it would do */
 	bool sweep;            /* looks for leftovers of rounds that died in any case, not only now and then */
 	int64_t now_ns;        /* 0: lb_retention_now() */
-	uint32_t live_percent; /* 0: LB_FOLD_LIVE_PERCENT */
+	uint32_t live_percent; /* rewrites all with less live data, whatever it costs; 0: what is worth it */
 	/* After each step that read or wrote so many bytes, so that a caller can wait; non-zero ends the round. */
 	int (*pace)(void *arg, uint64_t bytes);
 	void *arg;

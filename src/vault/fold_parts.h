@@ -32,7 +32,7 @@ int lb_fold_put_map(struct lb_fold *f, const struct lb_map *map, struct lb_span 
 int lb_fold_spans(struct lb_fold *f);
 /* Announces what the version after this one may do. */
 int lb_fold_plan(struct lb_fold *f);
-/* Moves live data out of objects that are mostly dead. */
+/* Moves live data out of objects with much dead data. */
 int lb_fold_rewrite(struct lb_fold *f);
 /* Deletes garbage that `old` called deletable and no lease protects. */
 int lb_fold_delete(struct lb_fold *f);

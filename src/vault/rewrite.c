@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Moves what is still alive out of objects that are mostly dead. The spans that refer to them get new maps, in which
+ * Moves what is still alive out of objects with much dead data. The spans that refer to them get new maps, in which
  * those extents point into new objects; kinds and epochs stay, and with them the rank.
  */
 #include <errno.h>
@@ -30,6 +30,7 @@ struct rewriting {
 	struct lb_fold *f;
 	struct candidate *chosen; /* rising by epoch and number */
 	size_t n;
+	uint64_t live_bytes, dead_bytes; /* of all objects, as stored */
 	/* of the span under way */
 	const struct lb_span *span;
 	const struct lb_map *from;
@@ -96,7 +97,7 @@ static int by_object(const void *a, const void *b)
 
 static bool is_candidate(const struct lb_fold *f, const struct lb_live *o)
 {
-	uint32_t percent = f->options->live_percent > 0 ? f->options->live_percent : LB_FOLD_LIVE_PERCENT;
+	uint32_t percent = f->options->live_percent > 0 ? f->options->live_percent : LB_FOLD_LIVE_PERCENT_MAX;
 
 	return o->live_bytes > 0 && o->live_bytes * 100 < o->raw_bytes * percent &&
 	       o->created_ns + f->options->retention.age_min_s * LB_NS_PER_S <= f->now_ns;
@@ -109,44 +110,77 @@ static int find_candidates(struct rewriting *w)
 	w->chosen = calloc(LB_MIN(m->n_live + 1, (size_t)CANDIDATES_MAX), sizeof(*w->chosen));
 	if (w->chosen == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a list of objects");
-	for (size_t i = 0; i < m->n_live && w->n + 1 < CANDIDATES_MAX; i++) {
+	for (size_t i = 0; i < m->n_live; i++) {
 		const struct lb_live *o = &m->live[i];
 		struct candidate c = {.epoch = o->epoch, .number = o->number};
+		double live = o->raw_bytes == 0 ? 0 : (double)o->live_bytes / (double)o->raw_bytes;
 
-		if (!is_candidate(w->f, o))
+		c.cost_bytes = (uint64_t)((double)o->size_bytes * live);
+		c.gain_bytes = o->size_bytes - c.cost_bytes;
+		w->live_bytes += c.cost_bytes;
+		w->dead_bytes += c.gain_bytes;
+		if (w->n == CANDIDATES_MAX || !is_candidate(w->f, o))
 			continue;
 		c.first_span = lb_manifest_span(m, &o->first);
 		c.last_span = lb_manifest_span(m, &o->last);
-		if (c.last_span >= m->n_spans)
-			continue;
-		c.cost_bytes = (uint64_t)((double)o->size_bytes * (double)o->live_bytes / (double)o->raw_bytes);
-		c.gain_bytes = o->size_bytes - c.cost_bytes;
-		w->chosen[w->n++] = c;
+		if (c.last_span < m->n_spans)
+			w->chosen[w->n++] = c;
 	}
 	return 0;
 }
 
-/* The best ones that fit the round; new maps of the spans that they touch are part of the price. */
-static int choose(struct rewriting *w, bool *touched)
+/* What is left of the share of the journal's bytes that may go into moving what is not mostly dead. */
+static uint64_t allowance(const struct lb_fold_totals *t)
 {
-	const struct lb_manifest *m = w->f->m;
-	uint64_t spent_bytes = 0, gained_bytes = 0;
+	uint64_t share = t->journal_bytes / 100 * LB_FOLD_REWRITE_PERCENT;
+
+	return share - LB_MIN(share, t->rewritten_bytes);
+}
+
+/* Maps of spans that are not yet to be written for this round. */
+static uint64_t map_bytes(const struct rewriting *w, const struct candidate *c, const bool *touched)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = c->first_span; i <= c->last_span; i++)
+		bytes += touched[i] ? 0 : w->f->m->spans[i].map_bytes;
+	return bytes;
+}
+
+/* Whether it is moved for this price: what is mostly dead at any time, the rest within the allowance. */
+static bool is_worth(const struct candidate *c, uint64_t price, uint64_t allowed)
+{
+	return c->gain_bytes > price || (price <= allowed && c->gain_bytes + c->cost_bytes > price);
+}
+
+/*
+ * The best ones that fit the round, while more is dead than is borne; new maps of the spans that they touch are part of
+ * the price. What is rewritten is wholly alive, and stays out until some of it dies: where nothing dies any more this
+ * comes to an end.
+ */
+static void choose(struct rewriting *w, bool *touched)
+{
+	bool forced = w->f->options->live_percent > 0;
+	uint64_t borne = forced ? 0 : w->live_bytes / 100 * LB_FOLD_DEAD_PERCENT;
+	uint64_t allowed = allowance(&w->f->m->totals), left = LB_FOLD_REWRITE_BYTES_MAX;
 	size_t n = 0;
 
-	if (w->n == 0)
-		return 0;
 	qsort(w->chosen, w->n, sizeof(*w->chosen), by_ratio);
-	for (; n < w->n && spent_bytes < LB_FOLD_REWRITE_BYTES_MAX; n++) {
-		for (size_t i = w->chosen[n].first_span; i <= w->chosen[n].last_span; i++) {
-			spent_bytes += touched[i] ? 0 : m->spans[i].map_bytes;
-			touched[i] = true;
-		}
-		spent_bytes += w->chosen[n].cost_bytes;
-		gained_bytes += w->chosen[n].gain_bytes;
+	for (size_t i = 0; i < w->n && w->dead_bytes > borne; i++) {
+		struct candidate c = w->chosen[i];
+		uint64_t price = c.cost_bytes + map_bytes(w, &c, touched);
+
+		if (price > left || (!forced && !is_worth(&c, price, allowed)))
+			continue;
+		for (size_t k = c.first_span; k <= c.last_span; k++)
+			touched[k] = true;
+		left -= price;
+		allowed -= LB_MIN(allowed, price);
+		w->dead_bytes -= c.gain_bytes;
+		w->chosen[n++] = c;
 	}
-	w->n = gained_bytes > spent_bytes ? n : 0;
+	w->n = n;
 	qsort(w->chosen, w->n, sizeof(*w->chosen), by_object);
-	return 0;
 }
 
 static bool is_chosen(const struct rewriting *w, const struct lb_map_segment *s)
@@ -391,10 +425,11 @@ int lb_fold_rewrite(struct lb_fold *f)
 	if (touched == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a list of spans");
 	r = find_candidates(&w);
-	if (r == 0)
-		r = choose(&w, touched);
-	if (r < 0 || w.n == 0)
+	if (r < 0)
 		return r;
+	choose(&w, touched);
+	if (w.n == 0)
+		return 0;
 	w.data = malloc(LB_HRL_DATA_BYTES_NOMINAL + LB_HRL_FRAME_BYTES_MAX);
 	if (w.data == NULL)
 		return lb_fail(-ENOMEM, "out of memory for rewriting objects");

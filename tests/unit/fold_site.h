@@ -136,7 +136,7 @@ static inline struct machine *machine_new(const char *ladder)
 	m->models = calloc(MODELS_MAX, sizeof(*m->models));
 	assert_non_null(m->models);
 	m->seed = 4711;
-	m->s.receipt_ns = 1000 * 24 * HOUR_NS;
+	m->s.receipt_ns = 30000 * 24 * HOUR_NS; /* later than the host has it: objects carry that one as their age */
 	m->options.retention = lb_retention_default;
 	ok(lb_ladder_parse(ladder, &m->options.retention.ladder));
 	machine_vault(m);
