@@ -206,6 +206,9 @@ def meson_tests(res, build, prefix, extra_env):
 
 
 def stage_unit(res, _args):
+    nameless = [f for f in tracked("tests/unit/test_*.c")
+                if f'cmocka_run_group_tests_name("{pathlib.Path(f).stem[5:]}",' not in re.sub(r"\s+", " ", (TOP / f).read_text())]
+    res.check("unit::every_group_bears_its_module_s_name", ", ".join(nameless))
     if built(res, "build-check"):
         meson_tests(res, "build-check", "unit", {})
 

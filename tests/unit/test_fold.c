@@ -402,5 +402,5 @@ int main(void)
 		cmocka_unit_test(a_dry_run_says_what_would_go_and_changes_nothing),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests_name("fold", tests, NULL, NULL);
 }
