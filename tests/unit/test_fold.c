@@ -84,7 +84,7 @@ static void a_folded_journal_reads_as_it_did_at_every_point_it_offers(void **sta
 /* Makes of folder `to` what `from` is. Opening a vault is slow: who has it open keeps it. */
 static void copy_folder(const char *from, const char *to)
 {
-	char command[256];
+	char command[1024];
 
 	snprintf(command, sizeof(command), "mkdir -p %s && find %s -mindepth 1 -delete && cp -a %s/. %s", to, to, from,
 		 to);
