@@ -33,8 +33,11 @@ static int clean(void **state)
 	return 0;
 }
 
-static char text[65536];
+static char text[65536]; /* of the first findings */
 static size_t n_found;
+static const char *wanted; /* an object that some finding should name */
+static bool is_wanted_found;
+static size_t n_named;
 
 static void note(void *arg, const struct lb_verify_finding *f)
 {
@@ -45,6 +48,8 @@ static void note(void *arg, const struct lb_verify_finding *f)
 		return;
 	snprintf(text + used, sizeof(text) - used, "%s: %s\n", f->object, f->text);
 	n_found++;
+	is_wanted_found = is_wanted_found ||
+			  (wanted != NULL && (strstr(f->object, wanted) != NULL || strstr(f->text, wanted) != NULL));
 }
 
 static void verify(void)
@@ -56,13 +61,18 @@ static void verify(void)
 	ok(lb_vault_verify(m->s.vault, &m->s.machine, true, NULL, note, NULL, &report));
 }
 
+/* Named, or else it costs nothing that is offered: all of that still reads as it was written. */
 static void is_named(const char *object, const char *how)
 {
+	wanted = object;
+	is_wanted_found = false;
 	verify();
-	if (n_found == 0)
-		fail_msg("%s: %s went unnoticed", object, how);
-	if (strstr(text, object) == NULL)
+	wanted = NULL;
+	if (n_found > 0 && !is_wanted_found)
 		fail_msg("%s: %s is not named in: %s", object, how, text);
+	if (n_found == 0)
+		machine_check(m);
+	n_named += n_found > 0;
 }
 
 /* Objects that what is offered needs, one of each kind and then some. */
@@ -108,6 +118,7 @@ static void a_flipped_bit_in_any_folded_object_is_named(void **state)
 	static struct site_names all;
 
 	(void)state;
+	n_named = 0;
 	verify();
 	if (n_found > 0)
 		fail_msg("%s", text);
@@ -121,6 +132,7 @@ static void a_flipped_bit_in_any_folded_object_is_named(void **state)
 			site_flip(&m->s, all.name[i], at);
 		}
 	}
+	assert_true(n_named > 3);
 	verify();
 	assert_int_equal(n_found, 0);
 }
@@ -130,6 +142,7 @@ static void a_missing_or_truncated_folded_object_is_named(void **state)
 	static struct site_names all;
 
 	(void)state;
+	n_named = 0;
 	folded_objects(&all);
 	for (size_t i = 0; i < all.n; i++) {
 		_cleanup_buf_ struct lb_buf was = LB_BUF(LB_STORE_OBJECT_BYTES_MAX);
@@ -145,6 +158,7 @@ static void a_missing_or_truncated_folded_object_is_named(void **state)
 		ok(lb_store_remove(m->s.store, all.name[i]));
 		ok(lb_store_put_new(m->s.store, all.name[i], was.data, was.size_bytes));
 	}
+	assert_true(n_named > 3);
 	verify();
 	assert_int_equal(n_found, 0);
 }
@@ -159,6 +173,15 @@ static void swap(const char *a, const char *b)
 	assert_int_equal(rename(path_a, path_c) | rename(path_b, path_a) | rename(path_c, path_b), 0);
 }
 
+/* The last of the first `n` that is needed. */
+static const char *last_needed(const struct site_names *names, size_t n)
+{
+	while (n > 0 && !is_needed(names->name[n - 1]))
+		n--;
+	assert_true(n > 0);
+	return names->name[n - 1];
+}
+
 static void swapped_maps_and_manifests_are_named(void **state)
 {
 	static struct site_names names;
@@ -166,12 +189,15 @@ static void swapped_maps_and_manifests_are_named(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < LB_ARRAY_LEN(folders); i++) {
+		const char *a, *b;
+
 		site_names(&m->s, folders[i], &names);
-		assert_true(names.n >= 2);
-		swap(names.name[names.n - 1], names.name[names.n - 2]);
+		b = last_needed(&names, names.n);
+		a = last_needed(&names, (size_t)(b - names.name[0]) / sizeof(names.name[0]));
+		swap(a, b);
 		verify();
 		assert_true(n_found > 0);
-		swap(names.name[names.n - 1], names.name[names.n - 2]);
+		swap(a, b);
 	}
 	verify();
 	assert_int_equal(n_found, 0);
