@@ -133,6 +133,7 @@ int cmd_vault_cost(struct cli *c);
 int cmd_vault_receipt(struct cli *c);
 int cmd_vault_repair(struct cli *c);
 int cmd_vault_passphrase(struct cli *c);
+int cmd_vault_rotate(struct cli *c);
 int cmd_machine_list(struct cli *c);
 int cmd_machine_show(struct cli *c);
 int cmd_machine_assess(struct cli *c);

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "vault/journal.h"
+#include "vault/slots.h"
 
 #define LB_VAULT_MACHINES_MAX 100000
 #define LB_SMALL_BYTES_MAX (1u << 20)
@@ -22,9 +23,11 @@ struct lb_vault {
 	struct lb_uuid id;
 	bool has_key;
 	bool lost_as_zeroes;
-	struct lb_key key;    /* the vault key */
-	pthread_mutex_t lock; /* of what follows */
-	unsigned int slot;    /* that the passphrase opened */
+	bool has_previous;
+	struct lb_vault_key now;      /* the vault key */
+	struct lb_vault_key previous; /* the one before, while the change to `now` is not finished */
+	pthread_mutex_t lock;         /* of what follows */
+	unsigned int slot;            /* that the passphrase opened */
 	bool store_proved;
 	const struct lb_repairs *repairs_pending; /* of a dry run of a repair, by one thread; NULL */
 	struct lb_vault_machine *machines;
@@ -42,6 +45,29 @@ int lb_vault_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine
 	__attribute__((format(printf, 3, 4)));
 /* Proves the store once per opened vault, before anything is written to it. */
 int lb_vault_prove(struct lb_vault *v);
+
+/* Takes the vault's id and keys out of `slots`. -EKEYREJECTED. */
+int lb_vault_unlock(struct lb_vault *v, const struct lb_slots *slots, const char *passphrase);
+/* vault.json as it is, and its etag (NULL: not wanted). */
+int lb_vault_slots_read(struct lb_store *store, struct lb_slots *ret_slots, char *ret_etag);
+/* -ESTALE when the vault key was changed since the vault was opened: what the old one seals would be lost. */
+int lb_vault_key_check(struct lb_vault *v);
+
+/* The object that holds, or would hold, the machine's key as wrapped by the vault key. */
+int lb_vault_machine_key_name(const struct lb_vault *v, const struct lb_uuid *machine, char name[LB_OBJECT_NAME_BYTES]);
+/* Of an object's name below its machine's folder: whether it can be one of those, and whether its vault key is still
+ * in use. */
+bool lb_vault_machine_key_is_name(const char *rest);
+bool lb_vault_machine_key_is_used(const struct lb_vault *v, const char *rest);
+/* Wraps the machine's key by the vault key, if it is wrapped by the one before only. -ENOENT: it has none. */
+int lb_vault_machine_key_rewrap(struct lb_vault *v, const struct lb_uuid *machine);
+/* Removes the wrap by the vault key before, where the one by the vault key opens. */
+int lb_vault_machine_key_drop_previous(struct lb_vault *v, const struct lb_uuid *machine);
+/* The same for one of the site's own objects; -EBADMSG when neither key opens it. */
+int lb_vault_site_rewrap(struct lb_vault *v, const char *name);
+
+/* Keeps the key that authenticates receipts of the time of the vault key before, sealed by the vault key. */
+int lb_receipt_key_keep(struct lb_vault *v);
 
 /* Reads the machine's key from the store once more and compares it with the one in memory: -EBADMSG, -ENOENT. */
 int lb_vault_machine_key_check(struct lb_vault *v, const struct lb_uuid *machine);

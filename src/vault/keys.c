@@ -65,12 +65,16 @@ int lb_vault_create(struct lb_store *store, const char *passphrase, struct lb_uu
 	return 0;
 }
 
-static int read_slots(struct lb_store *store, struct lb_slots *ret_slots)
+int lb_vault_slots_read(struct lb_store *store, struct lb_slots *ret_slots, char *ret_etag)
 {
 	_cleanup_buf_ struct lb_buf json = LB_BUF(LB_VAULT_JSON_BYTES_MAX);
-	int r;
+	uint64_t size_bytes;
+	int r = 0;
 
-	r = lb_store_get_all(store, LB_VAULT_JSON, LB_VAULT_JSON_BYTES_MAX, &json);
+	if (ret_etag != NULL) /* before the content: who replaced it in between is then noticed */
+		r = lb_store_stat(store, LB_VAULT_JSON, &size_bytes, ret_etag);
+	if (r == 0)
+		r = lb_store_get_all(store, LB_VAULT_JSON, LB_VAULT_JSON_BYTES_MAX, &json);
 	if (r == -ENOENT)
 		return lb_fail(r, "%s holds no vault; check the address, or make one with `lifeboat vault create`",
 			       store->url);
@@ -86,7 +90,7 @@ int lb_vault_open_keyless(struct lb_store *store, struct lb_vault **ret_vault)
 	struct lb_vault *v;
 	int r;
 
-	r = read_slots(store, &slots);
+	r = lb_vault_slots_read(store, &slots, NULL);
 	if (r < 0)
 		return r;
 	v = calloc(1, sizeof(*v));
@@ -111,6 +115,50 @@ static int wrong_passphrase(struct lb_store *store, const struct lb_slots *slots
 		       id, store->url);
 }
 
+int lb_vault_unlock(struct lb_vault *v, const struct lb_slots *slots, const char *passphrase)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	struct lb_vault_key previous = {0};
+	unsigned int slot;
+	int r;
+
+	r = lb_slots_unwrap(slots, passphrase, &key, &slot);
+	if (r == 0 && slots->has_previous)
+		r = lb_slots_previous_unwrap(slots, &key, &previous);
+	if (r < 0)
+		return r;
+	v->now.key = key;
+	memcpy(v->now.id, slots->key_id, sizeof(v->now.id));
+	v->previous = previous;
+	v->has_previous = slots->has_previous;
+	v->id = slots->vault;
+	v->slot = slot;
+	v->has_key = true;
+	lb_key_wipe(&previous.key);
+	return 0;
+}
+
+static int check_slots(const struct lb_vault *v, const struct lb_slots *slots)
+{
+	if (!lb_uuid_equal(&slots->vault, &v->id))
+		return lb_fail(-ESTALE, "%s now holds another vault; open it again", v->store->url);
+	if (memcmp(slots->key_id, v->now.id, sizeof(v->now.id)) != 0)
+		return lb_fail(-ESTALE,
+			       "%s: the vault key was changed (`lifeboat vault rotate`) since this process opened the "
+			       "vault; start it again",
+			       v->store->url);
+	return 0;
+}
+
+int lb_vault_key_check(struct lb_vault *v)
+{
+	struct lb_slots slots;
+	int r;
+
+	r = lb_vault_slots_read(v->store, &slots, NULL);
+	return r < 0 ? r : check_slots(v, &slots);
+}
+
 int lb_vault_open(struct lb_store *store, const char *passphrase, struct lb_vault **ret_vault)
 {
 	_cleanup_(lb_vault_freep) struct lb_vault *v = NULL;
@@ -120,23 +168,22 @@ int lb_vault_open(struct lb_store *store, const char *passphrase, struct lb_vaul
 	r = lb_vault_open_keyless(store, &v);
 	if (r < 0)
 		return r;
-	r = read_slots(store, &slots);
+	r = lb_vault_slots_read(store, &slots, NULL);
 	if (r < 0)
 		return r;
-	r = lb_slots_unwrap(&slots, passphrase, &v->key, &v->slot);
+	r = lb_vault_unlock(v, &slots, passphrase);
 	if (r == -EKEYREJECTED)
 		return wrong_passphrase(store, &slots);
 	if (r < 0)
-		return r;
-	v->id = slots.vault;
-	v->has_key = true;
+		return lb_wrap(r, "%s: " LB_VAULT_JSON, store->url);
 	*ret_vault = lb_steal_ptr(v);
 	return 0;
 }
 
 void lb_vault_free(struct lb_vault *v)
 {
-	lb_key_wipe(&v->key);
+	lb_key_wipe(&v->now.key);
+	lb_key_wipe(&v->previous.key);
 	if (v->machines != NULL)
 		lb_wipe(v->machines, v->room_machines * sizeof(*v->machines));
 	free(v->machines);
@@ -165,22 +212,18 @@ static int change_slot(struct lb_vault *v, unsigned int i, const char *passphras
 	_cleanup_buf_ struct lb_buf json = LB_BUF(LB_VAULT_JSON_BYTES_MAX);
 	char etag[LB_STORE_ETAG_BYTES];
 	struct lb_slots slots;
-	uint64_t size_bytes;
 	int r;
 
-	r = lb_store_stat(v->store, LB_VAULT_JSON, &size_bytes, etag);
+	r = lb_vault_slots_read(v->store, &slots, etag);
+	if (r == 0)
+		r = check_slots(v, &slots);
 	if (r < 0)
 		return r;
-	r = read_slots(v->store, &slots);
-	if (r < 0)
-		return r;
-	if (!lb_uuid_equal(&slots.vault, &v->id))
-		return lb_fail(-ESTALE, "%s now holds another vault; open it again", v->store->url);
 	if (passphrase == NULL) {
 		slots.slot[i].used = false;
 		r = lb_slots_print(&slots, &json);
 	} else {
-		r = wrap_fresh(v->store->env, &slots, i, passphrase, &v->key, &json);
+		r = wrap_fresh(v->store->env, &slots, i, passphrase, &v->now.key, &json);
 	}
 	if (r < 0)
 		return r;

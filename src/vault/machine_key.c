@@ -89,20 +89,57 @@ static void key_aad(const struct lb_vault *v, const struct lb_uuid *machine, uin
 	memcpy(aad + 24, machine->bytes, 16);
 }
 
-static int key_open(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_key *ret_key)
+static int key_name(const struct lb_vault_key *by, const struct lb_uuid *machine, char name[LB_OBJECT_NAME_BYTES])
 {
+	char id[2 * LB_VAULT_KEY_ID_BYTES + 1];
+
+	if (lb_vault_key_id_is_first(by->id))
+		return lb_vault_name(name, machine, "key");
+	lb_hex_encode(by->id, sizeof(by->id), id);
+	return lb_vault_name(name, machine, "key-%s", id);
+}
+
+int lb_vault_machine_key_name(const struct lb_vault *v, const struct lb_uuid *machine, char name[LB_OBJECT_NAME_BYTES])
+{
+	return key_name(&v->now, machine, name);
+}
+
+bool lb_vault_machine_key_is_name(const char *rest)
+{
+	uint8_t id[LB_VAULT_KEY_ID_BYTES];
+
+	return strcmp(rest, "key") == 0 ||
+	       (strncmp(rest, "key-", 4) == 0 && lb_hex_decode(rest + 4, sizeof(id), id) == 0);
+}
+
+bool lb_vault_machine_key_is_used(const struct lb_vault *v, const char *rest)
+{
+	uint8_t id[LB_VAULT_KEY_ID_BYTES] = {0};
+
+	if (strcmp(rest, "key") != 0 && lb_hex_decode(rest + 4, sizeof(id), id) < 0)
+		return false;
+	return memcmp(id, v->now.id, sizeof(id)) == 0 ||
+	       (v->has_previous && memcmp(id, v->previous.id, sizeof(id)) == 0);
+}
+
+static int key_open(struct lb_vault *v, const struct lb_vault_key *by, const struct lb_uuid *machine,
+		    struct lb_key *ret_key)
+{
+	char name[LB_OBJECT_NAME_BYTES];
 	_cleanup_buf_ struct lb_buf object = LB_BUF(KEY_OBJECT_BYTES);
 	_cleanup_(lb_gcm_freep) struct lb_gcm *gcm = NULL;
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	uint8_t aad[KEY_AAD_BYTES];
 	int r;
 
-	r = lb_store_get_all(v->store, name, KEY_OBJECT_BYTES, &object);
+	r = key_name(by, machine, name);
+	if (r == 0)
+		r = lb_store_get_all(v->store, name, KEY_OBJECT_BYTES, &object);
 	if (r < 0)
 		return r == -EMSGSIZE ? lb_wrap(-EBADMSG, "it is no machine key") : r;
 	if (object.size_bytes != KEY_OBJECT_BYTES || memcmp(object.data, KEY_MAGIC, 8) != 0)
 		return lb_fail(-EBADMSG, "%s: object %s is truncated or no machine key", v->store->url, name);
-	r = lb_seal_cipher(&v->key, object.data + 8, "lifeboat machine key 1", &gcm);
+	r = lb_seal_cipher(&by->key, object.data + 8, "lifeboat machine key 1", &gcm);
 	if (r < 0)
 		return r;
 	key_aad(v, machine, aad);
@@ -117,26 +154,59 @@ static int key_open(struct lb_vault *v, const struct lb_uuid *machine, const cha
 	return 0;
 }
 
-static int key_make(struct lb_vault *v, const struct lb_uuid *machine, const char *name, struct lb_key *ret_key)
+/* Under either vault key while it is being changed; the new one again, as the old wrap goes once that one is there. */
+static int key_find(struct lb_vault *v, const struct lb_uuid *machine, struct lb_key *ret_key)
+{
+	int r = key_open(v, &v->now, machine, ret_key);
+
+	if (r == -ENOENT && v->has_previous)
+		r = key_open(v, &v->previous, machine, ret_key);
+	return r == -ENOENT && v->has_previous ? key_open(v, &v->now, machine, ret_key) : r;
+}
+
+/* Puts the key as wrapped by the vault key, if absent. */
+static int key_put(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key)
 {
 	_cleanup_(lb_gcm_freep) struct lb_gcm *gcm = NULL;
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	uint8_t object[KEY_OBJECT_BYTES] = KEY_MAGIC, aad[KEY_AAD_BYTES];
+	char name[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	if ((r = lb_vault_random(v, key.bytes, sizeof(key.bytes))) < 0 ||
-	    (r = lb_vault_random(v, object + 8, LB_SALT_BYTES)) < 0)
+	if ((r = key_name(&v->now, machine, name)) < 0 || (r = lb_vault_random(v, object + 8, LB_SALT_BYTES)) < 0)
 		return r;
-	r = lb_seal_cipher(&v->key, object + 8, "lifeboat machine key 1", &gcm);
+	r = lb_seal_cipher(&v->now.key, object + 8, "lifeboat machine key 1", &gcm);
 	if (r < 0)
 		return r;
 	key_aad(v, machine, aad);
-	r = lb_gcm_seal(gcm, nonce_zero, aad, sizeof(aad), key.bytes, LB_KEY_BYTES, object + KEY_PREFIX_BYTES);
+	r = lb_gcm_seal(gcm, nonce_zero, aad, sizeof(aad), key->bytes, LB_KEY_BYTES, object + KEY_PREFIX_BYTES);
+	return r < 0 ? r : lb_store_put_new(v->store, name, object, sizeof(object));
+}
+
+/*
+ * A new key counts only when the vault key that wraps it was in use after it was put: a change of the vault key that
+ * began before would not have seen it, and one that begins later does.
+ */
+static int key_make(struct lb_vault *v, const struct lb_uuid *machine, struct lb_key *ret_key)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	char name[LB_OBJECT_NAME_BYTES];
+	bool is_ours;
+	int r;
+
+	if ((r = lb_vault_key_check(v)) < 0 || (r = key_name(&v->now, machine, name)) < 0 ||
+	    (r = lb_vault_random(v, key.bytes, sizeof(key.bytes))) < 0)
+		return r;
+	r = key_put(v, machine, &key);
+	is_ours = r == 0;
+	if (r == -EEXIST)
+		r = key_open(v, &v->now, machine, &key);
 	if (r < 0)
 		return r;
-	r = lb_store_put_new(v->store, name, object, sizeof(object));
-	if (r == -EEXIST)
-		return key_open(v, machine, name, ret_key);
+	r = lb_vault_key_check(v);
+	if (r == -ESTALE && is_ours) { /* nothing was sealed with it */
+		(void)lb_store_remove(v->store, name);
+		return lb_vault_key_check(v);
+	}
 	if (r < 0)
 		return r;
 	*ret_key = key;
@@ -145,7 +215,7 @@ static int key_make(struct lb_vault *v, const struct lb_uuid *machine, const cha
 
 static int key_get(struct lb_vault *v, const struct lb_uuid *machine, bool create, struct lb_key *ret_key)
 {
-	char name[LB_OBJECT_NAME_BYTES], uuid[LB_UUID_TEXT_BYTES];
+	char uuid[LB_UUID_TEXT_BYTES];
 	int r;
 
 	lb_uuid_format(machine, uuid);
@@ -153,16 +223,44 @@ static int key_get(struct lb_vault *v, const struct lb_uuid *machine, bool creat
 		return lb_fail(-ENOKEY,
 			       "the key of machine %s was not given; is the machine assigned to this process server?",
 			       uuid);
-	r = lb_vault_name(name, machine, "key");
+	r = key_find(v, machine, ret_key);
+	if (r != -ENOENT)
+		return r;
+	if (create)
+		return key_make(v, machine, ret_key);
+	r = lb_vault_key_check(v);
+	return r < 0 ? r
+		     : lb_fail(-ENOENT, "%s holds no machine %s: it was never protected here, or its key was destroyed",
+			       v->store->url, uuid);
+}
+
+int lb_vault_machine_key_rewrap(struct lb_vault *v, const struct lb_uuid *machine)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0}, again = {0};
+	int r;
+
+	r = key_find(v, machine, &key);
 	if (r < 0)
 		return r;
-	r = key_open(v, machine, name, ret_key);
-	if (r == -ENOENT && create)
-		r = key_make(v, machine, name, ret_key);
-	if (r == -ENOENT)
-		return lb_fail(r, "%s holds no machine %s: it was never protected here, or its key was destroyed",
-			       v->store->url, uuid);
+	r = key_put(v, machine, &key);
+	if (r < 0 && r != -EEXIST)
+		return r;
+	r = key_open(v, &v->now, machine, &again); /* what the last wrap goes for is read back first */
+	if (r == 0 && !lb_equal_ct(&key, &again, sizeof(key)))
+		r = lb_fail(-EBADMSG, "%s holds two different keys of a machine", v->store->url);
 	return r;
+}
+
+int lb_vault_machine_key_drop_previous(struct lb_vault *v, const struct lb_uuid *machine)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	char name[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = key_open(v, &v->now, machine, &key);
+	if (r == 0)
+		r = key_name(&v->previous, machine, name);
+	return r < 0 ? r : lb_store_remove(v->store, name);
 }
 
 static bool recall(struct lb_vault *v, const struct lb_uuid *machine, struct lb_key *ret_key)
@@ -208,9 +306,9 @@ int lb_vault_machine_key_check(struct lb_vault *v, const struct lb_uuid *machine
 	int r;
 
 	LB_LOCK_SCOPE(&v->lock);
-	r = lb_vault_name(name, machine, "key");
+	r = key_name(&v->now, machine, name);
 	if (r == 0)
-		r = key_open(v, machine, name, &key);
+		r = key_find(v, machine, &key);
 	if (r == -ENOENT)
 		return lb_fail(r, "%s: object %s is gone", v->store->url, name);
 	if (r < 0)

@@ -10,6 +10,7 @@
 #include "vault/anchor.h"
 #include "vault/catalog.h"
 #include "vault/chain.h"
+#include "vault/site.h"
 #include "vault/slots.h"
 
 #define TITLE "lifeboat vault receipt 1 "
@@ -17,14 +18,34 @@
 #define HEAD_BYTES (TITLE_BYTES + 2 * LB_DIGEST_BYTES + 1)
 #define USE "lifeboat vault receipt 1"
 
-static int authenticate(const struct lb_vault *v, const void *text, size_t size_bytes, struct lb_digest *ret)
+#define KEPT_PREFIX "receipt-key-" /* site objects: the receipt keys of earlier vault keys, one each */
+#define KEPT_KEYS_MAX 1024
+
+static int receipt_key(const struct lb_vault *v, const struct lb_key *key, struct lb_key *ret_key)
+{
+	if (!v->has_key)
+		return lb_fail(-ENOKEY, "only who opened the vault with its passphrase makes and checks receipts");
+	return lb_hkdf(key, v->id.bytes, sizeof(v->id.bytes), USE, ret_key);
+}
+
+int lb_receipt_key_keep(struct lb_vault *v)
+{
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	char name[sizeof(KEPT_PREFIX) + 2 * LB_VAULT_KEY_ID_BYTES] = KEPT_PREFIX;
+	int r;
+
+	lb_hex_encode(v->previous.id, sizeof(v->previous.id), name + strlen(KEPT_PREFIX));
+	r = receipt_key(v, &v->previous.key, &key);
+	return r < 0 ? r : lb_vault_site_put(v, name, key.bytes, sizeof(key.bytes));
+}
+
+static int authenticate(const struct lb_vault *v, const struct lb_key *vault_key, const void *text, size_t size_bytes,
+			struct lb_digest *ret)
 {
 	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	int r;
 
-	if (!v->has_key)
-		return lb_fail(-ENOKEY, "only who opened the vault with its passphrase makes and checks receipts");
-	r = lb_hkdf(&v->key, v->id.bytes, sizeof(v->id.bytes), USE, &key);
+	r = receipt_key(v, vault_key, &key);
 	return r < 0 ? r : lb_hmac_sha256(&key, text, size_bytes, ret);
 }
 
@@ -112,7 +133,7 @@ int lb_receipt_make(struct lb_vault *v, struct lb_buf *out)
 
 	r = make_json(v, &text);
 	if (r == 0)
-		r = authenticate(v, text, strlen(text), &mac);
+		r = authenticate(v, &v->now.key, text, strlen(text), &mac);
 	if (r < 0)
 		return r;
 	lb_hex_encode(mac.bytes, sizeof(mac.bytes), hex);
@@ -160,11 +181,65 @@ static int parse(const struct lb_vault *v, const json_t *j, struct lb_receipt *r
 	return r;
 }
 
-static int check_mac(const struct lb_vault *v, const char *text, size_t size_bytes)
+struct kept {
+	struct lb_vault *v;
+	const char *text;
+	size_t size_bytes;
+	const struct lb_digest *told;
+	unsigned int n;
+};
+
+/* 1 when this kept key authenticates the text. One that can't be read authenticates nothing. */
+static int try_kept(void *arg, const char *object, uint64_t object_bytes)
 {
-	struct lb_digest told, mac;
-	char hex[2 * LB_DIGEST_BYTES + 1];
+	_cleanup_buf_ struct lb_buf plain = LB_BUF(LB_SITE_BYTES_MAX);
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	struct kept *k = arg;
+	struct lb_digest mac;
 	int r;
+
+	(void)object_bytes;
+	if (++k->n > KEPT_KEYS_MAX)
+		return lb_fail(-E2BIG, "the vault keeps more than %d keys of receipts", KEPT_KEYS_MAX);
+	r = lb_vault_site_get(k->v, object + strlen("site/"), &plain);
+	if (r == -EBADMSG || r == -ENOENT || r == -EINVAL || (r == 0 && plain.size_bytes != sizeof(key.bytes)))
+		return 0;
+	if (r < 0)
+		return r;
+	memcpy(key.bytes, plain.data, sizeof(key.bytes));
+	lb_wipe(plain.data, plain.size_bytes);
+	r = lb_hmac_sha256(&key, k->text, k->size_bytes, &mac);
+	return r < 0 ? r : lb_equal_ct(k->told, &mac, sizeof(mac)) ? 1 : 0;
+}
+
+/* By the vault key, the one before while it is in use, or what is kept of earlier ones. */
+static int check_text(struct lb_vault *v, const char *text, size_t size_bytes, const struct lb_digest *told)
+{
+	struct kept k = {.v = v, .text = text, .size_bytes = size_bytes, .told = told};
+	struct lb_digest mac;
+	int r;
+
+	r = authenticate(v, &v->now.key, text, size_bytes, &mac);
+	if (r < 0 || lb_equal_ct(told, &mac, sizeof(mac)))
+		return r;
+	if (v->has_previous) {
+		r = authenticate(v, &v->previous.key, text, size_bytes, &mac);
+		if (r < 0 || lb_equal_ct(told, &mac, sizeof(mac)))
+			return r;
+	}
+	r = lb_store_list(v->store, "site/" KEPT_PREFIX, try_kept, &k);
+	if (r == 0)
+		return lb_fail(-EBADMSG, "it is not authentic: altered, or of another vault");
+	if (r < 0)
+		return r;
+	lb_err_clear();
+	return 0;
+}
+
+static int check_mac(struct lb_vault *v, const char *text, size_t size_bytes)
+{
+	struct lb_digest told;
+	char hex[2 * LB_DIGEST_BYTES + 1];
 
 	if (size_bytes < HEAD_BYTES + 1 || memcmp(text, TITLE, TITLE_BYTES) != 0 || text[HEAD_BYTES - 1] != '\n' ||
 	    text[size_bytes - 1] != '\n')
@@ -172,10 +247,7 @@ static int check_mac(const struct lb_vault *v, const char *text, size_t size_byt
 	snprintf(hex, sizeof(hex), "%.*s", 2 * LB_DIGEST_BYTES, text + TITLE_BYTES);
 	if (lb_hex_decode(hex, sizeof(told.bytes), told.bytes) < 0)
 		return lb_fail(-EBADMSG, "it is no receipt of a vault");
-	r = authenticate(v, text + HEAD_BYTES, size_bytes - HEAD_BYTES - 1, &mac);
-	if (r == 0 && !lb_equal_ct(&told, &mac, sizeof(mac)))
-		r = lb_fail(-EBADMSG, "it is not authentic: altered, or of another vault");
-	return r;
+	return check_text(v, text + HEAD_BYTES, size_bytes - HEAD_BYTES - 1, &told);
 }
 
 int lb_receipt_open(struct lb_vault *v, const void *data, size_t size_bytes, struct lb_receipt *ret_receipt)
@@ -248,6 +320,37 @@ static int put_back(struct lb_vault *v, const char *vault_json)
 	return lb_store_replace(v->store, LB_VAULT_JSON, etag, vault_json, strlen(vault_json));
 }
 
+static int stop_at_first(void *arg, const char *object, uint64_t size_bytes)
+{
+	(void)arg;
+	(void)object;
+	(void)size_bytes;
+	return 1;
+}
+
+/* A vault.json of before a change of the vault key would open no machine, and hide the one that does. */
+static int check_machines(struct lb_vault *v, const struct lb_receipt *receipt)
+{
+	for (size_t i = 0; i < receipt->n; i++) {
+		const struct lb_uuid *machine = &receipt->anchors[i].machine;
+		char prefix[LB_OBJECT_NAME_BYTES];
+		int r = lb_vault_machine_key_check(v, machine);
+
+		if (r != -ENOENT) /* what is damaged besides is told by verify */
+			continue;
+		r = lb_vault_name(prefix, machine, "key");
+		if (r == 0)
+			r = lb_store_list(v->store, prefix, stop_at_first, NULL);
+		if (r < 0)
+			return r;
+		if (r > 0)
+			return lb_fail(-ESTALE,
+				       "it is older than the last change of the vault key (`lifeboat vault rotate`): "
+				       "its " LB_VAULT_JSON " opens no machine any more; use a receipt made since");
+	}
+	return 0;
+}
+
 int lb_receipt_restore(struct lb_store *store, const char *passphrase, const void *data, size_t size_bytes,
 		       bool dry_run)
 {
@@ -265,12 +368,12 @@ int lb_receipt_restore(struct lb_store *store, const char *passphrase, const voi
 	pthread_mutex_init(&v->lock, NULL);
 	r = slots_of(data, size_bytes, &slots);
 	if (r == 0)
-		r = lb_slots_unwrap(&slots, passphrase, &v->key, &v->slot);
+		r = lb_vault_unlock(v, &slots, passphrase);
 	if (r < 0)
 		return lb_wrap(r, "the receipt");
-	v->id = slots.vault;
-	v->has_key = true;
 	r = lb_receipt_open(v, data, size_bytes, &receipt);
+	if (r == 0)
+		r = check_machines(v, &receipt);
 	if (r < 0)
 		return lb_wrap(r, "the receipt");
 	return dry_run || receipt.vault_json == NULL ? 0 : put_back(v, receipt.vault_json);

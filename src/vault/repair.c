@@ -215,7 +215,7 @@ static int repair_machine(struct lb_repair_work *w, const struct lb_uuid *machin
 	r = w->v->has_key ? lb_vault_machine_key_check(w->v, machine) : 0;
 	if (r == 0)
 		r = lb_vault_machine_key(w->v, machine, false, &w->key);
-	if (lb_verify_is_damage(r) && lb_vault_name(object, machine, "key") == 0) {
+	if (lb_verify_is_damage(r) && lb_vault_machine_key_name(w->v, machine, object) == 0) {
 		lb_repair_say(w, NULL, false, object,
 			      "%s: nothing of this machine can be recovered without it; put the object back from "
 			      "a copy of the vault",

@@ -10,7 +10,11 @@
 #include "vault/internal.h"
 
 #define FORMAT "lifeboat vault"
-#define VERSION 1
+#define VERSION_FIRST 1   /* the vault key is the one that the vault was made with */
+#define VERSION_ROTATED 2 /* it is another one, with an id */
+#define SLOT_AAD_BYTES_MAX (48 + LB_VAULT_KEY_ID_BYTES)
+#define PREVIOUS_USE "lifeboat vault previous key 1"
+#define PREVIOUS_AAD_BYTES (8 + 16 + LB_VAULT_KEY_ID_BYTES)
 #define SCRYPT_N (UINT64_C(1) << 16)
 #define SCRYPT_R 8
 #define SCRYPT_P 1
@@ -22,6 +26,13 @@
 #define SCRYPT_MEMORY_BYTES_MAX LB_MIB(256)
 
 static const uint8_t nonce_zero[LB_NONCE_BYTES]; /* a slot's key wraps once: its salt is fresh */
+
+bool lb_vault_key_id_is_first(const uint8_t id[LB_VAULT_KEY_ID_BYTES])
+{
+	static const uint8_t first[LB_VAULT_KEY_ID_BYTES];
+
+	return memcmp(id, first, sizeof(first)) == 0;
+}
 
 static int get_hex(const json_t *object, const char *member, void *ret, size_t size_bytes)
 {
@@ -38,9 +49,9 @@ static int get_hex(const json_t *object, const char *member, void *ret, size_t s
 
 static int set_hex(json_t *object, const char *member, const void *data, size_t size_bytes)
 {
-	char text[2 * 64 + 1];
+	char text[2 * LB_PREVIOUS_BYTES + 1];
 
-	if (size_bytes > 64)
+	if (size_bytes > LB_PREVIOUS_BYTES)
 		return lb_fail(-EMSGSIZE, "\"%s\" is too long", member);
 	lb_hex_encode(data, size_bytes, text);
 	return lb_json_set_str(object, member, text);
@@ -69,6 +80,19 @@ static int slot_parse(const json_t *object, struct lb_slot *s)
 	return 0;
 }
 
+static int rotated_parse(const json_t *object, struct lb_slots *slots)
+{
+	int r;
+
+	r = get_hex(object, "key", slots->key_id, sizeof(slots->key_id));
+	if (r < 0)
+		return r;
+	if (lb_vault_key_id_is_first(slots->key_id))
+		return lb_fail(-EBADMSG, "\"key\" is no id of a vault key");
+	slots->has_previous = json_object_get(object, "previous") != NULL;
+	return slots->has_previous ? get_hex(object, "previous", slots->previous, sizeof(slots->previous)) : 0;
+}
+
 static int slots_parse(const json_t *object, struct lb_slots *slots)
 {
 	const json_t *list = json_object_get(object, "slots");
@@ -82,9 +106,12 @@ static int slots_parse(const json_t *object, struct lb_slots *slots)
 	r = lb_json_get_u64(object, "version", &version);
 	if (r < 0)
 		return r;
-	if (strcmp(format, FORMAT) != 0 || version != VERSION)
-		return lb_fail(-EBADMSG, "it is of format version %llu and this version reads %d; use a newer Lifeboat",
-			       (unsigned long long)version, VERSION);
+	if (strcmp(format, FORMAT) != 0 || (version != VERSION_FIRST && version != VERSION_ROTATED))
+		return lb_fail(-EBADMSG,
+			       "it is of format version %llu and this version reads %d and %d; use a newer Lifeboat",
+			       (unsigned long long)version, VERSION_FIRST, VERSION_ROTATED);
+	if (version == VERSION_ROTATED && (r = rotated_parse(object, slots)) < 0)
+		return r;
 	r = lb_json_get_uuid(object, "id", &slots->vault);
 	if (r < 0)
 		return r;
@@ -134,6 +161,19 @@ static int slot_print(const struct lb_slot *s, json_t *list)
 	return 0;
 }
 
+static int rotated_print(const struct lb_slots *slots, json_t *object)
+{
+	int r;
+
+	if (lb_vault_key_id_is_first(slots->key_id))
+		return lb_json_set_u64(object, "version", VERSION_FIRST);
+	r = lb_json_set_u64(object, "version", VERSION_ROTATED);
+	if (r == 0)
+		r = set_hex(object, "key", slots->key_id, sizeof(slots->key_id));
+	return r < 0 || !slots->has_previous ? r
+					     : set_hex(object, "previous", slots->previous, sizeof(slots->previous));
+}
+
 int lb_slots_print(const struct lb_slots *slots, struct lb_buf *out)
 {
 	_cleanup_json_ json_t *object = json_object();
@@ -148,26 +188,30 @@ int lb_slots_print(const struct lb_slots *slots, struct lb_buf *out)
 		if (r < 0)
 			return r;
 	}
-	if ((r = lb_json_set_str(object, "format", FORMAT)) < 0 ||
-	    (r = lb_json_set_u64(object, "version", VERSION)) < 0 ||
+	if ((r = lb_json_set_str(object, "format", FORMAT)) < 0 || (r = rotated_print(slots, object)) < 0 ||
 	    (r = lb_json_set_uuid(object, "id", &slots->vault)) < 0 || (r = lb_json_dump(object, &text)) < 0)
 		return r;
 	return lb_buf_printf(out, "%s\n", text);
 }
 
-/* The wrap is bound to the vault and to the cost, so that neither can be changed under it. */
-static int slot_cipher(const struct lb_slots *slots, const struct lb_slot *s, const char *passphrase, uint8_t aad[48],
-		       struct lb_gcm **ret_gcm)
+static size_t slot_aad_bytes(const struct lb_slots *slots)
+{
+	return lb_vault_key_id_is_first(slots->key_id) ? 48 : SLOT_AAD_BYTES_MAX;
+}
+
+/* The wrap is bound to the vault, the cost and the key's id, so that none can be changed under it. */
+static int slot_cipher(const struct lb_slots *slots, const struct lb_slot *s, const char *passphrase,
+		       uint8_t aad[SLOT_AAD_BYTES_MAX], struct lb_gcm **ret_gcm)
 {
 	_cleanup_(lb_key_wipe) struct lb_key from_passphrase = {0};
 	int r;
 
-	memset(aad, 0, 48);
-	memcpy(aad, FORMAT " 1", sizeof(FORMAT " 1"));
+	memcpy(aad, lb_vault_key_id_is_first(slots->key_id) ? FORMAT " 1" : FORMAT " 2", 16);
 	memcpy(aad + 16, slots->vault.bytes, 16);
 	lb_put_le64(aad + 32, s->n);
 	lb_put_le32(aad + 40, s->r);
 	lb_put_le32(aad + 44, s->p);
+	memcpy(aad + 48, slots->key_id, LB_VAULT_KEY_ID_BYTES);
 	r = lb_scrypt(passphrase, s->salt, sizeof(s->salt), s->n, s->r, s->p, &from_passphrase);
 	if (r < 0)
 		return r;
@@ -179,14 +223,14 @@ int lb_slot_wrap(struct lb_slots *slots, unsigned int i, const uint8_t salt[LB_S
 {
 	_cleanup_(lb_gcm_freep) struct lb_gcm *gcm = NULL;
 	struct lb_slot s = {.used = true, .n = SCRYPT_N, .r = SCRYPT_R, .p = SCRYPT_P};
-	uint8_t aad[48];
+	uint8_t aad[SLOT_AAD_BYTES_MAX];
 	int r;
 
 	memcpy(s.salt, salt, sizeof(s.salt));
 	r = slot_cipher(slots, &s, passphrase, aad, &gcm);
 	if (r < 0)
 		return r;
-	r = lb_gcm_seal(gcm, nonce_zero, aad, sizeof(aad), vault_key->bytes, LB_KEY_BYTES, s.wrapped);
+	r = lb_gcm_seal(gcm, nonce_zero, aad, slot_aad_bytes(slots), vault_key->bytes, LB_KEY_BYTES, s.wrapped);
 	if (r < 0)
 		return r;
 	slots->slot[i] = s;
@@ -196,7 +240,7 @@ int lb_slot_wrap(struct lb_slots *slots, unsigned int i, const uint8_t salt[LB_S
 int lb_slots_unwrap(const struct lb_slots *slots, const char *passphrase, struct lb_key *ret_vault_key,
 		    unsigned int *ret_slot)
 {
-	uint8_t aad[48];
+	uint8_t aad[SLOT_AAD_BYTES_MAX];
 
 	for (unsigned int i = 0; i < LB_SLOTS; i++) {
 		_cleanup_(lb_gcm_freep) struct lb_gcm *gcm = NULL;
@@ -208,7 +252,8 @@ int lb_slots_unwrap(const struct lb_slots *slots, const char *passphrase, struct
 		r = slot_cipher(slots, &slots->slot[i], passphrase, aad, &gcm);
 		if (r < 0)
 			return r;
-		r = lb_gcm_open(gcm, nonce_zero, aad, sizeof(aad), slots->slot[i].wrapped, LB_KEY_BYTES, key.bytes);
+		r = lb_gcm_open(gcm, nonce_zero, aad, slot_aad_bytes(slots), slots->slot[i].wrapped, LB_KEY_BYTES,
+				key.bytes);
 		if (r == -EBADMSG)
 			continue;
 		if (r < 0)
@@ -219,4 +264,56 @@ int lb_slots_unwrap(const struct lb_slots *slots, const char *passphrase, struct
 		return 0;
 	}
 	return lb_fail(-EKEYREJECTED, "no passphrase slot opens");
+}
+
+static void previous_aad(const struct lb_slots *slots, uint8_t aad[PREVIOUS_AAD_BYTES])
+{
+	memcpy(aad, "LBPREV01", 8);
+	memcpy(aad + 8, slots->vault.bytes, 16);
+	memcpy(aad + 24, slots->key_id, LB_VAULT_KEY_ID_BYTES);
+}
+
+int lb_slots_previous_wrap(struct lb_slots *slots, const uint8_t salt[LB_SALT_BYTES], const struct lb_key *vault_key,
+			   const struct lb_vault_key *previous)
+{
+	_cleanup_(lb_gcm_freep) struct lb_gcm *gcm = NULL;
+	uint8_t aad[PREVIOUS_AAD_BYTES], plain[LB_KEY_BYTES + LB_VAULT_KEY_ID_BYTES], wrapped[LB_PREVIOUS_BYTES];
+	int r;
+
+	r = lb_seal_cipher(vault_key, salt, PREVIOUS_USE, &gcm);
+	if (r < 0)
+		return r;
+	previous_aad(slots, aad);
+	memcpy(plain, previous->key.bytes, LB_KEY_BYTES);
+	memcpy(plain + LB_KEY_BYTES, previous->id, LB_VAULT_KEY_ID_BYTES);
+	memcpy(wrapped, salt, LB_SALT_BYTES);
+	r = lb_gcm_seal(gcm, nonce_zero, aad, sizeof(aad), plain, sizeof(plain), wrapped + LB_SALT_BYTES);
+	lb_wipe(plain, sizeof(plain));
+	if (r < 0)
+		return r;
+	memcpy(slots->previous, wrapped, sizeof(wrapped));
+	slots->has_previous = true;
+	return 0;
+}
+
+int lb_slots_previous_unwrap(const struct lb_slots *slots, const struct lb_key *vault_key,
+			     struct lb_vault_key *ret_previous)
+{
+	_cleanup_(lb_gcm_freep) struct lb_gcm *gcm = NULL;
+	uint8_t aad[PREVIOUS_AAD_BYTES], plain[LB_KEY_BYTES + LB_VAULT_KEY_ID_BYTES];
+	int r;
+
+	r = lb_seal_cipher(vault_key, slots->previous, PREVIOUS_USE, &gcm);
+	if (r < 0)
+		return r;
+	previous_aad(slots, aad);
+	r = lb_gcm_open(gcm, nonce_zero, aad, sizeof(aad), slots->previous + LB_SALT_BYTES, sizeof(plain), plain);
+	if (r == -EBADMSG)
+		return lb_fail(r, "\"previous\" is not authentic: it was altered");
+	if (r < 0)
+		return r;
+	memcpy(ret_previous->key.bytes, plain, LB_KEY_BYTES);
+	memcpy(ret_previous->id, plain + LB_KEY_BYTES, LB_VAULT_KEY_ID_BYTES);
+	lb_wipe(plain, sizeof(plain));
+	return 0;
 }

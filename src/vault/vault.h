@@ -43,6 +43,23 @@ void lb_vault_lost_as_zeroes(struct lb_vault *v);
 /* Changes the passphrase: the new one is put into the other slot, then the old slot is emptied. */
 int lb_vault_passphrase_change(struct lb_vault *v, const char *passphrase_new);
 
+struct lb_rotation {
+	bool is_resumed;         /* an interrupted one was finished, and no further key made */
+	uint64_t machines;       /* whose keys are wrapped by the new key */
+	uint64_t keyless;        /* machines without a key, destroyed ones */
+	uint64_t site_objects;   /* sealed by the new key */
+	uint64_t site_damaged;   /* left as they are: no key opens them */
+	uint64_t old_wraps_left; /* that the store refused to remove */
+};
+
+/*
+ * Makes a new vault key, wraps every machine's key by it and seals the site's own objects by it; data stays as it is.
+ * May be interrupted at any instant: the vault opens with the same passphrase, all of it, and the next call finishes.
+ * The passphrase in the other slot, if any, opens no more. Others who have the vault open (with the old key) get
+ * -ESTALE where they would write under the old key or look for an old wrap. No other thread uses `v` meanwhile.
+ */
+int lb_vault_rotate(struct lb_vault *v, const char *passphrase, struct lb_rotation *ret_rotation);
+
 /* Makes a machine's key if it has none; both keep it in memory. -ENOKEY from a keyless vault. */
 int lb_vault_machine_key(struct lb_vault *v, const struct lb_uuid *machine, bool create, struct lb_key *ret_key);
 /* Gives a keyless vault the key of one machine. */

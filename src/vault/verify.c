@@ -262,7 +262,7 @@ static int check_key(struct lb_verify *w, const struct lb_uuid *machine)
 
 	w->report.done.objects++;
 	r = w->v->has_key ? lb_vault_machine_key_check(w->v, machine) : 0;
-	if (lb_verify_is_damage(r) && lb_vault_name(object, machine, "key") == 0) {
+	if (lb_verify_is_damage(r) && lb_vault_machine_key_name(w->v, machine, object) == 0) {
 		lb_verify_find(w, object, "%s: without it nothing of this machine can be read, none of its points",
 			       lb_err_text());
 		return -ENOKEY;

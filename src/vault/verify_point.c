@@ -239,7 +239,7 @@ static int open_map(struct proof *p, const struct lb_position *position)
 	r = p->w.v->has_key ? lb_vault_machine_key_check(p->w.v, &p->w.machine) : 0;
 	if (r == 0)
 		r = lb_vault_machine_key(p->w.v, &p->w.machine, false, &p->w.key);
-	if (lb_verify_is_damage(r) && lb_vault_name(object, &p->w.machine, "key") == 0) {
+	if (lb_verify_is_damage(r) && lb_vault_machine_key_name(p->w.v, &p->w.machine, object) == 0) {
 		lb_verify_find(&p->w, object, "%s: nothing of this machine can be read", lb_err_text());
 		return 1;
 	}

@@ -90,6 +90,10 @@ static int check_vault_json(struct lb_verify *w)
 	if (!lb_uuid_equal(&slots.vault, &w->v->id) || again.size_bytes != json.size_bytes ||
 	    memcmp(again.data, json.data, json.size_bytes) != 0)
 		lb_verify_find(w, LB_VAULT_JSON, "it was altered since Lifeboat wrote it");
+	if (slots.has_previous)
+		lb_verify_note(w, LB_VAULT_JSON,
+			       "a change of the vault key was interrupted: the one before is still in use; `lifeboat "
+			       "vault rotate --vault-key` finishes it");
 	if (used > 1)
 		lb_verify_note(
 			w, LB_VAULT_JSON,

@@ -135,8 +135,13 @@ static int stray_object(void *arg, const char *object, uint64_t size_bytes)
 	struct lb_verify *w = arg;
 
 	(void)size_bytes;
-	if (strcmp(rest, "key") == 0)
+	if (lb_vault_machine_key_is_name(rest)) {
+		if (w->v->has_key && !lb_vault_machine_key_is_used(w->v, rest))
+			lb_verify_note(w, object,
+				       "the machine's key as wrapped by a vault key that is not used any more; it may "
+				       "be removed");
 		return 0;
+	}
 	for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++)
 		if (strncmp(rest, folders[i], strlen(folders[i])) == 0)
 			return 0;

@@ -264,6 +264,19 @@ def test_a_changed_passphrase_opens_the_vault_and_the_old_one_no_longer(cli, tmp
     cli.data("status", "status", *words, "--passphrase-file", new)
 
 
+def test_a_changed_vault_key_opens_with_the_same_passphrase(cli, tmp_path):
+    words = ["--vault", f"dir:{tmp_path}/v"]
+    cli.data("vault", "vault", "create", *words)
+    before = tree(tmp_path / "v")
+    cli.data("dry-run", "vault", "rotate", "--vault-key", *words, "--dry-run")
+    assert tree(tmp_path / "v") == before
+    done = cli.data("vault", "vault", "rotate", "--vault-key", *words)
+    assert done["resumed"] is False and done["keyless"] == 0 and done["old_wraps_left"] == 0
+    assert json.loads((tmp_path / "v/vault.json").read_text())["version"] == 2
+    cli.data("status", "status", *words)
+    cli.data("verify", "vault", "verify", *words)
+
+
 def test_a_passphrase_is_asked_for_without_being_shown(site):
     """On a terminal: the prompt is there, what is typed is not."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("LIFEBOAT_")}

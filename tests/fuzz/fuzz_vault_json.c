@@ -18,6 +18,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 		return 0;
 	if (lb_slots_print(&slots, &text) < 0 || lb_slots_parse(text.data, text.size_bytes, &again) < 0)
 		abort();
+	if (memcmp(slots.key_id, again.key_id, sizeof(slots.key_id)) != 0 || slots.has_previous != again.has_previous ||
+	    memcmp(slots.previous, again.previous, sizeof(slots.previous)) != 0)
+		abort();
 	for (int i = 0; i < LB_SLOTS; i++)
 		if (slots.slot[i].used != again.slot[i].used || slots.slot[i].n != again.slot[i].n ||
 		    memcmp(slots.slot[i].wrapped, again.slot[i].wrapped, sizeof(slots.slot[i].wrapped)) != 0)

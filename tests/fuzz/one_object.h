@@ -91,7 +91,7 @@ static inline struct one_object *one_object(void)
 	o.vault->store = &o.store;
 	o.vault->id.bytes[0] = 1;
 	o.vault->has_key = true;
-	o.vault->key.bytes[0] = 43;
+	o.vault->now.key.bytes[0] = 43;
 	pthread_mutex_init(&o.vault->lock, NULL);
 	if (lb_vault_machine_key_give(o.vault, &o.machine, &key) < 0)
 		abort();
