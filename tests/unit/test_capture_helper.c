@@ -306,9 +306,16 @@ static void mount_make(struct site *s)
 	assert_int_equal(mount(s->disk.path, mount_folder, "ext4", 0, NULL), 0);
 }
 
+/* The watchdog's processes hold it until they have seen that their socket is closed. */
 static void mount_end(void)
 {
-	umount(mount_folder);
+	int r = umount(mount_folder);
+
+	for (int i = 0; i < 10000 && r < 0 && errno == EBUSY; i++) {
+		usleep(1000);
+		r = umount(mount_folder);
+	}
+	assert_int_equal(r, 0);
 	rmdir(mount_folder);
 }
 
