@@ -410,7 +410,7 @@ def test_a_point_is_pinned_and_let_go(cli, alone):
 def test_what_a_vault_costs_is_told_by_kind_and_with_prices_in_money(cli, site, tmp_path):
     told = cli.data("cost", "vault", "cost", alone=True)
     kinds, held = told["held"]["kinds"], told["held"]
-    assert told["money"] is None and told["machines"] == 1
+    assert told["money"] is None and told["machines"] >= 1  # other tests made machines, too
     assert held["objects"] == sum(k["objects"] for k in kinds.values()) and held["bytes"] == sum(k["bytes"] for k in kinds.values())
     vault = pathlib.Path(site.vault_url.removeprefix("dir:"))
     journal = [p for p in vault.glob("m/*/e/*/*") if p.is_file()]
@@ -431,8 +431,11 @@ def test_what_a_vault_costs_is_told_by_kind_and_with_prices_in_money(cli, site, 
                          "lists": month["lists"] * 4e-4, "read_once": 0}.items():
         assert money[line] == pytest.approx(wanted), line
     assert money["total"] == pytest.approx(sum(money[line] for line in ("storage", "puts", "gets", "lists")))
-    # all of it is seconds old: nearly all of the 30 days would be charged
-    assert money["early_deletion"] == pytest.approx(priced["held"]["kinds"]["journal"]["bytes"] / 1e6, rel=0.01)
+    # at most all of it would be charged for all of the 30 days; a vault of one machine, made just now, is
+    most = priced["held"]["kinds"]["journal"]["bytes"] / 1e6
+    assert 0 < money["early_deletion"] <= 1.01 * most
+    if priced["machines"] == 1:
+        assert money["early_deletion"] == pytest.approx(most, rel=0.01)
     text = cli.alone("vault", "cost", "--prices", file).stdout
     assert "EUR" in text and f"{money['total']:.2f}" in text and "EUR" not in cli.alone("vault", "cost").stdout
 
