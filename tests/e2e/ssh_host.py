@@ -40,7 +40,9 @@ class SshHost:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
             self.authorize("root", "/root")
         (self.root / "run/sshd").mkdir(parents=True, exist_ok=True)
-        inside = (f"mount --rbind /dev {self.root}/dev && mount -t proc proc {self.root}/proc && mount --rbind /sys {self.root}/sys"
+        # a copy of the mounts of tests beside this one would keep their filesystems in use
+        inside = ("awk '$2 ~ /^.tmp.lb-/ {print $2}' /proc/mounts | while read -r m; do umount -l \"$m\"; done; "
+                  f"mount --rbind /dev {self.root}/dev && mount -t proc proc {self.root}/proc && mount --rbind /sys {self.root}/sys"
                   f" && exec chroot {self.root} /usr/sbin/sshd -D -e -p {self.port} -o ListenAddress=127.0.0.1 -o UsePAM=no"
                   " -o PasswordAuthentication=yes")
         with open(self.log, "ab") as log:
