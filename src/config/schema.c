@@ -93,6 +93,17 @@ static const char *const steps[] = {
 	"CREATE TABLE shared_point ("
 	"  id TEXT PRIMARY KEY, grp TEXT NOT NULL, state TEXT NOT NULL, body TEXT NOT NULL, made_ns INTEGER NOT NULL);"
 	"CREATE INDEX shared_point_grp ON shared_point(grp, made_ns);",
+
+	/* master target servers */
+	"CREATE TABLE target_server ("
+	"  id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, local INTEGER NOT NULL, created_ns INTEGER NOT NULL,"
+	"  seen_ns INTEGER NOT NULL DEFAULT 0, report TEXT);"
+	"CREATE TABLE target_order ("
+	"  id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, server TEXT NOT NULL, machine TEXT NOT NULL, kind TEXT NOT "
+	"NULL,"
+	"  body TEXT NOT NULL, state TEXT NOT NULL, report TEXT, made_by TEXT NOT NULL, made_ns INTEGER NOT NULL,"
+	"  changed_ns INTEGER NOT NULL);"
+	"CREATE INDEX target_order_server ON target_order(server, state);",
 };
 
 static int step_up(struct lb_db *db, int64_t version)
