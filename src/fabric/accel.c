@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -128,6 +129,17 @@ static bool has_hardware(struct lb_env *env)
 }
 #endif
 
+/* It may hang where nothing but a signal ends it: nothing of its parent's is held meanwhile, locks and sockets least.
+ */
+static int trial(int kvm)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	kvm = dup2(kvm, STDIN_FILENO);
+	if (kvm < 0 || close_range(STDERR_FILENO + 1, ~0U, 0) < 0)
+		return 1;
+	return guest_run(kvm);
+}
+
 static enum verdict wait_for_trial(struct lb_env *env, pid_t pid)
 {
 	int64_t end_ns = lb_mono_ns(env) + LB_KVM_PROBE_MS * LB_NS_PER_MS;
@@ -161,7 +173,7 @@ static enum verdict probe(struct lb_env *env)
 		return VERDICT_NO_HARDWARE;
 	pid = fork();
 	if (pid == 0)
-		_exit(guest_run(kvm));
+		_exit(trial(kvm));
 	return pid < 0 ? VERDICT_FAILED : wait_for_trial(env, pid);
 }
 

@@ -46,7 +46,12 @@ void lb_failover_free(struct lb_failover *f)
 	free(f->point_text);
 	free(f->probe_send);
 	free(f->warning);
-	lb_closep(&f->lock_fd);
+	if (f->lock_fd >= 0) {
+		/* closing alone would not do it while a child that another thread is starting has this descriptor too
+		 */
+		(void)flock(f->lock_fd, LOCK_UN);
+		close(f->lock_fd);
+	}
 	free(f);
 }
 

@@ -11,7 +11,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/bytes.h"
 #include "base/err.h"
@@ -252,6 +254,41 @@ static void a_record_comes_back_as_it_was_written(void **s)
 	lb_vm_spec_clear(&a.vm);
 }
 
+static void a_double_that_is_let_go_is_free_although_a_child_was_started_meanwhile(void **s)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	struct lb_failover a = {.env = env,
+				.lock_fd = -1,
+				.vault_url = (char *)"dir:/v",
+				.passphrase_file = (char *)"/p",
+				.point_text = (char *)"latest",
+				.machine_name = "db1",
+				.fabric_name = "qemu"};
+	_cleanup_free_ char *parent = strdup(folder);
+	char *name = strrchr(parent, '/');
+	int status;
+	pid_t child;
+
+	(void)s;
+	*name++ = '\0';
+	fill_vm(&a.vm, 1);
+	free(a.vm.folder);
+	a.vm.folder = strdup(folder);
+	assert_int_equal(lb_record_save(&a), 0);
+	lb_vm_spec_clear(&a.vm);
+	assert_int_equal(lb_failover_open(env, parent, name, &f), 0);
+	child = fork();
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pause(); /* as one that has not come to its exec */
+		_exit(1);
+	}
+	lb_failover_free(lb_steal_ptr(f));
+	assert_int_equal(lb_failover_open(env, parent, name, &f), 0);
+	assert_int_equal(kill(child, SIGKILL), 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+}
+
 static void a_record_that_is_cut_or_foreign_is_refused(void **s)
 {
 	static const char *const texts[] = {"", "{", "{}", "{\"version\":2}", "{\"version\":1,\"vault_url\":7}"};
@@ -351,6 +388,7 @@ int main(void)
 		cmocka_unit_test(a_command_line_says_what_the_double_is_and_isolates_it),
 		cmocka_unit_test(more_disks_than_a_controller_takes_are_refused_with_the_cure),
 		cmocka_unit_test(a_record_comes_back_as_it_was_written),
+		cmocka_unit_test(a_double_that_is_let_go_is_free_although_a_child_was_started_meanwhile),
 		cmocka_unit_test(a_record_that_is_cut_or_foreign_is_refused),
 		cmocka_unit_test(a_passphrase_is_one_line_of_a_file_that_others_cannot_read),
 		cmocka_unit_test(a_key_file_holds_bytes_or_hex_digits),
