@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "cli/failover_direct.h"
+#include "fabric/network.h"
 
 static const char *point_text(const struct cli *c)
 {
@@ -120,13 +121,15 @@ static int set_source(const struct cli *c, json_t *body)
 
 static int failover_body(const struct cli *c, const char *kind, json_t **ret_body)
 {
+	static const char *const texts[] = {"name", "network", "mac", "address"};
 	_cleanup_json_ json_t *body =
 		json_pack("{s:s,s:s,s:s}", "machine", c->args[0], "point", point_text(c), "kind", kind);
 	uint64_t value;
 	int r = 0;
 
-	if (cli_value(c, "name") != NULL)
-		r = lb_json_set_str(body, "name", cli_value(c, "name"));
+	for (size_t i = 0; r == 0 && i < LB_ARRAY_LEN(texts); i++)
+		if (cli_value(c, texts[i]) != NULL)
+			r = lb_json_set_str(body, texts[i], cli_value(c, texts[i]));
 	if (r == 0 && cli_value(c, "memory") != NULL) {
 		r = lb_size_parse(cli_value(c, "memory"), &value);
 		if (r == 0)
@@ -146,9 +149,16 @@ static int failover_body(const struct cli *c, const char *kind, json_t **ret_bod
 	return 0;
 }
 
-static int get_preview(struct cli *c, json_t **ret_preview)
+static int get_preview(struct cli *c, const char *kind, json_t **ret_preview)
 {
-	return cli_callf(c, "GET", NULL, ret_preview, "/v1/machine/%s/preview?point=%s", c->args[0], point_text(c));
+	const char *network = cli_value(c, "network");
+	int r;
+
+	r = network != NULL ? lb_network_check(network) : 0;
+	if (r < 0)
+		return r;
+	return cli_callf(c, "GET", NULL, ret_preview, "/v1/machine/%s/preview?point=%s&kind=%s%s%s", c->args[0],
+			 point_text(c), kind, network != NULL ? "&network=" : "", network != NULL ? network : "");
 }
 
 static void print_preview(struct cli *c, const json_t *p)
@@ -167,6 +177,11 @@ static void print_preview(struct cli *c, const json_t *p)
 		       lb_time_format(cli_number(p, "proven_point_ns"), when));
 	else
 		printf("Its recovery was never proven; `lifeboat drill start %s` does.\n", c->args[0]);
+	if (cli_text(p, "network")[0] != '\0')
+		printf("The double joins network %s%s%s.\n", cli_text(p, "network"),
+		       cli_text(p, "address")[0] != '\0' ? " as " : "", cli_text(p, "address"));
+	if (cli_text(p, "network_error")[0] != '\0')
+		printf("It can't be started: %s\n", cli_text(p, "network_error"));
 	if (json_is_true(json_object_get(p, "has_live_double")))
 		printf("It has a live double already: `lifeboat failover list`.\n");
 }
@@ -176,7 +191,7 @@ int cmd_failover_preview(struct cli *c)
 	_cleanup_json_ json_t *preview = NULL;
 	int r;
 
-	r = get_preview(c, &preview);
+	r = get_preview(c, "live", &preview);
 	if (r < 0)
 		return r;
 	if (c->json)
@@ -185,19 +200,23 @@ int cmd_failover_preview(struct cli *c)
 	return 0;
 }
 
-static int tell_preview(struct cli *c)
+static int tell_preview(struct cli *c, const char *kind)
 {
 	_cleanup_json_ json_t *preview = NULL;
 	int r;
 
-	r = get_preview(c, &preview);
-	if (r == 0 && !c->json)
+	r = get_preview(c, kind, &preview);
+	if (r < 0)
+		return r;
+	if (!c->json)
 		print_preview(c, preview);
-	return r;
+	if (cli_text(preview, "network_error")[0] != '\0')
+		return lb_fail(-ENOENT, "%s", cli_text(preview, "network_error"));
+	return 0;
 }
 
 /* What this point would lose, before anything is done. */
-static int tell_point(struct cli *c)
+static int tell_point(struct cli *c, const char *kind)
 {
 	_cleanup_json_ json_t *reply = NULL;
 	const json_t *points, *freshness;
@@ -213,7 +232,7 @@ static int tell_point(struct cli *c)
 	freshness = json_object_get(reply, "freshness");
 	if (freshness != NULL && !c->json)
 		fprintf(stderr, "lifeboat: %s\n", cli_text(freshness, "text"));
-	return tell_preview(c);
+	return tell_preview(c, kind);
 }
 
 /* Options that only mean something here, where nobody is asked. */
@@ -237,7 +256,7 @@ static int order_failover(struct cli *c, const char *kind, const char *said)
 		r = failover_body(c, kind, &body);
 	if (r < 0)
 		return r;
-	r = tell_point(c);
+	r = tell_point(c, kind);
 	if (r < 0)
 		return r;
 	if (kind[0] == 'l') {

@@ -65,7 +65,11 @@ static void show_target(const json_t *target)
 		printf("  %-14s %" JSON_INTEGER_FORMAT " processors\n", "doubles", cli_number(target, "cpus"));
 	show_size("doubles", cli_number(target, "memory_bytes"), " of memory");
 	line("network", cli_text(target, "network"));
+	line("MAC", cli_text(target, "mac"));
+	line("address", cli_text(target, "address"));
 	line("test network", cli_text(target, "test_network"));
+	line("test MAC", cli_text(target, "test_mac"));
+	line("test address", cli_text(target, "test_address"));
 	line("bus", cli_text(target, "bus"));
 }
 

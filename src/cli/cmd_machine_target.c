@@ -14,6 +14,8 @@ static const struct {
 } settings[] = {
 	{"cpus", "cpus", NUMBER},     {"memory", "memory_bytes", SIZE},
 	{"network", "network", TEXT}, {"test-network", "test_network", TEXT},
+	{"mac", "mac", TEXT},         {"test-mac", "test_mac", TEXT},
+	{"address", "address", TEXT}, {"test-address", "test_address", TEXT},
 	{"bus", "bus", TEXT},
 };
 

@@ -40,6 +40,9 @@
 		{"forward", "HOST:GUEST[,...]", "TCP ports of this host that lead to the double's"},                   \
 		{"memory", "SIZE", "memory of the double (default: as the machine had)"},                              \
 		{"cpus", "N", "processors of the double (default: as the machine had)"},                               \
+		{"network", "NAME|bridge:NAME", "a network of the fabric, or a bridge of its host"},                   \
+		{"mac", "MAC", "address of its card (default: one of its own)"},                                       \
+		{"address", "ADDRESS[/PREFIX]", "its address there: probed, given by DHCP, told to scripts"},          \
 		{"folder", "PATH", "where the double's overlays live (with --vault)"},                                 \
 		{"fabric", "auto|qemu|libvirt", "what makes the virtual machine (with --vault)"}, ANCHOR, NO_WAIT
 
@@ -177,8 +180,12 @@ const struct cli_command cli_commands[] = {
 	 cmd_machine_target,
 	 {{"cpus", "N", "processors (default: as the machine has)"},
 	  {"memory", "SIZE", "memory (default: as the machine has)"},
-	  {"network", "NAME", "the fabric's network after a failover"},
-	  {"test-network", "NAME", "the fabric's network in a test failover (default: isolated)"},
+	  {"network", "NAME|bridge:NAME", "the fabric's network, or a bridge of its host, after a failover"},
+	  {"mac", "MAC", "of its card there"},
+	  {"address", "ADDRESS[/PREFIX]", "of the double there"},
+	  {"test-network", "NAME|bridge:NAME", "the same in a test failover (default: isolated)"},
+	  {"test-mac", "MAC", "of its card in a test failover"},
+	  {"test-address", "ADDRESS[/PREFIX]", "of the double in a test failover"},
 	  {"bus", "virtio|scsi|sata", "disks (default virtio; sata where its initramfs has no virtio drivers)"}}},
 	{"machine",
 	 "check",

@@ -67,6 +67,13 @@ static json_t *report_json(const struct lb_failover_report *report, enum lb_vm_s
 			 (int)report->cleaning);
 }
 
+static json_t *with_network(json_t *object, const struct lb_failover_report *report)
+{
+	json_object_update_new(object, json_pack("{s:s,s:s,s:s}", "network", report->network, "mac", report->mac,
+						 "address", report->address));
+	return object;
+}
+
 static int tell_step(void *arg, enum lb_failover_step step)
 {
 	const struct cli *c = arg;
@@ -84,11 +91,14 @@ static int tell_done(struct cli *c, struct lb_failover *f)
 
 	lb_failover_report(f, &report);
 	if (c->json)
-		return cli_print_json("failover", report_json(&report, LB_VM_RUNNING));
+		return cli_print_json("failover", with_network(report_json(&report, LB_VM_RUNNING), &report));
 	printf("Double %s of %s is running, as the machine was at %s (RTO %.1f s).\n", report.vm_name,
 	       report.machine_name, lb_time_format(report.point_time_ns, when), (double)report.rto_ms / 1000);
 	for (uint32_t i = 0; i < report.n_forwards; i++)
 		printf("  port %u here is its port %u\n", report.forwards[i].host_port, report.forwards[i].guest_port);
+	if (report.network[0] != '\0')
+		printf("  it is on network %s, MAC address %s%s%s\n", report.network, report.mac,
+		       report.address[0] != '\0' ? ", address " : "", report.address);
 	if (report.warning[0] != '\0')
 		printf("  mind: %s\n", report.warning);
 	return 0;
@@ -106,6 +116,23 @@ static int start(struct cli *c, const struct lb_failover_request *request)
 	if (r < 0)
 		return r;
 	return tell_done(c, f);
+}
+
+static int look_at_network(struct cli *c, const struct lb_failover_request *request)
+{
+	_cleanup_(lb_fabric_freep) struct lb_fabric *f = NULL;
+	char mac[LB_MAC_TEXT_BYTES];
+	int r = 0;
+
+	if (request->mac != NULL)
+		r = lb_mac_read(request->mac, mac);
+	if (r == 0 && request->address != NULL)
+		r = lb_address_read(request->address, NULL, NULL);
+	if (r < 0 || request->network == NULL)
+		return r;
+	r = lb_network_check(request->network);
+	r = r < 0 ? r : lb_fabric_open(c->env, request->fabric != NULL ? request->fabric : "auto", &f);
+	return r < 0 ? r : f->ops->network(f, request->network);
 }
 
 /* Looks whether it could: the vault opens, machine and point are there, and how new that is. */
@@ -126,6 +153,8 @@ static int preview(struct cli *c, const struct lb_failover_request *request)
 		r = lb_point_find(c->vault, &item->machine, text, &point);
 	if (r == 0)
 		r = cli_anchor_check(c, &item->machine, point.time_ns);
+	if (r == 0)
+		r = look_at_network(c, request);
 	if (r != 0 || !c->dry_run)
 		return r;
 	return cli_would(c, "start a double of %s from %s (%s) in %s", item->name, text,
@@ -144,7 +173,10 @@ int cli_failover_direct(struct cli *c, enum lb_failover_kind kind)
 		.vm_name = cli_value(c, "name"),
 		.vm_folder = vm_folder(c),
 		.fabric = cli_value(c, "fabric"),
-		.isolated = kind == LB_FAILOVER_TEST,
+		.isolated = kind == LB_FAILOVER_TEST && cli_value(c, "network") == NULL,
+		.network = cli_value(c, "network"),
+		.mac = cli_value(c, "mac"),
+		.address = cli_value(c, "address"),
 		.forwards = forwards,
 	};
 	uint64_t cpus = 0;
@@ -169,7 +201,9 @@ int cli_failover_direct(struct cli *c, enum lb_failover_kind kind)
 
 static int list_one(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
 {
-	return json_array_append_new(arg, report_json(report, state)) < 0 ? lb_fail(-ENOMEM, "out of memory") : 0;
+	return json_array_append_new(arg, with_network(report_json(report, state), report)) < 0
+		       ? lb_fail(-ENOMEM, "out of memory")
+		       : 0;
 }
 
 int cli_failover_list_direct(struct cli *c, json_t **ret_reply)

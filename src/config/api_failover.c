@@ -7,6 +7,7 @@
 #include "config/api.h"
 #include "config/failover_source.h"
 #include "config/failovers.h"
+#include "config/target.h"
 #include "vault/catalog.h"
 
 #define FAILBACK_WAIT_S_MAX 86400
@@ -71,6 +72,8 @@ int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_failover_request_read(site, body, &request, forwards);
 	if (r == 0)
 		r = lb_source_check_order(body, &request);
+	if (r == 0)
+		r = lb_target_network_check(site, request.network);
 	if (r == 0)
 		r = machine_name(site, request.machine, machine);
 	if (r != 0)

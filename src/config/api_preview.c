@@ -9,6 +9,7 @@
 #include "config/api.h"
 #include "config/failovers.h"
 #include "config/live.h"
+#include "config/target.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
 
@@ -28,6 +29,26 @@ static int64_t newest_known(struct lb_site *site, const char *id, const struct l
 		lb_live_machine_clear(&live);
 	}
 	return LB_MIN(ns, lb_now_ns(site->env));
+}
+
+/* Where the double would be; "network_error" when that can't be had: then nothing would be started. */
+static int add_network(struct lb_site *site, const struct lb_http_call *call, const char *id, json_t *reply)
+{
+	const char *kind = lb_http_query(call, "kind"), *network = lb_http_query(call, "network");
+	_cleanup_json_ json_t *body =
+		json_pack("{s:s,s:s,s:s*}", "machine", id, "kind", kind != NULL ? kind : "live", "network", network);
+	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
+	struct lb_failover_request q;
+	int r;
+
+	if (body == NULL)
+		return -ENOMEM;
+	r = lb_failover_request_read(site, body, &q, forwards);
+	r = r < 0 ? r : lb_target_network_check(site, q.network);
+	if (r < 0)
+		return json_object_set_new(reply, "network_error", json_string(lb_err_text()));
+	return json_object_update_new(
+		reply, json_pack("{s:s*,s:s*,s:s*}", "network", q.network, "mac", q.mac, "address", q.address));
 }
 
 int lb_api_failover_preview(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
@@ -65,5 +86,7 @@ int lb_api_failover_preview(void *arg, const struct lb_http_call *call, struct l
 				(json_int_t)LB_MAX(now_ns - holds_until(&point), (int64_t)0), "proven_ns",
 				(json_int_t)m.proven_ns, "proven_point_ns", (json_int_t)m.proven_point_ns,
 				"has_live_double", (int)doubled);
+	if (reply->json != NULL && add_network(site, call, id, reply->json) < 0)
+		return lb_fail(-ENOMEM, "out of memory for an answer");
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }

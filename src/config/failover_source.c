@@ -52,8 +52,8 @@ static int keep_going(void *arg)
 /* 1: it ran and is content; 0: there is none. */
 static int run_hook(struct lb_job *job, const struct lb_failover_report *p, const char *name)
 {
-	char texts[7][VALUE_BYTES], line[LB_PROC_LAST_LINE_BYTES] = "", id[LB_UUID_TEXT_BYTES];
-	const char *address = json_string_value(json_object_get(job->request, "address")), *values[8];
+	char texts[8][VALUE_BYTES], line[LB_PROC_LAST_LINE_BYTES] = "", id[LB_UUID_TEXT_BYTES];
+	const char *values[9];
 	const struct lb_hook hook = {.folder = job->site->settings.hook_folder,
 				     .name = name,
 				     .timeout_s = HOOK_TIMEOUT_S,
@@ -71,15 +71,16 @@ static int run_hook(struct lb_job *job, const struct lb_failover_report *p, cons
 	snprintf(texts[1], VALUE_BYTES, "LIFEBOAT_MACHINE_ID=%s", id);
 	snprintf(texts[2], VALUE_BYTES, "LIFEBOAT_DOUBLE=%s", p->vm_name);
 	snprintf(texts[3], VALUE_BYTES, "LIFEBOAT_POINT_NS=%" PRId64, p->point_time_ns);
-	snprintf(texts[4], VALUE_BYTES, "LIFEBOAT_ADDRESS=%s", address != NULL ? address : "");
+	snprintf(texts[4], VALUE_BYTES, "LIFEBOAT_ADDRESS=%s", p->address);
 	snprintf(texts[5], VALUE_BYTES, "LIFEBOAT_NETWORK=%s", p->network);
 	used = (size_t)snprintf(texts[6], VALUE_BYTES, "LIFEBOAT_PORTS=");
 	for (uint32_t i = 0; i < p->n_forwards && used < VALUE_BYTES; i++)
 		used += (size_t)snprintf(texts[6] + used, VALUE_BYTES - used, "%s%u=%s:%u", i > 0 ? " " : "",
 					 p->forwards[i].guest_port, p->forwards[i].address, p->forwards[i].host_port);
-	for (size_t i = 0; i < 7; i++)
+	snprintf(texts[7], VALUE_BYTES, "LIFEBOAT_MAC=%s", p->mac);
+	for (size_t i = 0; i < 8; i++)
 		values[i] = texts[i];
-	values[7] = NULL;
+	values[8] = NULL;
 	r = r < 0 ? r : lb_hook_run(job->site->env, &hook, line);
 	if (r < 0)
 		return r;

@@ -11,7 +11,7 @@
 #include "config/readiness.h"
 #include "fabric/fabric.h"
 
-static const char *const texts[] = {"network", "test_network", "bus"};
+static const char *const texts[] = {"network", "mac", "address", "test_network", "test_mac", "test_address", "bus"};
 
 static const char *text_of(const json_t *object, const char *member)
 {
@@ -57,9 +57,10 @@ static int check_number(const json_t *target, const char *member, uint64_t min, 
 	return 0;
 }
 
-static int check_text(struct lb_site *site, const char *member, const json_t *value)
+static int check_text(const char *member, const json_t *value)
 {
 	const char *text = json_string_value(value);
+	char mac[LB_MAC_TEXT_BYTES];
 	int r;
 
 	if (text == NULL)
@@ -69,15 +70,16 @@ static int check_text(struct lb_site *site, const char *member, const json_t *va
 			return 0;
 		return lb_fail(-EINVAL, "target: bus is virtio, scsi or sata, not \"%.40s\"", text);
 	}
-	r = lb_name_check("network", text);
-	if (r == 0 && strcmp(site->settings.fabric, "qemu") == 0)
-		r = lb_fail(-EINVAL,
-			    "target: this site makes its doubles by QEMU without libvirt, which has no networks to "
-			    "choose from");
-	return r;
+	if (strstr(member, "mac") != NULL)
+		r = lb_mac_read(text, mac);
+	else if (strstr(member, "address") != NULL)
+		r = lb_address_read(text, NULL, NULL);
+	else
+		r = lb_network_check(text);
+	return r < 0 ? lb_wrap(r, "target: %s", member) : 0;
 }
 
-int lb_target_check(struct lb_site *site, const json_t *target)
+int lb_target_check(const json_t *target)
 {
 	const char *member;
 	json_t *value;
@@ -91,7 +93,7 @@ int lb_target_check(struct lb_site *site, const json_t *target)
 			text = text || strcmp(member, texts[i]) == 0;
 		if (!text && strcmp(member, "cpus") != 0 && strcmp(member, "memory_bytes") != 0)
 			return lb_fail(-EINVAL, "a target has no setting \"%.60s\"", member);
-		r = text ? check_text(site, member, value) : 0;
+		r = text ? check_text(member, value) : 0;
 		if (r < 0)
 			return r;
 	}
@@ -125,11 +127,25 @@ static int set_missing(json_t *body, const char *member, json_t *value)
 	return json_object_set(body, member, value) < 0 ? lb_fail(-ENOMEM, "out of memory for an order") : 0;
 }
 
+/* An address belongs to a network: an order that names another one has its own, or none. */
+static int fill_network(json_t *body, const json_t *target, bool live)
+{
+	const json_t *network = json_object_get(target, live ? "network" : "test_network");
+	const json_t *wanted = json_object_get(body, "network");
+	int r;
+
+	if (json_is_string(wanted) && !json_equal(wanted, network))
+		return 0;
+	r = set_missing(body, "network", (json_t *)(uintptr_t)network);
+	if (r == 0)
+		r = set_missing(body, "mac", json_object_get(target, live ? "mac" : "test_mac"));
+	return r < 0 ? r : set_missing(body, "address", json_object_get(target, live ? "address" : "test_address"));
+}
+
 int lb_target_fill(struct lb_site *site, json_t *body)
 {
 	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
 	_cleanup_json_ json_t *target = NULL, *sata = json_string("sata");
-	bool live = strcmp(text_of(body, "kind"), "live") == 0;
 	int r;
 
 	/* what is wrong with the order is told by who reads it; a machine may be in the vault only */
@@ -141,10 +157,21 @@ int lb_target_fill(struct lb_site *site, json_t *body)
 	if (r == 0)
 		r = set_missing(body, "memory_bytes", json_object_get(target, "memory_bytes"));
 	if (r == 0)
-		r = set_missing(body, "network", json_object_get(target, live ? "network" : "test_network"));
+		r = fill_network(body, target, strcmp(text_of(body, "kind"), "live") == 0);
 	if (r == 0)
 		r = set_missing(body, "bus", json_object_get(target, "bus"));
 	return r == 0 && wants_sata(site, m.id) ? set_missing(body, "bus", sata) : r;
+}
+
+/* Not for a change of something else: a network that has gone meanwhile is told by the readiness. */
+static bool names_network(const json_t *body)
+{
+	static const char *const members[] = {"network", "mac", "address", "test_network", "test_mac", "test_address"};
+
+	for (size_t i = 0; i < LB_ARRAY_LEN(members); i++)
+		if (json_is_string(json_object_get(body, members[i])))
+			return true;
+	return false;
 }
 
 /* What the body names changes; null takes a setting away. */
@@ -174,7 +201,9 @@ int lb_api_machine_target(void *arg, const struct lb_http_call *call, struct lb_
 		else if (json_object_set(target, member, value) < 0)
 			return lb_fail(-ENOMEM, "out of memory for a target");
 	}
-	r = lb_target_check(site, target);
+	r = lb_target_check(target);
+	if (r == 0 && names_network(body))
+		r = lb_target_networks_check(site, m.id, target);
 	if (r == 0)
 		r = lb_target_put(site, m.id, target);
 	if (r == 0)

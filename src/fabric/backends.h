@@ -13,8 +13,7 @@ int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric);
 
 /* <folder>/<name>; free it. NULL when memory is out. */
 char *lb_vm_path(const struct lb_vm_spec *vm, const char *name);
-/* A locally administered MAC address that follows from the VM's UUID. */
-#define LB_MAC_TEXT_BYTES 18
+/* The chosen MAC address, or a locally administered one that follows from the VM's UUID. */
 void lb_vm_mac(const struct lb_vm_spec *vm, char text[LB_MAC_TEXT_BYTES]);
 
 /* Takes the guest's second serial port, on which a double shows what it was started from. */
@@ -42,8 +41,9 @@ struct lb_argv {
 void lb_argv_add(struct lb_argv *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void lb_argv_clear(struct lb_argv *a); /* for _cleanup_() */
 
-/* The command line of a VM for QEMU without libvirt. -E2BIG, -EOPNOTSUPP, -ENOMEM. */
-int lb_qemu_argv(struct lb_env *env, const struct lb_vm_spec *vm, struct lb_argv *argv);
+/* The command line of a VM for QEMU without libvirt. `tap_fd`: inherited, its network; -1: user-mode. -E2BIG,
+ * -EOPNOTSUPP, -ENOMEM. */
+int lb_qemu_argv(struct lb_env *env, const struct lb_vm_spec *vm, int tap_fd, struct lb_argv *argv);
 
 /* fsync of an image that a VM uses. */
 int lb_overlay_sync(struct lb_env *env, const char *path);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fabric/fabric.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,8 @@
 #include "fabric/backends.h"
 
 #define LONGEST_SOCKET_NAME "nbd63.sock"
+#define USER_PREFIX 24 /* where none is said */
+#define USER_PREFIX_MAX 28
 #define VARIABLES_BYTES_MAX (64u << 20)
 
 void lb_vm_spec_clear(struct lb_vm_spec *vm)
@@ -98,7 +101,10 @@ void lb_vm_mac(const struct lb_vm_spec *vm, char text[LB_MAC_TEXT_BYTES])
 	const uint8_t *u = vm->uuid.bytes;
 
 	/* 52:54:00 is what QEMU and libvirt use */
-	snprintf(text, LB_MAC_TEXT_BYTES, "52:54:00:%02x:%02x:%02x", u[0], u[1], u[2]);
+	if (vm->mac[0] != '\0')
+		memcpy(text, vm->mac, LB_MAC_TEXT_BYTES);
+	else
+		snprintf(text, LB_MAC_TEXT_BYTES, "52:54:00:%02x:%02x:%02x", u[0], u[1], u[2]);
 }
 
 int lb_firmware_find(struct lb_firmware *ret_firmware)
@@ -134,14 +140,46 @@ int lb_firmware_variables_make(struct lb_env *env, const struct lb_vm_spec *vm, 
 	return r < 0 ? r : lb_file_write(env, path, data, size_bytes, 0600);
 }
 
+static char *address_text(uint32_t address, char text[INET_ADDRSTRLEN])
+{
+	const struct in_addr in = {.s_addr = htonl(address)};
+
+	inet_ntop(AF_INET, &in, text, INET_ADDRSTRLEN);
+	return text;
+}
+
+/* User-mode networking in the range of the VM's address, which its DHCP gives to the guest. */
+static int put_user_address(const struct lb_vm_spec *vm, struct lb_buf *out, char guest[INET_ADDRSTRLEN])
+{
+	char net[INET_ADDRSTRLEN], host[INET_ADDRSTRLEN], dns[INET_ADDRSTRLEN];
+	uint32_t address, prefix, base, own;
+	int r;
+
+	guest[0] = '\0';
+	if (vm->address[0] == '\0')
+		return 0;
+	r = lb_address_read(vm->address, &address, &prefix);
+	if (r < 0)
+		return r;
+	/* it needs room for two addresses of its own; the usual one of a gateway first */
+	prefix = prefix == 0 || prefix > USER_PREFIX_MAX ? USER_PREFIX : prefix;
+	base = address & ~(UINT32_MAX >> prefix);
+	own = base + (address == base + 1 ? 2 : 1);
+	return lb_buf_printf(out, ",net=%s/%u,host=%s,dns=%s,dhcpstart=%s", address_text(base, net), prefix,
+			     address_text(own, host), address_text(own + 1 + (address == own + 1), dns),
+			     address_text(address, guest));
+}
+
 int lb_vm_netdev(const struct lb_vm_spec *vm, struct lb_buf *out)
 {
+	char guest[INET_ADDRSTRLEN];
 	int r;
 
 	r = lb_buf_printf(out, "user,id=net0%s", vm->isolated ? ",restrict=on" : "");
+	r = r < 0 ? r : put_user_address(vm, out, guest);
 	for (uint32_t i = 0; r == 0 && i < vm->n_forwards; i++)
-		r = lb_buf_printf(out, ",hostfwd=tcp:%s:%u-:%u", vm->forwards[i].address, vm->forwards[i].host_port,
-				  vm->forwards[i].guest_port);
+		r = lb_buf_printf(out, ",hostfwd=tcp:%s:%u-%s:%u", vm->forwards[i].address, vm->forwards[i].host_port,
+				  guest, vm->forwards[i].guest_port);
 	return r < 0 ? lb_fail(r, "the network of VM %s can't be described", vm->name) : 0;
 }
 

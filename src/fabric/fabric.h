@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/env.h"
 #include "base/text.h"
+#include "fabric/network.h"
 
 #define LB_VM_NAME_BYTES 65
 #define LB_VM_DISKS_MAX 64
@@ -48,8 +49,10 @@ struct lb_vm_spec {
 	enum lb_vm_bus bus;
 	uint32_t n_disks;
 	struct lb_vm_disk disks[LB_VM_DISKS_MAX];
-	bool isolated;                  /* the guest reaches nothing but answers to forwards */
-	char network[LB_VM_NAME_BYTES]; /* a network of the fabric; empty: user-mode networking with `forwards` */
+	bool isolated;                       /* the guest reaches nothing but answers to forwards */
+	char network[LB_VM_NETWORK_BYTES];   /* as network.h says; empty: user-mode networking with `forwards` */
+	char mac[LB_MAC_TEXT_BYTES];         /* of its card; empty: one that follows from the UUID */
+	char address[LB_ADDRESS_TEXT_BYTES]; /* that it is to have, or has of itself; empty: not known */
 	uint32_t n_forwards;
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX];
 	uint32_t n_oem_strings; /* SMBIOS type 11: how a double learns what it is */
@@ -78,6 +81,8 @@ typedef int (*lb_fabric_list_fn)(void *arg, const char *name, enum lb_vm_state s
 
 struct lb_fabric_ops {
 	const char *name;
+	/* Whether VMs can join this network: -ENOENT when there is none, with what there is or what to do. */
+	int (*network)(struct lb_fabric *f, const char *network);
 	int (*create)(struct lb_fabric *f, const struct lb_vm_spec *vm); /* makes it known; does not start it */
 	int (*start)(struct lb_fabric *f, const struct lb_vm_spec *vm);
 	/* `gracefully` presses the power button and returns; otherwise the VM is off at return. */

@@ -166,11 +166,19 @@ static int take_bus(struct lb_failover *f, const char *bus)
 
 static int take_forwards(struct lb_failover *f, const struct lb_failover_request *request)
 {
-	bool probe_is_there = request->probe_port == 0;
+	bool probe_is_there = request->probe_port == 0 || (f->vm.network[0] != '\0' && f->vm.address[0] != '\0');
+	uint32_t n = request->n_forwards;
 
 	if (request->n_forwards > LB_VM_FORWARDS_MAX)
 		return lb_fail(-E2BIG, "%u forwards are more than %d", request->n_forwards, LB_VM_FORWARDS_MAX);
-	for (uint32_t i = 0; i < request->n_forwards; i++) {
+	/* a double on a network is reached by its own address */
+	if (n > 0 && f->vm.network[0] != '\0') {
+		if (asprintf(&f->warning, "no port of this host is forwarded: the double is on network %s",
+			     f->vm.network) < 0)
+			return lb_fail(-ENOMEM, "out of memory");
+		n = 0;
+	}
+	for (uint32_t i = 0; i < n; i++) {
 		const char *address = request->forwards[i].address;
 
 		if (strspn(address, "0123456789.") != strlen(address) || request->forwards[i].guest_port == 0)
@@ -182,10 +190,34 @@ static int take_forwards(struct lb_failover *f, const struct lb_failover_request
 		probe_is_there |= request->forwards[i].guest_port == request->probe_port;
 	}
 	if (!probe_is_there)
-		return lb_fail(-EINVAL, "port %u, which must answer, is not forwarded", request->probe_port);
-	f->vm.n_forwards = request->n_forwards;
+		return f->vm.network[0] != '\0'
+			       ? lb_fail(-EINVAL,
+					 "port %u must answer: on network %s that needs the double's address "
+					 "(--address)",
+					 request->probe_port, f->vm.network)
+			       : lb_fail(-EINVAL, "port %u, which must answer, is not forwarded", request->probe_port);
+	f->vm.n_forwards = n;
 	f->probe_port = request->probe_port;
 	return 0;
+}
+
+static int take_network(struct lb_failover *f, const struct lb_failover_request *request)
+{
+	int r = 0;
+
+	if (request->network != NULL) {
+		r = lb_network_check(request->network);
+		if (r < 0)
+			return r;
+		snprintf(f->vm.network, sizeof(f->vm.network), "%s", request->network);
+	}
+	if (request->mac != NULL)
+		r = lb_mac_read(request->mac, f->vm.mac);
+	if (r == 0 && request->address != NULL) {
+		r = lb_address_read(request->address, NULL, NULL);
+		snprintf(f->vm.address, sizeof(f->vm.address), "%s", request->address);
+	}
+	return r;
 }
 
 static int take_request(struct lb_failover *f, const struct lb_failover_request *request)
@@ -198,13 +230,8 @@ static int take_request(struct lb_failover *f, const struct lb_failover_request 
 	f->vm.isolated = request->isolated;
 	f->vm.memory_bytes = request->memory_bytes;
 	f->vm.cpus = request->cpus;
-	if (request->network != NULL) {
-		r = lb_name_check("network", request->network);
-		if (r < 0)
-			return r;
-		snprintf(f->vm.network, sizeof(f->vm.network), "%s", request->network);
-	}
-	r = take_bus(f, request->bus);
+	r = take_network(f, request);
+	r = r < 0 ? r : take_bus(f, request->bus);
 	r = r < 0 ? r : take_forwards(f, request);
 	r = r < 0 ? r : copy_text(request->vault_url, &f->vault_url);
 	r = r < 0 ? r : copy_path(request->secret.passphrase_file, &f->passphrase_file);
@@ -279,7 +306,9 @@ static int look_up(struct lb_failover *f, const struct lb_failover_request *requ
 	if (r < 0)
 		return r;
 	snprintf(f->fabric_name, sizeof(f->fabric_name), "%s", f->fabric->ops->name);
-	return lb_failover_choose_ports(f, false);
+	r = f->vm.network[0] != '\0' ? f->fabric->ops->network(f->fabric, f->vm.network) : 0;
+	return r < 0 ? lb_wrap(r, "double %s of machine %s", f->vm.name, f->machine_name)
+		     : lb_failover_choose_ports(f, false);
 }
 
 static int claim_folder(struct lb_failover *f, const char *vm_folder)
@@ -433,6 +462,8 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 		.machine_name = f->machine_name,
 		.fabric = f->fabric_name,
 		.network = f->vm.network,
+		.address = f->vm.address,
+		.probe_port = f->probe_port,
 		.machine = f->machine,
 		.kind = f->kind,
 		.position = f->point.position,
@@ -451,6 +482,7 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 	};
 	if (f->running_ns > f->started_ns)
 		p->rto_ms = (uint64_t)((f->running_ns - f->started_ns) / LB_NS_PER_MS);
+	lb_vm_mac(&f->vm, p->mac);
 	memcpy(p->forwards, f->vm.forwards, sizeof(p->forwards));
 	snprintf(p->console_path, sizeof(p->console_path), "%s/console.log", f->vm.folder);
 }

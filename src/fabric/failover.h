@@ -31,7 +31,9 @@ struct lb_failover_request {
 	uint64_t memory_bytes;                /* 0: as the machine has */
 	uint32_t cpus;                        /* 0: as the machine has, at most this host's */
 	const char *bus;                      /* "virtio" (NULL), "scsi", "sata": for guests without virtio drivers */
-	const char *network;                  /* a network of the fabric; NULL: user-mode */
+	const char *network;                  /* as fabric/network.h says; NULL: user-mode */
+	const char *mac;                      /* of its card; NULL: one of its own */
+	const char *address;                  /* the guest's, "A.B.C.D[/PREFIX]"; NULL: not known */
 	bool isolated;                        /* a test is isolated unless it asks for a network */
 	const struct lb_vm_forward *forwards; /* host_port 0: a free one is chosen */
 	uint32_t n_forwards;
@@ -87,7 +89,9 @@ int lb_failover_do(struct lb_failover *f);
 int lb_failover_run(struct lb_failover *f, int (*step)(void *arg, enum lb_failover_step step), void *arg);
 
 struct lb_failover_report {
-	const char *vm_name, *machine_name, *fabric, *network; /* valid as long as the failover */
+	const char *vm_name, *machine_name, *fabric, *network, *address; /* valid as long as the failover */
+	char mac[LB_MAC_TEXT_BYTES];
+	uint32_t probe_port; /* 0: none */
 	struct lb_uuid machine;
 	enum lb_failover_kind kind;
 	struct lb_position position;

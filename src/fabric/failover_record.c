@@ -66,6 +66,8 @@ static int set_vm(json_t *j, const struct lb_failover *f)
 	r = r < 0 ? r : lb_json_set_u64(j, "bus", f->vm.bus);
 	r = r < 0 ? r : lb_json_set_bool(j, "isolated", f->vm.isolated);
 	r = r < 0 ? r : lb_json_set_str(j, "network", f->vm.network);
+	r = r < 0 ? r : lb_json_set_str(j, "mac", f->vm.mac);
+	r = r < 0 ? r : lb_json_set_str(j, "address", f->vm.address);
 	r = r < 0 ? r : json_object_set_new(j, "disks", disks_json(f)) < 0 ? -ENOMEM : 0;
 	return r < 0 ? r : json_object_set_new(j, "forwards", forwards_json(f)) < 0 ? -ENOMEM : 0;
 }
@@ -198,6 +200,12 @@ static int get_list(const json_t *j, const char *member, uint32_t max, struct lb
 	return 0;
 }
 
+/* Older records lack it. */
+static int get_if_there(const json_t *j, const char *member, char *text, size_t size_bytes)
+{
+	return json_object_get(j, member) != NULL ? lb_json_get_text(j, member, text, size_bytes) : 0;
+}
+
 static int get_vm(const json_t *j, struct lb_failover *f)
 {
 	uint32_t bus = 0;
@@ -212,6 +220,8 @@ static int get_vm(const json_t *j, struct lb_failover *f)
 	r = r < 0 ? r : lb_json_get_u32(j, "bus", LB_VM_SATA, &bus);
 	r = r < 0 ? r : lb_json_get_bool(j, "isolated", &f->vm.isolated);
 	r = r < 0 ? r : lb_json_get_text(j, "network", f->vm.network, sizeof(f->vm.network));
+	r = r < 0 ? r : get_if_there(j, "mac", f->vm.mac, sizeof(f->vm.mac));
+	r = r < 0 ? r : get_if_there(j, "address", f->vm.address, sizeof(f->vm.address));
 	r = r < 0 ? r : get_list(j, "disks", LB_VM_DISKS_MAX, f, &f->vm.n_disks, get_disk);
 	r = r < 0 ? r : get_list(j, "forwards", LB_VM_FORWARDS_MAX, f, &f->vm.n_forwards, get_forward);
 	f->vm.bus = (enum lb_vm_bus)bus;

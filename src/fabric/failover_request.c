@@ -90,6 +90,18 @@ static int optional_str(const json_t *body, const char *member, const char **ret
 	return value == NULL || json_is_null(value) ? 0 : lb_json_get_str(body, member, ret_text);
 }
 
+static int check_network(const struct lb_failover_request *q)
+{
+	char mac[LB_MAC_TEXT_BYTES];
+	int r = 0;
+
+	if (q->network != NULL)
+		r = lb_network_check(q->network);
+	if (r == 0 && q->mac != NULL)
+		r = lb_mac_read(q->mac, mac);
+	return r < 0 || q->address == NULL ? r : lb_address_read(q->address, NULL, NULL);
+}
+
 int lb_failover_request_parse(const json_t *body, struct lb_failover_request *q, struct lb_vm_forward *forwards)
 {
 	const char *kind;
@@ -101,7 +113,10 @@ int lb_failover_request_parse(const json_t *body, struct lb_failover_request *q,
 	r = r < 0 ? r : optional_str(body, "name", &q->vm_name);
 	r = r < 0 ? r : optional_str(body, "bus", &q->bus);
 	r = r < 0 ? r : optional_str(body, "network", &q->network);
+	r = r < 0 ? r : optional_str(body, "mac", &q->mac);
+	r = r < 0 ? r : optional_str(body, "address", &q->address);
 	r = r < 0 ? r : optional_str(body, "probe_send", &q->probe_send);
+	r = r < 0 ? r : check_network(q);
 	r = r < 0 ? r : read_numbers(body, q);
 	r = r < 0 ? r : read_forwards(body, forwards, &q->n_forwards);
 	if (r < 0)

@@ -69,6 +69,32 @@ static int lookup(struct lb_fabric *f, const struct lb_vm_spec *vm, virDomainPtr
 	return 0;
 }
 
+LB_DEFINE_CLEANUP(virNetworkPtr, virNetworkFree);
+
+static int libvirt_network(struct lb_fabric *f, const char *network)
+{
+	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	_cleanup_(virNetworkFreep) virNetworkPtr found = NULL;
+	int r;
+
+	if (lb_network_bridge(network) != NULL)
+		return lb_bridge_check(lb_network_bridge(network));
+	r = connect_to(l);
+	if (r < 0)
+		return r;
+	found = virNetworkLookupByName(l->connection, network);
+	if (found == NULL)
+		return lb_fail(
+			-ENOENT,
+			"libvirt has no network \"%s\" (`virsh net-list --all` shows them); a bridge of this host "
+			"is written bridge:NAME",
+			network);
+	if (virNetworkIsActive(found) != 1)
+		return lb_fail(-ENOENT, "libvirt's network %s is not active; `virsh net-start %s` starts it", network,
+			       network);
+	return 0;
+}
+
 static int libvirt_create(struct lb_fabric *f, const struct lb_vm_spec *vm)
 {
 	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
@@ -371,6 +397,7 @@ static void libvirt_free(struct lb_fabric *f)
 
 static const struct lb_fabric_ops libvirt_ops = {
 	.name = "libvirt",
+	.network = libvirt_network,
 	.create = libvirt_create,
 	.start = libvirt_start,
 	.stop = libvirt_stop,

@@ -132,6 +132,7 @@ static void put_user_network(struct xml *x, const struct lb_vm_spec *vm)
 
 static int put_devices(struct xml *x, struct lb_env *env, const struct lb_vm_spec *vm)
 {
+	const char *bridge = lb_network_bridge(vm->network);
 	char mac[LB_MAC_TEXT_BYTES];
 	int r = 0;
 
@@ -148,9 +149,9 @@ static int put_devices(struct xml *x, struct lb_env *env, const struct lb_vm_spe
 	       "model='random'>/dev/urandom</backend></rng>");
 	lb_vm_mac(vm, mac);
 	if (vm->network[0] != '\0')
-		put(x,
-		    "<interface type='network'><source network='%s'/><mac address='%s'/><model type='%s'/></interface>",
-		    vm->network, mac, vm->bus == LB_VM_SATA ? "e1000e" : "virtio");
+		put(x, "<interface type='%s'><source %s='%s'/><mac address='%s'/><model type='%s'/></interface>",
+		    bridge != NULL ? "bridge" : "network", bridge != NULL ? "bridge" : "network",
+		    bridge != NULL ? bridge : vm->network, mac, vm->bus == LB_VM_SATA ? "e1000e" : "virtio");
 	put(x, "</devices>");
 	return r;
 }

@@ -246,6 +246,8 @@ static void spawn_child(const struct child *c, int pid_fd)
 	pid = fork();
 	if (pid == 0) {
 		wait_orphaned(middle);
+		/* what lives on without us has no rights of ours */
+		prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 		child_exec(c);
 	}
 	if (pid > 0 && write(pid_fd, &pid, sizeof(pid)) == sizeof(pid))

@@ -31,6 +31,24 @@ static int monitor(struct lb_fabric *f, const struct lb_vm_spec *vm, struct lb_q
 	return r < 0 ? lb_wrap(r, "VM %s", vm->name) : 0;
 }
 
+/* Without libvirt there are no networks but the host's bridges. */
+static const char *bridge_of(const char *network)
+{
+	const char *bridge = lb_network_bridge(network);
+
+	return bridge != NULL ? bridge : network;
+}
+
+static int qemu_network(struct lb_fabric *f, const char *network)
+{
+	const char *bridge = bridge_of(network);
+	int r;
+
+	(void)f;
+	r = lb_bridge_check(bridge);
+	return r < 0 ? r : lb_bridge_right(bridge);
+}
+
 static int qemu_create(struct lb_fabric *f, const struct lb_vm_spec *vm)
 {
 	struct lb_firmware firmware;
@@ -69,18 +87,20 @@ static int qemu_start(struct lb_fabric *f, const struct lb_vm_spec *vm)
 {
 	_cleanup_free_ char *log_path = lb_vm_path(vm, "qemu.log");
 	_cleanup_(lb_argv_clear) struct lb_argv argv = {0};
+	_cleanup_close_ int tap = -1;
 	pid_t pid;
 	int r;
 
 	if (log_path == NULL)
 		return lb_fail(-ENOMEM, "out of memory");
 	if (find_process(f, vm) == 0) {
-		r = lb_qemu_argv(f->env, vm, &argv);
+		r = vm->network[0] != '\0' ? lb_tap_open(vm, bridge_of(vm->network), &tap) : 0;
+		r = r < 0 ? r : lb_qemu_argv(f->env, vm, tap, &argv);
 		if (r == 0)
 			r = lb_proc_spawn(f->env,
 					  &(struct lb_proc_spawn){.argv = (const char *const *)argv.argv,
 								  .log_path = log_path,
-								  .keep_fd = -1},
+								  .keep_fd = tap},
 					  &pid);
 		if (r < 0)
 			return lb_wrap(r, "VM %s", vm->name);
@@ -372,6 +392,7 @@ static void qemu_free(struct lb_fabric *f)
 
 static const struct lb_fabric_ops qemu_ops = {
 	.name = "qemu",
+	.network = qemu_network,
 	.create = qemu_create,
 	.start = qemu_start,
 	.stop = qemu_stop,

@@ -116,17 +116,13 @@ static int add_disks(const struct lb_vm_spec *vm, struct lb_argv *a)
 	return 0;
 }
 
-static int add_network(const struct lb_vm_spec *vm, struct lb_argv *a)
+static int add_network(const struct lb_vm_spec *vm, int tap_fd, struct lb_argv *a)
 {
 	_cleanup_buf_ struct lb_buf netdev = LB_BUF(8192);
 	char mac[LB_MAC_TEXT_BYTES];
 	int r;
 
-	if (vm->network[0] != '\0')
-		return lb_fail(-EOPNOTSUPP,
-			       "QEMU without libvirt has user-mode networking only: network %s needs --fabric libvirt",
-			       vm->network);
-	r = lb_vm_netdev(vm, &netdev);
+	r = tap_fd >= 0 ? lb_buf_printf(&netdev, "tap,id=net0,fd=%d", tap_fd) : lb_vm_netdev(vm, &netdev);
 	if (r < 0)
 		return r;
 	lb_vm_mac(vm, mac);
@@ -158,7 +154,7 @@ static void add_consoles(const struct lb_vm_spec *vm, struct lb_argv *a)
 	lb_argv_add(a, "%s/qemu.pid", vm->folder);
 }
 
-int lb_qemu_argv(struct lb_env *env, const struct lb_vm_spec *vm, struct lb_argv *argv)
+int lb_qemu_argv(struct lb_env *env, const struct lb_vm_spec *vm, int tap_fd, struct lb_argv *argv)
 {
 	int r;
 
@@ -168,7 +164,7 @@ int lb_qemu_argv(struct lb_env *env, const struct lb_vm_spec *vm, struct lb_argv
 	if (r == 0)
 		r = add_disks(vm, argv);
 	if (r == 0)
-		r = add_network(vm, argv);
+		r = add_network(vm, tap_fd, argv);
 	if (r < 0)
 		return r;
 	add_consoles(vm, argv);

@@ -486,13 +486,19 @@ static json_t *report_with(const char *level, const char *text)
 static void a_target_fills_what_an_order_does_not_say(void **state)
 {
 	_cleanup_json_ json_t *target = json_pack("{s:i,s:I,s:s,s:s}", "cpus", 3, "memory_bytes", (json_int_t)(1 << 30),
-						  "network", "lan", "bus", "scsi"),
+						  "address", "192.0.2.7/24", "bus", "scsi"),
 			      *less = json_pack("{s:n}", "bus"),
 			      *test = json_pack("{s:s,s:s,s:i}", "machine", "web1", "kind", "test", "cpus", 1),
 			      *live = json_pack("{s:s,s:s}", "machine", "web1", "kind", "live"),
 			      *other = json_pack("{s:s,s:s}", "machine", "nobody", "kind", "live");
-	static const char *const bad[] = {"{\"cpus\":0}",      "{\"cpus\":257}",        "{\"memory_bytes\":1}",
-					  "{\"bus\":\"usb\"}", "{\"network\":\"a b\"}", "{\"network\":7}",
+	static const char *const bad[] = {"{\"cpus\":0}",
+					  "{\"cpus\":257}",
+					  "{\"memory_bytes\":1}",
+					  "{\"bus\":\"usb\"}",
+					  "{\"network\":\"a b\"}",
+					  "{\"network\":7}",
+					  "{\"mac\":\"01:00:00:00:00:01\"}",
+					  "{\"test_address\":\"x\"}",
 					  "{\"speed\":1}"};
 	char id[LB_UUID_TEXT_BYTES];
 	unsigned int n;
@@ -509,9 +515,9 @@ static void a_target_fills_what_an_order_does_not_say(void **state)
 	assert_int_equal(lb_target_fill(site, test), 0);
 	assert_int_equal(json_integer_value(json_object_get(test, "cpus")), 1);
 	assert_int_equal(json_integer_value(json_object_get(test, "memory_bytes")), 1 << 30);
-	assert_null(json_object_get(test, "network")); /* a test stays isolated */
+	assert_null(json_object_get(test, "address")); /* tests have their own */
 	assert_int_equal(lb_target_fill(site, live), 0);
-	assert_string_equal(json_string_value(json_object_get(live, "network")), "lan");
+	assert_string_equal(json_string_value(json_object_get(live, "address")), "192.0.2.7/24");
 	assert_string_equal(json_string_value(json_object_get(live, "bus")), "scsi");
 	assert_int_equal(lb_target_fill(site, other), 0);
 	assert_int_equal(json_object_size(other), 2);

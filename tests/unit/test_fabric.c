@@ -190,12 +190,84 @@ static void a_command_line_says_what_the_double_is_and_isolates_it(void **s)
 
 	(void)s;
 	fill_vm(&vm, 2);
-	assert_int_equal(lb_qemu_argv(env, &vm, &a), 0);
+	assert_int_equal(lb_qemu_argv(env, &vm, -1, &a), 0);
 	assert_true(has(&a, "type=11,value=lifeboat:double=x"));
 	assert_true(has(&a, "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:2222-:22"));
 	assert_true(has(&a, "virtio-blk-pci,drive=disk1,rerror=stop,werror=stop,bootindex=1,serial=S1"));
 	assert_true(has(&a, "-nodefaults"));
 	assert_true(has(&a, "512M"));
+}
+
+static void an_address_is_given_by_user_mode_networking_and_ports_lead_to_it(void **s)
+{
+	static const struct {
+		const char *address, *netdev;
+	} cases[] = {
+		{"192.0.2.10/24",
+		 "net=192.0.2.0/24,host=192.0.2.1,dns=192.0.2.2,dhcpstart=192.0.2.10,hostfwd=tcp:127.0.0.1:2222-"
+		 "192.0.2.10:22"},
+		{"192.0.2.1", "net=192.0.2.0/24,host=192.0.2.2,dns=192.0.2.3,dhcpstart=192.0.2.1,"},
+		{"10.20.30.2/16", "net=10.20.0.0/16,host=10.20.0.1,dns=10.20.0.2,dhcpstart=10.20.30.2,"},
+		{"10.0.0.2/16", "net=10.0.0.0/16,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.0.0.2,"},
+	};
+
+	(void)s;
+	for (size_t i = 0; i < LB_ARRAY_LEN(cases); i++) {
+		_cleanup_(lb_vm_spec_clear) struct lb_vm_spec vm;
+		_cleanup_buf_ struct lb_buf netdev = LB_BUF(8192);
+
+		fill_vm(&vm, 1);
+		snprintf(vm.address, sizeof(vm.address), "%s", cases[i].address);
+		assert_int_equal(lb_vm_netdev(&vm, &netdev), 0);
+		assert_non_null(strstr((char *)netdev.data, cases[i].netdev));
+	}
+}
+
+static void a_card_on_a_tap_has_the_chosen_mac_address(void **s)
+{
+	_cleanup_(lb_argv_clear) struct lb_argv a = {0};
+	_cleanup_(lb_vm_spec_clear) struct lb_vm_spec vm;
+
+	(void)s;
+	fill_vm(&vm, 1);
+	assert_int_equal(lb_mac_read("52:54:00:AB:cd:0e", vm.mac), 0);
+	assert_int_equal(lb_qemu_argv(env, &vm, 7, &a), 0);
+	assert_true(has(&a, "tap,id=net0,fd=7"));
+	assert_true(has(&a, "mac=52:54:00:ab:cd:0e"));
+	assert_false(has(&a, "hostfwd"));
+}
+
+static void networks_and_addresses_that_cannot_be_are_refused(void **s)
+{
+	static const char *const networks[] = {"",    "bridge:",    "bridge:a b", "bridge:a-name-of-sixteen",
+					       "a:b", "bridge:../x"};
+	static const char *const macs[] = {"",
+					   "52:54:00:12:34",
+					   "52:54:00:12:34:5g",
+					   "52-54-00-12-34-56",
+					   "01:00:00:00:00:00",
+					   "00:00:00:00:00:00",
+					   "ff:ff:ff:ff:ff:ff",
+					   "52:54:00:12:34:567"};
+	static const char *const addresses[] = {
+		"",          "1.2.3",      "1.2.3.4/33",    "1.2.3.4/",        "1.2.3.4/x", "0.0.0.1", "127.0.0.1",
+		"224.0.0.1", "10.0.0.0/8", "10.0.0.255/24", "255.255.255.255", "1.2.3.4/4", "fe80::1"};
+	char mac[LB_MAC_TEXT_BYTES];
+	uint32_t address, prefix;
+
+	(void)s;
+	for (size_t i = 0; i < LB_ARRAY_LEN(networks); i++)
+		assert_int_equal(lb_network_check(networks[i]), -EINVAL);
+	for (size_t i = 0; i < LB_ARRAY_LEN(macs); i++)
+		assert_int_equal(lb_mac_read(macs[i], mac), -EINVAL);
+	for (size_t i = 0; i < LB_ARRAY_LEN(addresses); i++)
+		assert_int_equal(lb_address_read(addresses[i], &address, &prefix), -EINVAL);
+	assert_int_equal(lb_network_check("bridge:br0"), 0);
+	assert_int_equal(lb_network_check("lan"), 0);
+	assert_int_equal(lb_address_read("192.0.2.10/24", &address, &prefix), 0);
+	assert_true(address == 0xc000020a && prefix == 24);
+	assert_int_equal(lb_bridge_check("lo"), -EINVAL);
+	assert_int_equal(lb_bridge_check("lb-not-there"), -ENOENT);
 }
 
 static void more_disks_than_a_controller_takes_are_refused_with_the_cure(void **s)
@@ -205,11 +277,11 @@ static void more_disks_than_a_controller_takes_are_refused_with_the_cure(void **
 
 	(void)s;
 	fill_vm(&vm, 30);
-	assert_int_equal(lb_qemu_argv(env, &vm, &a), -E2BIG);
+	assert_int_equal(lb_qemu_argv(env, &vm, -1, &a), -E2BIG);
 	assert_non_null(strstr(lb_err_text(), "--bus scsi"));
 	lb_argv_clear(&a);
 	vm.bus = LB_VM_VIRTIO_SCSI;
-	assert_int_equal(lb_qemu_argv(env, &vm, &a), 0);
+	assert_int_equal(lb_qemu_argv(env, &vm, -1, &a), 0);
 }
 
 static void a_record_comes_back_as_it_was_written(void **s)
@@ -236,6 +308,8 @@ static void a_record_comes_back_as_it_was_written(void **s)
 	a.vm.folder = strdup(folder);
 	a.disks[1] = (struct lb_failover_disk){.id = 4, .size_bytes = 1 << 20, .whole = true};
 	a.port_chosen[0] = true;
+	snprintf(a.vm.mac, sizeof(a.vm.mac), "52:54:00:00:00:01");
+	snprintf(a.vm.address, sizeof(a.vm.address), "192.0.2.1/24");
 	assert_int_equal(lb_record_save(&a), 0);
 	b->env = env;
 	b->lock_fd = -1;
@@ -247,6 +321,8 @@ static void a_record_comes_back_as_it_was_written(void **s)
 	assert_string_equal(b->vault_url, "dir:/v");
 	assert_null(b->key_file);
 	assert_true(b->fenced && b->pinned && !b->committed && b->port_chosen[0] && b->vm.isolated);
+	assert_string_equal(b->vm.mac, "52:54:00:00:00:01");
+	assert_string_equal(b->vm.address, "192.0.2.1/24");
 	assert_int_equal(b->vm.n_disks, 2);
 	assert_int_equal(b->disks[1].id, 4);
 	assert_true(b->disks[1].whole && !b->disks[0].whole);
@@ -386,6 +462,9 @@ int main(void)
 		cmocka_unit_test(a_spawned_program_inherits_one_descriptor_and_no_other),
 		cmocka_unit_test(a_folder_that_sockets_or_command_lines_cannot_take_is_refused),
 		cmocka_unit_test(a_command_line_says_what_the_double_is_and_isolates_it),
+		cmocka_unit_test(an_address_is_given_by_user_mode_networking_and_ports_lead_to_it),
+		cmocka_unit_test(a_card_on_a_tap_has_the_chosen_mac_address),
+		cmocka_unit_test(networks_and_addresses_that_cannot_be_are_refused),
 		cmocka_unit_test(more_disks_than_a_controller_takes_are_refused_with_the_cure),
 		cmocka_unit_test(a_record_comes_back_as_it_was_written),
 		cmocka_unit_test(a_double_that_is_let_go_is_free_although_a_child_was_started_meanwhile),

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of doubles: bridges of this host, MAC addresses, addresses. The host is left as it was, whatever is killed."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import uuid
+
+import pytest
+
+from test_config import Api, wait_for  # noqa: F401
+from test_config_failover import MIB, api, folder, job, order, processes_of, site  # noqa: F401
+
+if os.geteuid() != 0 or not shutil.which("ip"):
+    pytest.skip("needs root and iproute2: bridges", allow_module_level=True)
+
+
+def ip(*arguments):
+    run = subprocess.run(["ip", "-json", *arguments], capture_output=True, text=True)
+    assert run.returncode == 0, f"ip {' '.join(arguments)}: {run.stderr}"
+    return json.loads(run.stdout) if run.stdout.strip() else []
+
+
+def ports_of(name):
+    return sorted(link["ifname"] for link in ip("link", "show", "master", name))
+
+
+@pytest.fixture
+def bridge():
+    name = f"lbt{uuid.uuid4().hex[:10]}"
+    made = subprocess.run(["ip", "link", "add", name, "type", "bridge"], capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"this host makes no bridges: {made.stderr.strip()}")
+    ip("link", "set", name, "up")
+    yield name
+    left = ports_of(name)
+    ip("link", "del", name)
+    assert not left, f"devices were left on the bridge: {left}"
+
+
+def qemu_of(folder):  # noqa: F811
+    pid, = [p for p in processes_of(folder) if b"qemu-system" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0")[0]]
+    return pid, pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+
+
+def test_a_double_joins_a_bridge_with_its_mac_address_and_leaves_it_without_trace(site, api, folder, bridge):  # noqa: F811
+    body = {"machine": "db1", "kind": "test", "memory_bytes": 64 * MIB, "network": f"bridge:{bridge}", "mac": "52:54:00:AB:CD:01",
+            "address": "192.0.2.10/24"}
+    job(api, order(api, "/v1/failover", body), ("done",))
+    double, = api.ask("GET", "/v1/failover")[1]["failovers"]
+    assert (double["network"], double["mac"], double["address"]) == (f"bridge:{bridge}", "52:54:00:ab:cd:01", "192.0.2.10/24")
+    tap, = ports_of(bridge)
+    assert any("mac=52:54:00:ab:cd:01" in a for a in qemu_of(folder / "state/vm/db1-test")[1])
+    # a killed hypervisor takes its device along; the double comes back with another one
+    os.kill(qemu_of(folder / "state/vm/db1-test")[0], signal.SIGKILL)
+    wait_for(lambda: not ports_of(bridge), "the device to be gone")
+    job(api, order(api, "/v1/failover/db1-test/repoint", {"point": "latest"}), ("done",))
+    assert ports_of(bridge) == [tap]
+    # nor does a killed server leave any: it finds the double again
+    site.server.send_signal(signal.SIGKILL)
+    site.server.wait(60)
+    assert ports_of(bridge) == [tap]
+    site.start()
+    job(api, order(api, "/v1/failover/db1-test/cleanup", {}), ("done",))
+    assert ports_of(bridge) == []
+
+
+def test_a_network_that_is_not_there_is_told_before_anything_is_started(build, site, api, folder, bridge):  # noqa: F811
+    def refused(status, words, path, body, method="POST"):
+        got, answer = api.ask(method, path, body)
+        assert got == status and all(w in answer["error"]["message"] for w in words), answer
+
+    refused(404, ["lb-not-there", "ip link add"], "/v1/failover", {"machine": "db1", "kind": "live", "network": "bridge:lb-not-there"})
+    refused(400, ["lo", "no bridge"], "/v1/failover", {"machine": "db1", "kind": "test", "network": "bridge:lo"})
+    for wrong in ({"network": "bridge:a b"}, {"network": "bridge:much-too-long-name"}, {"mac": "01:00:5e:00:00:01"}, {"mac": "52:54"},
+                  {"address": "192.0.2.0/24"}, {"address": "224.0.0.1"}, {"address": "db1.example"}):
+        refused(400, [], "/v1/failover", {"machine": "db1", "kind": "test", **wrong})
+    status, preview = api.ask("GET", "/v1/machine/db1/preview?network=bridge:lb-not-there")
+    assert status == 200 and "lb-not-there" in preview["network_error"]
+    status, preview = api.ask("GET", f"/v1/machine/db1/preview?network=bridge:{bridge}")
+    assert status == 200 and preview["network"] == f"bridge:{bridge}" and "network_error" not in preview
+    refused_dry = site.lifeboat("failover", "start", "db1", "--network", "bridge:lb-not-there", "--dry-run", check=False)
+    assert refused_dry.returncode != 0 and "lb-not-there" in refused_dry.stderr
+    direct = subprocess.run([build / "src/cli/lifeboat", "failover", "test", "db1", "--vault", site.vault_url, "--passphrase-file",
+                             site.passphrase_file, "--folder", folder / "vm", "--fabric", "qemu", "--network", "bridge:lb-not-there"],
+                            capture_output=True, text=True)
+    assert direct.returncode != 0 and "lb-not-there" in direct.stderr
+    assert not (folder / "vm").exists() and api.ask("GET", "/v1/failover")[1]["failovers"] == []
+    assert not api.ask("GET", "/v1/job")[1]["jobs"]
