@@ -30,6 +30,9 @@ demo-clean:
 demo-full: deps-full build
 	scripts/demo-full.py --build $(BUILD)
 
+check-cycle: deps build
+	scripts/check_cycle.py --build $(BUILD)
+
 check: deps
 	scripts/check.py $(CHECK)
 
@@ -54,4 +57,4 @@ install: build
 clean:
 	rm -rf $(BUILD) build-asan build-fault build-fuzz
 
-.PHONY: all build deps deps-full doctor demo demo-clean demo-full check check-fresh bench deb fuzz format install clean
+.PHONY: all build deps deps-full doctor demo demo-clean demo-full check check-cycle check-fresh bench deb fuzz format install clean

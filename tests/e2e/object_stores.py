@@ -76,10 +76,10 @@ class Server:
                 raise RuntimeError(f"{what} does not start: {[p.args for p in dead]}\n{logs}")
             time.sleep(0.1)
 
-    def answers(self, port):
+    def answers(self, port, host="127.0.0.1"):
         def ask():
             try:
-                c = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                c = http.client.HTTPConnection(host, port, timeout=5)
                 c.request("GET", "/")
                 c.getresponse().read()
                 return True
@@ -98,24 +98,25 @@ class Server:
 class Azurite(Server):
     kind = "azure"
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1"):
         if not shutil.which("node"):
             raise Missing("node is missing (see scripts/deps.sh); Azurite needs it")
         if not AZURITE.exists():
             raise Missing(f"Azurite is not in {AZURITE.parents[4]}; run scripts/deps.sh, which needs npm")
         super().__init__("azurite")
+        self.host = host
         self.port = free_port()
         self.credentials = secret_file(self.folder / "credentials", account_key=KEY)
-        self.run("node", AZURITE, "--blobHost", "127.0.0.1", "--blobPort", self.port, "-l", self.folder / "data", "--silent",
+        self.run("node", AZURITE, "--blobHost", host, "--blobPort", self.port, "-l", self.folder / "data", "--silent",
                  "--disableTelemetry", "--skipApiVersionCheck")
         try:
-            self.wait("Azurite", self.answers(self.port))
+            self.wait("Azurite", self.answers(self.port, host))
         except BaseException:
             self.stop()
             raise
 
     def url(self, container, port=None, credentials=None, more=""):
-        return (f"azure:{ACCOUNT}/{container}?endpoint=http://127.0.0.1:{port or self.port}/{ACCOUNT}"
+        return (f"azure:{ACCOUNT}/{container}?endpoint=http://{self.host}:{port or self.port}/{ACCOUNT}"
                 f"&credentials={credentials or self.credentials}{more}")
 
 

@@ -84,10 +84,12 @@ class Guest:
               or a dict {guest port: host port}.
     oem_strings: SMBIOS type 11 strings, as the fabric gives them to a double.
     restrict: the guest cannot reach anything; the forwards still work.
+    tap: the name of a tap device, with `mac`: the guest's network instead of QEMU's own (and of forwards).
+    prefix: what QEMU's command starts with (another network namespace).
     """
 
     def __init__(self, directory, disks, *, forwards=(), memory_mib=512, cpus=2,
-                 oem_strings=(), uuid=None, restrict=False, extra=(), accel=None):
+                 oem_strings=(), uuid=None, restrict=False, extra=(), accel=None, tap=None, mac=None, prefix=()):
         self.directory = pathlib.Path(directory)
         self.disks = [d if isinstance(d, Disk) else Disk(str(d)) for d in disks]
         self.forwards = dict(forwards) if isinstance(forwards, dict) else {p: 0 for p in forwards}
@@ -98,6 +100,8 @@ class Guest:
         self.restrict = restrict
         self.extra = list(extra)
         self.accel = accel or os.environ.get("LIFEBOAT_GUEST_ACCEL", "tcg,thread=multi")
+        self.tap, self.mac = tap, mac
+        self.prefix = list(prefix)
         self.pid = None
         self.pid_start = None
         self._child = None
@@ -113,14 +117,17 @@ class Guest:
         network = "user,id=net0" + (",restrict=on" if self.restrict else "")
         for guest_port, host_port in self.forwards.items():
             network += f",hostfwd=tcp:127.0.0.1:{host_port}-:{guest_port}"
-        args = [qemu, "-accel", self.accel, "-cpu", "max,la57=off", "-m", str(self.memory_mib),
+        if self.tap:
+            network = f"tap,id=net0,ifname={self.tap},script=no,downscript=no"
+        card = "virtio-net-pci,netdev=net0,romfile=" + (f",mac={self.mac}" if self.mac else "")
+        args = [*self.prefix, qemu, "-accel", self.accel, "-cpu", "max,la57=off", "-m", str(self.memory_mib),
                 "-smp", str(self.cpus), "-nodefaults", "-nographic", "-no-reboot",
                 # append: a second start of the same guest keeps the first one's log.
                 "-chardev", "file,id=serial0,path=serial.log,append=on",
                 "-serial", "chardev:serial0",
                 "-qmp", "unix:qmp.sock,server=on,wait=off",
                 "-device", "virtio-rng-pci",
-                "-netdev", network, "-device", "virtio-net-pci,netdev=net0,romfile="]
+                "-netdev", network, "-device", card]
         for index, disk in enumerate(self.disks):
             args += disk.arguments(index)
         if self.oem_strings:

@@ -28,7 +28,8 @@ def programs(build):
     build = pathlib.Path(build).resolve()
     return {"lifeboat": build / "src/cli/lifeboat", "config": build / "src/config/lifeboat-config",
             "process": build / "src/process/lifeboat-process", "mobility": build / "src/mobility/lifeboat-mobility",
-            "capture": build / "src/capture/lifeboat-capture", "ledger": build / "tests/guest/ledger"}
+            "capture": build / "src/capture/lifeboat-capture", "ledger": build / "tests/guest/ledger",
+            "bank": build / "tests/guest/bank", "target": build / "src/target/lifeboat-target"}
 
 
 class Site:
