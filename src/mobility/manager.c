@@ -218,7 +218,7 @@ static int renew(struct lb_manager *m)
 	if (lb_mono_ns(m->o.env) < m->renew_due_ns)
 		return 0;
 	m->renew_due_ns = lb_mono_ns(m->o.env) + LB_RENEW_RETRY_S * LB_NS_PER_S;
-	r = lb_renew_if_due(m->o.env, m->client, m->o.settings, m->o.hardware, m->o.name, &renewed);
+	r = lb_renew_if_due(m->o.env, m->client, m->o.settings, m->o.hardware, &renewed);
 	if (r < 0 || !renewed)
 		return r;
 	r = lb_http_client_new(&options, &client);

@@ -5,11 +5,9 @@
 
 #include "base/env.h"
 #include "mobility/agent_config.h"
-#include "wire/client.h"
-
-#define LB_RENEW_RETRY_S 3600
+#include "wire/renew.h"
 
 /* 0, also when it isn't due; `ret_renewed` tells. Clients made before go on with the old one until they are made anew.
  */
 int lb_renew_if_due(struct lb_env *env, struct lb_http_client *client, const struct lb_agent_settings *settings,
-		    const char *hardware, const char *name, bool *ret_renewed);
+		    const char *hardware, bool *ret_renewed);

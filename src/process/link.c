@@ -74,11 +74,52 @@ static void note(bool *said, int r, const char *what)
 	*said = r < 0;
 }
 
+static int client_new(const char *identity_folder, struct lb_http_client **ret_client)
+{
+	const struct lb_http_client_options options = {.identity_folder = identity_folder, .connect_timeout_s = 5};
+
+	return lb_http_client_new(&options, ret_client);
+}
+
+static int renew(struct lb_link *link)
+{
+	struct lb_env *env = link->process->env;
+	_cleanup_json_ json_t *reply = NULL;
+	struct lb_http_client *client;
+	char url[URL_BYTES];
+	int r;
+
+	snprintf(url, sizeof(url), "%s/v1/process/renew", link->url);
+	r = lb_renew_ask(env, link->client, link->identity_folder, url, NULL, &reply);
+	if (r < 0 || reply == NULL)
+		return r;
+	r = lb_renew_keep(env, link->identity_folder, reply);
+	r = r < 0 || link->ports == NULL ? r : lb_ports_reload(link->ports);
+	r = r < 0 ? r : client_new(link->identity_folder, &client);
+	if (r < 0)
+		return r;
+	lb_http_client_free(link->client);
+	link->client = client;
+	lb_notice("the certificate is renewed");
+	return 0;
+}
+
+static void renew_if_due(struct lb_link *link)
+{
+	struct lb_env *env = link->process->env;
+
+	if (lb_mono_ns(env) < link->renew_due_ns)
+		return;
+	link->renew_due_ns = lb_mono_ns(env) + LB_RENEW_RETRY_S * LB_NS_PER_S;
+	note(&link->outdated, renew(link), "certificate");
+}
+
 int lb_link_round(struct lb_link *link)
 {
 	_cleanup_json_ json_t *config = NULL;
 	int r;
 
+	renew_if_due(link);
 	r = get_config(link, &config);
 	note(&link->down, r, "configuration server");
 	if (r < 0)
@@ -114,21 +155,22 @@ static void *run(void *arg)
 int lb_link_start(struct lb_process *p, const char *config_url, const char *identity_folder, struct lb_ports *ports,
 		  struct lb_pushes *pushes, struct lb_link *ret_link)
 {
-	const struct lb_http_client_options options = {.identity_folder = identity_folder, .connect_timeout_s = 5};
 	size_t length = strlen(config_url);
 	int r;
 
 	*ret_link = (struct lb_link){.process = p, .ports = ports, .pushes = pushes, .stop_fd = -1};
+	ret_link->renew_due_ns = lb_mono_ns(p->env);
 	while (length > 0 && config_url[length - 1] == '/')
 		length--;
 	if (length == 0 || length > URL_BYTES - 64)
 		return lb_fail(-EINVAL, "config_url \"%.80s\" is no URL", config_url);
-	r = lb_http_client_new(&options, &ret_link->client);
+	r = client_new(identity_folder, &ret_link->client);
 	if (r < 0)
 		return r;
 	ret_link->url = strndup(config_url, length);
+	ret_link->identity_folder = strdup(identity_folder);
 	ret_link->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (ret_link->url == NULL || ret_link->stop_fd < 0) {
+	if (ret_link->url == NULL || ret_link->identity_folder == NULL || ret_link->stop_fd < 0) {
 		lb_link_stop(ret_link);
 		return lb_fail(-ENOMEM, "no room for the link to the configuration server");
 	}
@@ -153,4 +195,5 @@ void lb_link_stop(struct lb_link *link)
 	if (link->stop_fd >= 0)
 		close(lb_steal_fd(link->stop_fd));
 	free(lb_steal_ptr(link->url));
+	free(lb_steal_ptr(link->identity_folder));
 }

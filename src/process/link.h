@@ -2,12 +2,13 @@
 #pragma once
 /*
  * The link to the configuration server: every LB_LINK_INTERVAL_S the configuration is read and a report is sent. While
- * it is away the last good configuration stands, in memory only: keys never rest here.
+ * it is away the last good configuration stands, in memory only: keys never rest here. Our certificate is renewed when
+ * two thirds of its life are over, looked at every LB_RENEW_RETRY_S.
  */
 #include "process/ports.h"
 #include "process/process.h"
 #include "process/pushes.h"
-#include "wire/client.h"
+#include "wire/renew.h"
 
 #define LB_LINK_INTERVAL_S 2
 #define LB_LINK_TIMEOUT_S 20
@@ -17,7 +18,9 @@ struct lb_link {
 	struct lb_pushes *pushes; /* the caller's, or NULL: orders of push installs are left */
 	struct lb_http_client *client;
 	char *url;
-	bool down, refused; /* said already */
+	char *identity_folder;
+	int64_t renew_due_ns;         /* monotonic */
+	bool down, refused, outdated; /* said already */
 	int stop_fd;
 	pthread_t thread;
 	bool running;

@@ -146,6 +146,15 @@ int lb_ports_report(const struct lb_ports *p, json_t *report)
 	return 0;
 }
 
+int lb_ports_reload(struct lb_ports *p)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < p->n && r == 0; i++)
+		r = lb_http_server_reload(p->servers[i]);
+	return r;
+}
+
 void lb_ports_stop(struct lb_ports *p)
 {
 	while (p->n > 0)

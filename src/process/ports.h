@@ -25,4 +25,6 @@ int lb_ports_start(struct lb_env *env, const struct lb_http_server_options *opti
 void lb_ports_follow(struct lb_ports *ports, const json_t *config);
 /* Sets "ports" and "port_error" in a report. */
 int lb_ports_report(const struct lb_ports *ports, json_t *report);
+/* A new certificate is in the identity folder. */
+int lb_ports_reload(struct lb_ports *ports);
 void lb_ports_stop(struct lb_ports *ports);

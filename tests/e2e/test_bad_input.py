@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+from clock import clock_of
 from host_agent import AGENT_UID, HostAgent, LoopDisk
 from lifeboat_site import Site
 from process_site import Ca
@@ -441,16 +442,6 @@ def test_a_copy_of_the_identity_on_another_machine_is_refused_and_the_first_goes
     finally:
         second.close()
         other.close()
-
-
-@contextlib.contextmanager
-def clock_of(build, shift):
-    """Programs that are started within have a clock that this file moves."""
-    os.environ.update(LD_PRELOAD=str(build / "tests/tools/libclock_shift.so"), LIFEBOAT_CLOCK_SHIFT=str(shift))
-    try:
-        yield
-    finally:
-        del os.environ["LD_PRELOAD"], os.environ["LIFEBOAT_CLOCK_SHIFT"]
 
 
 def points_in_vault(site, agent):

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines move between process servers: by hand, and by themselves when one is lost; never with two writers."""
 import json
+import ssl
 import time
 
 import pytest
 
+from clock import clock_of
 from host_agent import LoopDisk
 from oracle import assert_equal_after_quiescing, judge, oracle_writers
 from process_server import ProcessServer
@@ -120,3 +122,20 @@ def test_a_drained_process_server_can_be_removed_and_then_may_not_ask(site, seco
     site.lifeboat("server", "remove", "ps2", "--confirm", "ps2")
     assert second.health() is None
     agent.wait_point_after(time.time_ns())
+
+
+def served(server):
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.2", server.port)))
+
+
+def test_a_process_server_renews_its_certificate_before_it_ends_and_serves_with_the_new_one(build, site, second, folder):
+    of_enrolment, shift = (second.folder / "identity/cert.pem").read_text(), folder / "shift"
+    assert served(second) == ssl.PEM_cert_to_DER_cert(of_enrolment)
+    second.close()
+    shift.write_text(f"{250 * 86400}\n")  # two thirds of a year are over
+    with clock_of(build, shift):
+        second.start()
+    site.wait(lambda: (second.folder / "identity/cert.pem").read_text() != of_enrolment, "a new certificate", 60)
+    renewed = ssl.PEM_cert_to_DER_cert((second.folder / "identity/cert.pem").read_text())
+    site.wait(lambda: served(second) == renewed, "it to be served", 60)
+    assert second.health() == "ok" and "the certificate is renewed" in second.log()
