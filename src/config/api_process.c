@@ -74,10 +74,11 @@ static int assign(void *arg, const struct lb_reg_machine *m)
 		r = lb_reg_move_under_way(a->site->db, m->id, &handover);
 	if (r < 0)
 		return lb_wrap(r, "machine %s", m->name);
-	one = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:O,s:O,s:I}", "id", m->id, "name", m->name, "key", key,
+	one = json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:O,s:O,s:I,s:I}", "id", m->id, "name", m->name, "key", key,
 			"hardware", m->hardware, "cert_fingerprint", fingerprint, "enabled", m->enabled && !m->fenced,
 			"fenced", m->fenced, "handover", handover, "disks", m->disks, "policy", policy_json,
-			"resync_generation", (json_int_t)m->resync_generation);
+			"resync_generation", (json_int_t)m->resync_generation, "flush_ns",
+			(json_int_t)lb_live_flush_ordered(a->site->live, m->id));
 	return json_array_append_new(a->list, one) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
 }
 

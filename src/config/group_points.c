@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "config/flush.h"
 #include "config/groups.h"
 #include "config/point_orders.h"
 #include "vault/points.h"
@@ -377,6 +378,20 @@ static int name_it(struct lb_job *job, const char *point_id, const json_t *outco
 	return r;
 }
 
+static void flush_members(struct lb_site *site, const json_t *outcome)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(json_object_get(outcome, "members"), i, one)
+	{
+		const char *machine = json_string_value(json_object_get(one, "machine"));
+
+		if (machine != NULL)
+			lb_flush_order(site, machine);
+	}
+}
+
 int lb_group_point_job_run(struct lb_job *job)
 {
 	_cleanup_json_ json_t *outcome = NULL;
@@ -399,6 +414,8 @@ int lb_group_point_job_run(struct lb_job *job)
 	r = lb_json_get_str(outcome, "point", &point);
 	if (r == 0)
 		r = lb_job_step(job, "bring all journals into the vault");
+	if (r == 0)
+		flush_members(job->site, outcome);
 	if (r == 0)
 		r = wait_vault(job, point);
 	if (r == 0 && name != NULL)

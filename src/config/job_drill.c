@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "config/drills.h"
 #include "config/failovers.h"
+#include "config/flush.h"
 #include "config/plans.h"
 #include "config/registry.h"
 #include "fabric/check.h"
@@ -138,6 +139,8 @@ static int begin_double(struct drill *d, struct lb_failover **ret_f)
 
 	r = lb_failover_request_read(d->job->site, d->job->request, &request, forwards);
 	r = r < 0 ? r : lb_check_forwards(d->check, forwards, &request.n_forwards);
+	if (r == 0 && lb_flush_is_for(request.point))
+		r = lb_flush(d->job, request.machine, left_s(d));
 	r = r < 0 ? r : lb_job_step(d->job, "prepare");
 	if (r < 0)
 		return r;

@@ -15,6 +15,7 @@
 #include "config/drills.h"
 #include "config/failover_source.h"
 #include "config/failovers.h"
+#include "config/flush.h"
 #include "config/live.h"
 #include "config/registry.h"
 
@@ -225,6 +226,9 @@ int lb_job_failover_run(struct lb_job *job)
 	r = lb_job_double_open(job, &f);
 	if (r == -ENOENT) {
 		r = lb_failover_request_read(job->site, job->request, &request, forwards);
+		/* a live one fences first, and then all that was received is there */
+		if (r == 0 && request.kind == LB_FAILOVER_TEST && lb_flush_is_for(request.point))
+			r = lb_flush(job, request.machine, LB_FLUSH_S);
 		if (r == 0)
 			r = lb_job_step(job, "prepare");
 		request.vm_name = job->target;
@@ -273,6 +277,16 @@ int lb_job_commit_run(struct lb_job *job)
 	return r < 0 ? r : lb_failover_commit(f, pulled, job);
 }
 
+static int flush_for_test(struct lb_job *job, const struct lb_failover *f, const char *point)
+{
+	struct lb_failover_report report;
+
+	lb_failover_report(f, &report);
+	return report.kind == LB_FAILOVER_TEST && lb_flush_is_for(point)
+		       ? lb_flush(job, report.machine_name, LB_FLUSH_S)
+		       : 0;
+}
+
 int lb_job_repoint_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
@@ -281,9 +295,11 @@ int lb_job_repoint_run(struct lb_job *job)
 
 	r = lb_json_get_str(job->request, "point", &point);
 	if (r == 0)
-		r = lb_job_step(job, "go back to the recovery point");
-	if (r == 0)
 		r = lb_job_double_open(job, &f);
+	if (r == 0)
+		r = flush_for_test(job, f, point);
+	if (r == 0)
+		r = lb_job_step(job, "go back to the recovery point");
 	if (r == 0)
 		r = lb_failover_repoint(f, point);
 	return r < 0 ? r : run_to_end(job, f);

@@ -235,6 +235,25 @@ int64_t lb_live_check_ordered(struct lb_live *live, const char *machine)
 	return e != NULL ? e->m.check_ns : 0;
 }
 
+void lb_live_flush_order(struct lb_live *live, const char *machine, int64_t now_ns)
+{
+	struct entry *e;
+
+	LB_LOCK_SCOPE(&live->lock);
+	e = find_or_add(live, machine);
+	if (e != NULL)
+		e->m.flush_ns = LB_MAX(e->m.flush_ns, now_ns);
+}
+
+int64_t lb_live_flush_ordered(struct lb_live *live, const char *machine)
+{
+	const struct entry *e;
+
+	LB_LOCK_SCOPE(&live->lock);
+	e = find(live, machine);
+	return e != NULL ? e->m.flush_ns : 0;
+}
+
 void lb_live_reach_put(struct lb_live *live, const char *machine, const char *host, uint16_t port)
 {
 	struct entry *e;

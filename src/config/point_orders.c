@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "config/flush.h"
 #include "config/live.h"
 #include "vault/points.h"
 
@@ -215,6 +216,7 @@ int lb_point_wait_vault(struct lb_job *job, const char *machine, uint64_t epoch,
 	int64_t until_ns = lb_mono_ns(job->site->env) + LB_POINT_VAULT_S * LB_NS_PER_S;
 	int r = 0;
 
+	lb_flush_order(job->site, machine);
 	while (r == 0 && !lb_point_in_vault(job->site, machine, epoch, seq))
 		r = pause_job(job, until_ns,
 			      "the point was made, but the process server did not bring it into the vault%s",

@@ -59,6 +59,7 @@ static int take_hardware(const json_t *object, char hardware[LB_HARDWARE_BYTES])
 static int take_rest(const json_t *object, struct lb_assignment *a)
 {
 	const json_t *generation = json_object_get(object, "resync_generation");
+	const json_t *flush = json_object_get(object, "flush_ns");
 	int r;
 
 	a->handover = json_is_true(json_object_get(object, "handover"));
@@ -69,6 +70,8 @@ static int take_rest(const json_t *object, struct lb_assignment *a)
 		r = lb_json_get_bool(object, "fenced", &a->fenced);
 	if (r == 0 && generation != NULL)
 		r = lb_json_get_u64(object, "resync_generation", &a->resync_generation);
+	if (r == 0 && flush != NULL)
+		r = lb_json_get_i64(object, "flush_ns", &a->flush_ns);
 	if (r == 0)
 		r = lb_disks_parse(json_object_get(object, "disks"), &a->disks);
 	if (r == 0)

@@ -50,6 +50,7 @@ struct lb_assignment {
 	bool enabled, fenced;
 	bool handover;              /* it moves to another process server: take nothing more, send what is here */
 	uint64_t resync_generation; /* rises when an operator asks for a resync */
+	int64_t flush_ns;           /* rises when all that is here is wanted in the vault now */
 	struct lb_process_disks disks;
 	struct lb_policy policy;
 };
@@ -134,6 +135,8 @@ struct lb_machine {
 	int64_t beat_vault_ns;         /* what of it the vault has */
 	json_t *agent;                 /* its last heartbeat */
 	bool unfence;                  /* an operator wants it replicated again */
+	int64_t flush_ns;              /* the order to flush that was taken last ... */
+	struct lb_position flush_to;   /* ... and what the vault must hold then; epoch 0: nothing */
 	bool ingesting;                /* a segment is on its way into the cache and will be acknowledged */
 	bool clock_back;               /* our clock is behind the last receipt: said once */
 	struct lb_machine_figures figures;

@@ -170,7 +170,7 @@ static int add_machine(struct lb_process *p, const struct lb_assignment *a)
 
 static int change_machine(struct lb_process *p, struct lb_machine *m, const struct lb_assignment *a)
 {
-	bool fence, unfence, stopped, paced, handover;
+	bool fence, unfence, stopped, paced, handover, flush;
 	int r;
 
 	r = lb_vault_machine_key_give(p->vault, &a->id, &a->key);
@@ -186,11 +186,12 @@ static int change_machine(struct lb_process *p, struct lb_machine *m, const stru
 	// NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
 	paced = memcmp(&a->policy, &m->assigned.policy, sizeof(a->policy)) != 0;
 	handover = a->handover && !m->assigned.handover;
+	flush = a->flush_ns > m->assigned.flush_ns;
 	m->assigned = *a;
 	m->unfence = m->unfence || unfence;
 	pthread_mutex_unlock(&m->lock);
-	/* a failover or a move waits for what was acknowledged to reach the vault */
-	if (fence || unfence || paced || handover)
+	/* a failover, a move or a test waits for what was acknowledged to reach the vault */
+	if (fence || unfence || paced || handover || flush)
 		lb_schedule(m, 0);
 	return 0;
 }

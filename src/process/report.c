@@ -52,6 +52,15 @@ static void advance_rate(struct lb_machine *m, int64_t mono_ns)
 	f->churn_mono_ns = mono_ns;
 }
 
+/* The newest order to flush of which all is in the vault; 0: none. */
+static int64_t flushed_ns(const struct lb_machine *m)
+{
+	bool there = m->vault.epoch > m->flush_to.epoch ||
+		     (m->vault.epoch == m->flush_to.epoch && m->vault.seq >= m->flush_to.seq);
+
+	return there ? m->flush_ns : 0;
+}
+
 static int set_journal(const struct lb_machine *m, json_t *j)
 {
 	const struct lb_machine_figures *f = &m->figures;
@@ -74,6 +83,8 @@ static int set_journal(const struct lb_machine *m, json_t *j)
 		r = lb_json_set_i64(j, "rpo_vault_ns", vault_ns);
 	if (r == 0)
 		r = lb_json_set_i64(j, "newest_point_ns", m->durable.point_ns);
+	if (r == 0)
+		r = lb_json_set_i64(j, "flushed_ns", flushed_ns(m));
 	if (r == 0)
 		r = lb_json_set_u64(j, "backlog_bytes", m->cached_bytes);
 	if (r == 0)

@@ -184,6 +184,17 @@ static void failed(struct lb_machine *m, int r, bool damaged)
 	back_off(m);
 }
 
+/* What is here now is what an order to flush is about; what comes later does not hold its answer up. */
+static void take_flush(struct lb_machine *m)
+{
+	LB_LOCK_SCOPE(&m->lock);
+
+	if (m->flush_ns >= m->assigned.flush_ns)
+		return;
+	m->flush_ns = m->assigned.flush_ns;
+	m->flush_to = m->durable.last;
+}
+
 static void run_round(struct lb_machine *m)
 {
 	enum lb_machine_state state;
@@ -202,8 +213,10 @@ static void run_round(struct lb_machine *m)
 		r = lb_join(m);
 	else if (m->writer == NULL)
 		r = lb_join_again(m);
-	if (r == 0)
+	if (r == 0) {
+		take_flush(m);
 		r = drain(m, &damaged);
+	}
 	if (must_stop(m))
 		return;
 	if (r < 0)

@@ -140,6 +140,7 @@ struct site {
 	struct agent a, b; /* b: assigned when its id is set */
 	bool disabled, fenced, unassigned;
 	uint64_t resync_generation, bandwidth_bytes_per_s;
+	int64_t flush_ns;
 	const char *retention; /* NULL: the policy's default */
 };
 
@@ -187,13 +188,13 @@ static json_t *assignment(const struct agent *a)
 
 	lb_uuid_format(&a->id, id);
 	lb_hex_encode(a->fingerprint.bytes, LB_DIGEST_BYTES, fingerprint);
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:[{s:i,s:s,s:I}],s:{s:i,s:I,s:s,s:i}}", "id", id, "name",
-			 "web1", "key", key, "hardware", a->hardware, "cert_fingerprint", fingerprint, "enabled",
-			 !site.disabled, "fenced", site.fenced, "resync_generation", (json_int_t)site.resync_generation,
-			 "disks", "id", 0, "name", "vda", "size_bytes", (json_int_t)DISK_BYTES, "policy",
-			 "upload_interval_s", 15, "bandwidth_bytes_per_s", (json_int_t)site.bandwidth_bytes_per_s,
-			 "retention", site.retention != NULL ? site.retention : LB_LADDER_DEFAULT, "delete_delay_s",
-			 3600);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:I,s:[{s:i,s:s,s:I}],s:{s:i,s:I,s:s,s:i}}", "id", id,
+			 "name", "web1", "key", key, "hardware", a->hardware, "cert_fingerprint", fingerprint,
+			 "enabled", !site.disabled, "fenced", site.fenced, "resync_generation",
+			 (json_int_t)site.resync_generation, "flush_ns", (json_int_t)site.flush_ns, "disks", "id", 0,
+			 "name", "vda", "size_bytes", (json_int_t)DISK_BYTES, "policy", "upload_interval_s", 15,
+			 "bandwidth_bytes_per_s", (json_int_t)site.bandwidth_bytes_per_s, "retention",
+			 site.retention != NULL ? site.retention : LB_LADDER_DEFAULT, "delete_delay_s", 3600);
 }
 
 static MAYBE json_t *site_config(void)

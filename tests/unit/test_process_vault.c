@@ -33,6 +33,61 @@ static void nothing_is_uploaded_before_the_interval_and_at_once_when_an_object_i
 	assert_in_vault(&site.a, 1, 17);
 }
 
+static json_int_t flushed_ns(void)
+{
+	_cleanup_json_ json_t *report = NULL;
+	uint32_t cursor = 0;
+
+	assert_int_equal(lb_report(site.p, &cursor, &report), 0);
+	return json_integer_value(
+		json_object_get(json_array_get(json_object_get(report, "machines"), 0), "flushed_ns"));
+}
+
+static void an_order_to_flush_brings_all_that_is_here_into_the_vault_at_once(void **state)
+{
+	(void)state;
+	begin_epoch(&site.a);
+	site_work();
+	send(&site.a, 0, 4096, 1);
+	send(&site.a, 4096, 4096, 2);
+	site_work();
+	assert_in_vault(&site.a, 0, 0);
+	site.flush_ns = 7;
+	site_configure();
+	assert_int_equal(flushed_ns(), 0);
+	site_work();
+	assert_in_vault(&site.a, 1, 1);
+	assert_int_equal(flushed_ns(), 7);
+	/* carried out once: what comes afterwards waits for its interval, and does not take the answer back */
+	send(&site.a, 0, 4096, 3);
+	site_configure();
+	site_work();
+	assert_in_vault(&site.a, 1, 1);
+	assert_int_equal(flushed_ns(), 7);
+	/* an order when all is there already is answered, too */
+	site_pass_time();
+	site.flush_ns = 8;
+	site_configure();
+	site_work();
+	assert_int_equal(flushed_ns(), 8);
+}
+
+static void a_flush_that_the_vault_does_not_take_is_not_said_to_be_done(void **state)
+{
+	(void)state;
+	begin_epoch(&site.a);
+	site_work();
+	send(&site.a, 0, 4096, 1);
+	vault_read_only = true;
+	site.flush_ns = 7;
+	site_configure();
+	site_work();
+	assert_int_equal(flushed_ns(), 0);
+	vault_read_only = false;
+	site_pass_time();
+	assert_int_equal(flushed_ns(), 7);
+}
+
 /* Within its limit an object of half a MiB is 512 s' worth. */
 static void limited_with_one_object_ahead(void)
 {
@@ -479,6 +534,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(segments_go_into_the_vault_in_order_and_leave_the_cache),
 		T(nothing_is_uploaded_before_the_interval_and_at_once_when_an_object_is_full),
+		T(an_order_to_flush_brings_all_that_is_here_into_the_vault_at_once),
+		T(a_flush_that_the_vault_does_not_take_is_not_said_to_be_done),
 		T(the_policys_bandwidth_holds_the_next_object_back_until_it_is_paid_for),
 		T(a_limit_that_is_taken_away_lets_what_waits_go_at_once),
 		T(a_failover_waits_for_no_limit),
