@@ -119,7 +119,7 @@ static int set_source(const struct cli *c, json_t *body)
 	return r;
 }
 
-static int failover_body(const struct cli *c, const char *kind, json_t **ret_body)
+int cli_failover_body(const struct cli *c, const char *kind, json_t **ret_body)
 {
 	static const char *const texts[] = {"name", "network", "mac", "address"};
 	_cleanup_json_ json_t *body =
@@ -253,7 +253,7 @@ static int order_failover(struct cli *c, const char *kind, const char *said)
 
 	r = check_no_local_options(c);
 	if (r == 0)
-		r = failover_body(c, kind, &body);
+		r = cli_failover_body(c, kind, &body);
 	if (r < 0)
 		return r;
 	r = tell_point(c, kind);

@@ -40,8 +40,9 @@
 		{"forward", "HOST:GUEST[,...]", "TCP ports of this host that lead to the double's"},                   \
 		{"memory", "SIZE", "memory of the double (default: as the machine had)"},                              \
 		{"cpus", "N", "processors of the double (default: as the machine had)"},                               \
-		{"network", "NAME|bridge:NAME", "a network of the fabric, or a bridge of its host"},                   \
-		{"mac", "MAC", "address of its card (default: one of its own)"},                                       \
+		{"network", "NAME|bridge:NAME|none", "a network of the fabric, or a bridge of its host"},              \
+		{"mac", "MAC|source|own",                                                                              \
+		 "address of its card (default: the source's, but in a test on a shared network)"},                    \
 		{"address", "ADDRESS[/PREFIX]", "its address there: probed, given by DHCP, told to scripts"},          \
 		{"folder", "PATH", "where the double's overlays live (with --vault)"},                                 \
 		{"fabric", "auto|qemu|libvirt", "what makes the virtual machine (with --vault)"}, ANCHOR, NO_WAIT
@@ -181,10 +182,10 @@ const struct cli_command cli_commands[] = {
 	 {{"cpus", "N", "processors (default: as the machine has)"},
 	  {"memory", "SIZE", "memory (default: as the machine has)"},
 	  {"network", "NAME|bridge:NAME", "the fabric's network, or a bridge of its host, after a failover"},
-	  {"mac", "MAC", "of its card there"},
+	  {"mac", "MAC|source|own", "of its card there (default: source)"},
 	  {"address", "ADDRESS[/PREFIX]", "of the double there"},
 	  {"test-network", "NAME|bridge:NAME", "the same in a test failover (default: isolated)"},
-	  {"test-mac", "MAC", "of its card in a test failover"},
+	  {"test-mac", "MAC|source|own", "of its card in a test failover (default: own)"},
 	  {"test-address", "ADDRESS[/PREFIX]", "of the double in a test failover"},
 	  {"bus", "virtio|scsi|sata", "disks (default virtio; sata where its initramfs has no virtio drivers)"}}},
 	{"machine",

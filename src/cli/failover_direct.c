@@ -11,38 +11,14 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "cli/anchor.h"
+#include "fabric/double_settings.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
+#include "vault/site.h"
 
 static const char *vm_folder(const struct cli *c)
 {
 	return cli_value(c, "folder") != NULL ? cli_value(c, "folder") : "/var/lib/lifeboat/vm";
-}
-
-static int parse_forwards(const struct cli *c, struct lb_vm_forward *forwards, uint32_t *ret_n)
-{
-	_cleanup_free_ char *copy = cli_value(c, "forward") != NULL ? strdup(cli_value(c, "forward")) : NULL;
-	char *rest = copy, *one;
-	uint32_t n = 0;
-
-	while (copy != NULL && (one = strsep(&rest, ",")) != NULL) {
-		struct lb_vm_forward *f = &forwards[n];
-		char *colon = strchr(one, ':');
-		uint64_t host, guest;
-
-		if (n == LB_VM_FORWARDS_MAX)
-			return lb_fail(-EINVAL, "at most %d ports can be forwarded", LB_VM_FORWARDS_MAX);
-		if (colon == NULL)
-			return lb_fail(-EINVAL, "--forward takes HOST:GUEST ports, not \"%.40s\"", one);
-		*colon = '\0';
-		if (lb_u64_parse(one, 65535, &host) < 0 || lb_u64_parse(colon + 1, 65535, &guest) < 0)
-			return lb_wrap(-EINVAL, "--forward");
-		*f = (struct lb_vm_forward){
-			.address = "127.0.0.1", .host_port = (uint16_t)host, .guest_port = (uint16_t)guest};
-		n++;
-	}
-	*ret_n = n;
-	return 0;
 }
 
 static json_t *report_json(const struct lb_failover_report *report, enum lb_vm_state state)
@@ -121,18 +97,13 @@ static int start(struct cli *c, const struct lb_failover_request *request)
 static int look_at_network(struct cli *c, const struct lb_failover_request *request)
 {
 	_cleanup_(lb_fabric_freep) struct lb_fabric *f = NULL;
-	char mac[LB_MAC_TEXT_BYTES];
-	int r = 0;
+	int r;
 
-	if (request->mac != NULL)
-		r = lb_mac_read(request->mac, mac);
-	if (r == 0 && request->address != NULL)
-		r = lb_address_read(request->address, NULL, NULL);
-	if (r < 0 || request->network == NULL)
-		return r;
-	r = lb_network_check(request->network);
-	r = r < 0 ? r : lb_fabric_open(c->env, request->fabric != NULL ? request->fabric : "auto", &f);
-	return r < 0 ? r : f->ops->network(f, request->network);
+	if (request->network == NULL)
+		return 0;
+	r = lb_fabric_open(c->env, request->fabric != NULL ? request->fabric : "auto", &f);
+	r = r < 0 ? r : f->ops->network(f, request->network);
+	return r == -ENOENT ? lb_fail(r, "%s; --network none starts the double without one", lb_err_text()) : r;
 }
 
 /* Looks whether it could: the vault opens, machine and point are there, and how new that is. */
@@ -161,38 +132,46 @@ static int preview(struct cli *c, const struct lb_failover_request *request)
 			 lb_time_format(point.time_ns, when), request->vm_folder);
 }
 
+/* What the order doesn't say is as the vault's copy of the registry has it. */
+static int fill_from_copy(struct cli *c, json_t *body)
+{
+	_cleanup_buf_ struct lb_buf text = LB_BUF(LB_SITE_BYTES_MAX);
+	_cleanup_json_ json_t *copy = NULL;
+	struct lb_double_source source;
+	int r;
+
+	r = cli_vault_open(c);
+	r = r < 0 ? r : lb_vault_site_get(c->vault, "registry", &text);
+	if (r == 0)
+		r = lb_json_parse(text.data, text.size_bytes, LB_SITE_BYTES_MAX, &copy);
+	if (r == -ENOENT)
+		lb_err_clear(); /* no configuration server was ever there */
+	else if (r < 0)
+		return r;
+	lb_double_source_find(copy, c->args[0], &source);
+	return lb_double_fill(body, &source);
+}
+
 int cli_failover_direct(struct cli *c, enum lb_failover_kind kind)
 {
-	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX];
+	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
 	struct lb_failover_request request = {
 		.vault_url = c->vault_url,
 		.secret = {.passphrase_file = c->passphrase_file},
-		.machine = c->args[0],
-		.point = cli_value(c, "point"),
-		.kind = kind,
-		.vm_name = cli_value(c, "name"),
 		.vm_folder = vm_folder(c),
 		.fabric = cli_value(c, "fabric"),
-		.isolated = kind == LB_FAILOVER_TEST && cli_value(c, "network") == NULL,
-		.network = cli_value(c, "network"),
-		.mac = cli_value(c, "mac"),
-		.address = cli_value(c, "address"),
-		.forwards = forwards,
 	};
-	uint64_t cpus = 0;
+	_cleanup_json_ json_t *body = NULL;
 	int r;
 
 	if (c->passphrase_file == NULL)
 		return lb_fail(-EINVAL,
 			       "the double's disks are served by processes of their own: give --passphrase-file FILE");
-	r = parse_forwards(c, forwards, &request.n_forwards);
-	if (r == 0 && cli_value(c, "memory") != NULL)
-		r = lb_size_parse(cli_value(c, "memory"), &request.memory_bytes);
-	if (r == 0)
-		r = cli_value_u64(c, "cpus", LB_VM_CPUS_MAX, &cpus);
+	r = cli_failover_body(c, kind == LB_FAILOVER_LIVE ? "live" : "test", &body);
+	r = r < 0 ? r : fill_from_copy(c, body);
+	r = r < 0 ? r : lb_failover_request_parse(body, &request, forwards);
 	if (r < 0)
 		return r;
-	request.cpus = (uint32_t)cpus;
 	r = preview(c, &request);
 	if (r == 0 && kind == LB_FAILOVER_LIVE)
 		r = cli_confirm(c, "fence, and start the double of,", c->args[0]);

@@ -4,6 +4,8 @@
 #include "cli/cli.h"
 #include "fabric/failover.h"
 
+/* cmd_failover.c: the options as the body of an order; `kind`: "test" or "live". */
+int cli_failover_body(const struct cli *c, const char *kind, json_t **ret_body);
 int cli_failover_direct(struct cli *c, enum lb_failover_kind kind);
 int cli_failover_list_direct(struct cli *c, json_t **ret_reply);
 int cli_failover_cleanup_direct(struct cli *c);

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "fabric/double_settings.h"
 #include "fabric/failover.h"
 #include "fabric/hook.h"
 #include "fabric/plan.h"
@@ -42,16 +43,11 @@ int cli_plan_list_direct(struct cli *c, json_t **ret_reply)
 	return *ret_reply != NULL ? 0 : lb_fail(-ENOMEM, "out of memory");
 }
 
-int cli_plan_get_direct(struct cli *c, const char *name, json_t **ret_plan)
+static int plan_of(const json_t *copy, const char *name, json_t **ret_plan)
 {
-	_cleanup_json_ json_t *copy = NULL;
 	json_t *plan;
 	size_t i;
-	int r;
 
-	r = read_copy(c, &copy);
-	if (r < 0)
-		return r;
 	json_array_foreach(json_object_get(copy, "plans"), i, plan)
 	{
 		if (strcmp(cli_text(plan, "name"), name) == 0)
@@ -60,11 +56,20 @@ int cli_plan_get_direct(struct cli *c, const char *name, json_t **ret_plan)
 	return lb_fail(-ENOENT, "the vault has no recovery plan \"%.64s\"; `lifeboat plan list` shows them", name);
 }
 
+int cli_plan_get_direct(struct cli *c, const char *name, json_t **ret_plan)
+{
+	_cleanup_json_ json_t *copy = NULL;
+	int r;
+
+	r = read_copy(c, &copy);
+	return r < 0 ? r : plan_of(copy, name, ret_plan);
+}
+
 /* ---- running -------------------------------------------------------------------------------------------------- */
 
 struct run {
 	struct cli *c;
-	const json_t *plan;
+	const json_t *plan, *copy;
 	const char *vm_folder, *hook_folder, *point;
 	bool live;
 	struct lb_together together;
@@ -119,6 +124,7 @@ static int begin_or_open(struct run *run, const json_t *machine, struct lb_failo
 					      .secret = secret,
 					      .vm_folder = run->vm_folder,
 					      .fabric = cli_value(run->c, "fabric")};
+	struct lb_double_source source;
 	_cleanup_json_ json_t *body = NULL;
 	const char *frozen;
 	int r;
@@ -132,6 +138,8 @@ static int begin_or_open(struct run *run, const json_t *machine, struct lb_failo
 	}
 	frozen = json_string_value(json_object_get(run->points, s.machine));
 	r = lb_plan_order(machine, run->live, frozen != NULL ? frozen : run->point, &body);
+	lb_double_source_find(run->copy, s.machine, &source);
+	r = r < 0 ? r : lb_double_fill(body, &source);
 	r = r < 0 ? r : lb_failover_request_parse(body, &request, forwards);
 	return r < 0 ? r : lb_failover_begin(run->c->env, &request, ret_f);
 }
@@ -258,7 +266,7 @@ static int look_up(void *arg, size_t group, const json_t *machine)
 
 int cli_plan_run_direct(struct cli *c, bool live)
 {
-	_cleanup_json_ json_t *plan = NULL, *points = json_object(), *done = json_array();
+	_cleanup_json_ json_t *plan = NULL, *copy = NULL, *points = json_object(), *done = json_array();
 	struct run run = {.c = c,
 			  .vm_folder = cli_value(c, "folder") != NULL ? cli_value(c, "folder") : "/var/lib/lifeboat/vm",
 			  .hook_folder = cli_value(c, "hooks") != NULL ? cli_value(c, "hooks") : HOOK_FOLDER,
@@ -271,8 +279,10 @@ int cli_plan_run_direct(struct cli *c, bool live)
 	if (c->passphrase_file == NULL)
 		return lb_fail(-EINVAL,
 			       "the doubles' disks are served by processes of their own: give --passphrase-file FILE");
-	r = cli_plan_get_direct(c, c->args[0], &plan);
+	r = read_copy(c, &copy);
+	r = r < 0 ? r : plan_of(copy, c->args[0], &plan);
 	run.plan = plan;
+	run.copy = copy;
 	r = r < 0 ? r : lb_plan_each(plan, look_up, &run);
 	if (r < 0)
 		return r;

@@ -124,7 +124,8 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 
 static int read_inventory(const json_t *report, json_t **ret_inventory)
 {
-	static const char *const members[] = {"architecture", "firmware", "cpus", "memory_bytes", "kernel", "disks"};
+	static const char *const members[] = {"architecture", "firmware", "cpus", "memory_bytes",
+					      "kernel",       "disks",    "cards"};
 	json_t *inventory = json_object();
 
 	for (size_t i = 0; i < LB_ARRAY_LEN(members); i++) {

@@ -280,6 +280,7 @@ int lb_api_drill_schedule(void *arg, const struct lb_http_call *call, struct lb_
 		      "CONFLICT(target) DO UPDATE"
 		      " SET body = excluded.body, next_ns = excluded.next_ns, made_by = excluded.made_by",
 		      "sjis", target, kept, next_ns, call->peer.name);
+	r = r < 0 ? r : lb_vault_copy_write(site);
 	if (r < 0)
 		return r;
 	lb_event(site, "info", call->params[1], "drills scheduled by %s", call->peer.name);
@@ -301,6 +302,7 @@ int lb_api_drill_unschedule(void *arg, const struct lb_http_call *call, struct l
 	if (r == 0 && changes == 0)
 		r = lb_fail(-ENOENT, "no drills are scheduled for %s; `lifeboat drill schedules` shows what is",
 			    target);
+	r = r < 0 ? r : lb_vault_copy_write(site);
 	if (r < 0)
 		return r;
 	lb_event(site, "info", call->params[1], "drills no more scheduled, by %s", call->peer.name);

@@ -32,11 +32,11 @@ static int64_t newest_known(struct lb_site *site, const char *id, const struct l
 }
 
 /* Where the double would be; "network_error" when that can't be had: then nothing would be started. */
-static int add_network(struct lb_site *site, const struct lb_http_call *call, const char *id, json_t *reply)
+static int add_network(struct lb_site *site, const struct lb_http_call *call, const char *name, json_t *reply)
 {
 	const char *kind = lb_http_query(call, "kind"), *network = lb_http_query(call, "network");
 	_cleanup_json_ json_t *body =
-		json_pack("{s:s,s:s,s:s*}", "machine", id, "kind", kind != NULL ? kind : "live", "network", network);
+		json_pack("{s:s,s:s,s:s*}", "machine", name, "kind", kind != NULL ? kind : "live", "network", network);
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
 	struct lb_failover_request q;
 	int r;
@@ -86,7 +86,7 @@ int lb_api_failover_preview(void *arg, const struct lb_http_call *call, struct l
 				(json_int_t)LB_MAX(now_ns - holds_until(&point), (int64_t)0), "proven_ns",
 				(json_int_t)m.proven_ns, "proven_point_ns", (json_int_t)m.proven_point_ns,
 				"has_live_double", (int)doubled);
-	if (reply->json != NULL && add_network(site, call, id, reply->json) < 0)
+	if (reply->json != NULL && add_network(site, call, item->name, reply->json) < 0)
 		return lb_fail(-ENOMEM, "out of memory for an answer");
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }

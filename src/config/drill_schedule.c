@@ -18,6 +18,48 @@
 
 /* ---- schedules ------------------------------------------------------------------------------------------------- */
 
+int lb_drills_copy(struct lb_db *db, json_t *list)
+{
+	_cleanup_rows_ lb_db_rows *rows = NULL;
+	int r;
+
+	LB_DB_SCOPE(db);
+	r = lb_db_query(db, &rows, "SELECT target, body, next_ns, made_by FROM drill_schedule ORDER BY target", "");
+	while (r == 0 && (r = lb_db_next(db, rows)) == 1) {
+		json_t *body = lb_db_json(rows, 1);
+		json_t *one = json_pack("{s:s,s:o,s:I,s:s}", "target", lb_db_text(rows, 0), "body",
+					body != NULL ? body : json_object(), "next_ns", (json_int_t)lb_db_int(rows, 2),
+					"made_by", lb_db_text(rows, 3));
+
+		r = json_array_append_new(list, one) < 0 ? lb_fail(-ENOMEM, "out of memory for the registry's copy")
+							 : 0;
+	}
+	return r;
+}
+
+int lb_drills_restore(struct lb_db *db, const json_t *list)
+{
+	const char *target, *made_by;
+	const json_t *one;
+	int64_t next_ns;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(list, i, one)
+	{
+		r = i < LB_DRILL_SCHEDULES_MAX ? lb_json_get_str(one, "target", &target) : -E2BIG;
+		r = r < 0 ? r : lb_json_get_str(one, "made_by", &made_by);
+		r = r < 0 ? r : lb_json_get_i64(one, "next_ns", &next_ns);
+		r = r < 0 ? r
+			  : lb_db_run(db,
+				      "INSERT INTO drill_schedule (target, body, next_ns, made_by) VALUES (?,?,?,?)",
+				      "sjis", target, json_object_get(one, "body"), next_ns, made_by);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int order_machine(struct lb_site *site, const char *name, const json_t *body, const char *by)
 {
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};

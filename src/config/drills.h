@@ -33,6 +33,10 @@ int lb_drill_request(const json_t *body, json_t **ret_request, char *double_name
 /* The body of an order with the deadline that its limit gives it from now on. */
 int lb_drill_set_deadline(struct lb_site *site, json_t *request);
 
+/* drill_schedule.c: the schedules, for the registry's copy in the vault and from it (NULL: an older copy). */
+int lb_drills_copy(struct lb_db *db, json_t *list);
+int lb_drills_restore(struct lb_db *db, const json_t *list);
+
 /* What is due is ordered; what is over its time is turned off; what was left behind is removed. About every 10 s. */
 void lb_drills_tick(struct lb_site *site);
 

@@ -72,7 +72,8 @@ static int take_hardware(struct enrolment *e)
 /* What the body says of the machine, until its agent's first report. */
 static json_t *inventory_of(const json_t *body)
 {
-	static const char *const members[] = {"architecture", "firmware", "cpus", "memory_bytes", "kernel", "disks"};
+	static const char *const members[] = {"architecture", "firmware", "cpus", "memory_bytes",
+					      "kernel",       "disks",    "cards"};
 	json_t *inventory;
 
 	if (!json_is_array(json_object_get(body, "disks")))

@@ -7,9 +7,11 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "config/target.h"
 
 #define TEXT_BYTES_MAX 1024
 #define REFUSAL_BYTES 1024
+#define CHECK_NETWORK "double network"
 
 static const char *const members[] = {"check", "level", "text", "effect", "cure", "mend"};
 
@@ -116,6 +118,63 @@ static void tell_worse(struct lb_site *site, const char *name, const json_t *bef
 	}
 }
 
+/* What only this side can tell: whether the network that the doubles are to join is there, and theirs alone. */
+static int add_network(struct lb_site *site, const struct lb_reg_machine *m, json_t *readiness)
+{
+	_cleanup_json_ json_t *target = NULL;
+	json_t *findings = json_object_get(readiness, "findings"), *one;
+	size_t i, n = json_array_size(findings);
+	int r;
+
+	for (i = n; i > 0; i--)
+		if (strcmp(text_of(json_array_get(findings, i - 1), "check"), CHECK_NETWORK) == 0)
+			json_array_remove(findings, i - 1);
+	r = lb_target_get(site, m->id, &target);
+	if (r < 0)
+		return r;
+	if (lb_target_networks_check(site, m->id, target) == 0)
+		return 0;
+	one = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "check", CHECK_NETWORK, "level", "warning", "text", lb_err_text(),
+			"effect", "the double is refused", "cure",
+			"make that network, or choose another one with `lifeboat machine target`", "mend", "");
+	lb_err_clear();
+	return json_array_append_new(findings, one) < 0 ? lb_fail(-ENOMEM, "out of memory for the readiness") : 0;
+}
+
+/* Whether the agent has told anything new. */
+static bool same_report(const json_t *before, const json_t *now)
+{
+	_cleanup_json_ json_t *theirs = json_deep_copy(before);
+	json_t *findings = json_object_get(theirs, "findings");
+
+	for (size_t i = json_array_size(findings); i > 0; i--)
+		if (strcmp(text_of(json_array_get(findings, i - 1), "check"), CHECK_NETWORK) == 0)
+			json_array_remove(findings, i - 1);
+	return json_equal(theirs, now);
+}
+
+static int store(struct lb_site *site, const struct lb_reg_machine *m, const json_t *before, const json_t *now)
+{
+	int r = lb_db_run(site->db, "UPDATE machine SET readiness = ? WHERE id = ?", "js", now, m->id);
+
+	if (r == 0)
+		tell_worse(site, m->name, before, now);
+	return r;
+}
+
+int lb_readiness_look_again(struct lb_site *site, const struct lb_reg_machine *m)
+{
+	_cleanup_json_ json_t *before = NULL, *now = NULL;
+	int r;
+
+	r = load(site, m->id, &before);
+	if (r < 0 || before == NULL)
+		return r;
+	now = json_deep_copy(before);
+	r = add_network(site, m, now);
+	return r < 0 || json_equal(before, now) ? r : store(site, m, before, now);
+}
+
 int lb_readiness_take(struct lb_site *site, const struct lb_reg_machine *m, const json_t *report)
 {
 	const json_t *readiness = json_object_get(report, "readiness");
@@ -127,13 +186,10 @@ int lb_readiness_take(struct lb_site *site, const struct lb_reg_machine *m, cons
 	r = copy_readiness(readiness, &now);
 	if (r == 0)
 		r = load(site, m->id, &before);
-	if (r < 0 || json_equal(before, now))
+	if (r < 0 || same_report(before, now))
 		return r;
-	r = lb_db_run(site->db, "UPDATE machine SET readiness = ? WHERE id = ?", "js", now, m->id);
-	if (r < 0)
-		return r;
-	tell_worse(site, m->name, before, now);
-	return 0;
+	r = add_network(site, m, now);
+	return r < 0 ? r : store(site, m, before, now);
 }
 
 static const char *verdict_of(const json_t *readiness)

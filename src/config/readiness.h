@@ -11,6 +11,8 @@
 
 /* Takes the "readiness" of a report, if it has one: -EBADMSG when it makes no sense. */
 int lb_readiness_take(struct lb_site *site, const struct lb_reg_machine *machine, const json_t *report);
+/* Looks again whether the doubles' network can be had: after a change of the target settings. */
+int lb_readiness_look_again(struct lb_site *site, const struct lb_reg_machine *machine);
 /*
  * {"verdict", "checked_ns", "findings"}; "verdict" is "ready", "warnings", "blocked" or "unknown" (then "checked_ns" is
  * null and there are no findings).

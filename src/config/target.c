@@ -7,8 +7,10 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "config/api.h"
 #include "config/readiness.h"
+#include "fabric/double_settings.h"
 #include "fabric/fabric.h"
 
 static const char *const texts[] = {"network", "mac", "address", "test_network", "test_mac", "test_address", "bus"};
@@ -60,7 +62,6 @@ static int check_number(const json_t *target, const char *member, uint64_t min, 
 static int check_text(const char *member, const json_t *value)
 {
 	const char *text = json_string_value(value);
-	char mac[LB_MAC_TEXT_BYTES];
 	int r;
 
 	if (text == NULL)
@@ -71,7 +72,7 @@ static int check_text(const char *member, const json_t *value)
 		return lb_fail(-EINVAL, "target: bus is virtio, scsi or sata, not \"%.40s\"", text);
 	}
 	if (strstr(member, "mac") != NULL)
-		r = lb_mac_read(text, mac);
+		r = lb_double_mac_check(text);
 	else if (strstr(member, "address") != NULL)
 		r = lb_address_read(text, NULL, NULL);
 	else
@@ -101,8 +102,7 @@ int lb_target_check(const json_t *target)
 	return r < 0 ? r : check_number(target, "memory_bytes", LB_VM_MEMORY_BYTES_MIN, INT64_MAX);
 }
 
-/* Its initramfs has drivers for SATA disks and for no virtio ones. */
-static bool wants_sata(struct lb_site *site, const char *machine)
+bool lb_target_wants_sata(struct lb_site *site, const char *machine)
 {
 	_cleanup_json_ json_t *readiness = NULL;
 	const json_t *one;
@@ -118,49 +118,23 @@ static bool wants_sata(struct lb_site *site, const char *machine)
 	return false;
 }
 
-static int set_missing(json_t *body, const char *member, json_t *value)
-{
-	const json_t *there = json_object_get(body, member);
-
-	if (value == NULL || (there != NULL && !json_is_null(there)))
-		return 0;
-	return json_object_set(body, member, value) < 0 ? lb_fail(-ENOMEM, "out of memory for an order") : 0;
-}
-
-/* An address belongs to a network: an order that names another one has its own, or none. */
-static int fill_network(json_t *body, const json_t *target, bool live)
-{
-	const json_t *network = json_object_get(target, live ? "network" : "test_network");
-	const json_t *wanted = json_object_get(body, "network");
-	int r;
-
-	if (json_is_string(wanted) && !json_equal(wanted, network))
-		return 0;
-	r = set_missing(body, "network", (json_t *)(uintptr_t)network);
-	if (r == 0)
-		r = set_missing(body, "mac", json_object_get(target, live ? "mac" : "test_mac"));
-	return r < 0 ? r : set_missing(body, "address", json_object_get(target, live ? "address" : "test_address"));
-}
-
 int lb_target_fill(struct lb_site *site, json_t *body)
 {
 	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
-	_cleanup_json_ json_t *target = NULL, *sata = json_string("sata");
+	_cleanup_json_ json_t *target = NULL;
+	struct lb_double_source source = {0};
 	int r;
 
 	/* what is wrong with the order is told by who reads it; a machine may be in the vault only */
 	if (lb_reg_machine_find(site->db, text_of(body, "machine"), &m) < 0)
-		return 0;
+		return lb_double_fill(body, &source);
 	r = lb_target_get(site, m.id, &target);
-	if (r == 0)
-		r = set_missing(body, "cpus", json_object_get(target, "cpus"));
-	if (r == 0)
-		r = set_missing(body, "memory_bytes", json_object_get(target, "memory_bytes"));
-	if (r == 0)
-		r = fill_network(body, target, strcmp(text_of(body, "kind"), "live") == 0);
-	if (r == 0)
-		r = set_missing(body, "bus", json_object_get(target, "bus"));
-	return r == 0 && wants_sata(site, m.id) ? set_missing(body, "bus", sata) : r;
+	if (r < 0)
+		return r;
+	source = (struct lb_double_source){.target = target,
+					   .cards = json_object_get(m.inventory, "cards"),
+					   .sata = lb_target_wants_sata(site, m.id)};
+	return lb_double_fill(body, &source);
 }
 
 /* Not for a change of something else: a network that has gone meanwhile is told by the readiness. */
@@ -212,6 +186,8 @@ int lb_api_machine_target(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_vault_copy_write(site);
 	if (r < 0)
 		return r;
+	if (lb_readiness_look_again(site, &m) < 0)
+		lb_warning("machine %s: its readiness can't be looked at again: %s", m.name, lb_err_text());
 	lb_event(site, "info", m.name, "its doubles' settings were changed by %s", call->peer.name);
 	reply->json = json_incref(target);
 	return 0;

@@ -23,5 +23,7 @@ int lb_target_put(struct lb_site *site, const char *machine, const json_t *targe
 int lb_target_networks_check(struct lb_site *site, const char *machine, const json_t *target);
 /* Whether the fabric has this network (NULL: none is wanted). */
 int lb_target_network_check(struct lb_site *site, const char *network);
-/* Puts into the body of a failover's order what it doesn't say. */
+/* Its initramfs has drivers for SATA disks and for no virtio ones. */
+bool lb_target_wants_sata(struct lb_site *site, const char *machine);
+/* Puts into the body of a failover's order what it doesn't say (fabric/double_settings.h). */
 int lb_target_fill(struct lb_site *site, json_t *body);

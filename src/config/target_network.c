@@ -44,8 +44,9 @@ static bool shares(const json_t *a, const json_t *b, const struct place *at_a, c
 	if (network == NULL || other_network == NULL || strcmp(network, other_network) != 0 || text == NULL ||
 	    other == NULL)
 		return false;
+	/* "source" and "own" are nobody else's */
 	if (mac)
-		return strcasecmp(text, other) == 0;
+		return strchr(text, ':') != NULL && strcasecmp(text, other) == 0;
 	return lb_address_read(text, &address, NULL) == 0 && lb_address_read(other, &other_address, NULL) == 0 &&
 	       address == other_address;
 }

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "config/api.h"
+#include "config/drills.h"
 #include "config/target.h"
 #include "config/groups.h"
 #include "config/plans.h"
@@ -46,10 +47,11 @@ static int add_machine(void *arg, const struct lb_reg_machine *m)
 	r = lb_target_get(c->site, m->id, &target);
 	if (r < 0)
 		return r;
-	one = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:O,s:O?,s:I,s:o}", "id", m->id, "name", m->name, "hardware",
+	one = json_pack("{s:s,s:s,s:s,s:s,s:b,s:b,s:I,s:O,s:O?,s:I,s:o,s:b}", "id", m->id, "name", m->name, "hardware",
 			m->hardware, "policy", m->policy, "enabled", m->enabled, "fenced", m->fenced,
 			"resync_generation", (json_int_t)m->resync_generation, "disks", m->disks, "inventory",
-			m->inventory, "created_ns", (json_int_t)m->created_ns, "target", target);
+			m->inventory, "created_ns", (json_int_t)m->created_ns, "target", target, "sata",
+			(int)lb_target_wants_sata(c->site, m->id));
 	return json_array_append_new(c->machines, one) < 0 ? lb_fail(-ENOMEM, "out of memory for the registry's copy")
 							   : 0;
 }
@@ -63,7 +65,7 @@ static int add_plan(void *arg, const json_t *plan)
 static int make_copy(struct lb_site *site, char **ret_text)
 {
 	_cleanup_json_ json_t *policies = json_array(), *machines = json_array(), *plans = json_array(),
-			      *groups = json_array();
+			      *groups = json_array(), *schedules = json_array();
 	struct copy c = {site, machines};
 	_cleanup_json_ json_t *copy = NULL;
 	int r;
@@ -76,10 +78,12 @@ static int make_copy(struct lb_site *site, char **ret_text)
 		r = lb_reg_plans(site->db, add_plan, plans);
 	if (r == 0)
 		r = lb_groups_copy(site->db, groups);
+	if (r == 0)
+		r = lb_drills_copy(site->db, schedules);
 	if (r < 0)
 		return r;
-	copy = json_pack("{s:i,s:O,s:O,s:O,s:O}", "version", COPY_VERSION, "policies", policies, "machines", machines,
-			 "plans", plans, "groups", groups);
+	copy = json_pack("{s:i,s:O,s:O,s:O,s:O,s:O}", "version", COPY_VERSION, "policies", policies, "machines",
+			 machines, "plans", plans, "groups", groups, "drill_schedules", schedules);
 	return copy == NULL ? lb_fail(-ENOMEM, "out of memory for the registry's copy") : lb_json_dump(copy, ret_text);
 }
 
@@ -175,6 +179,8 @@ static int restore(struct lb_site *site, const json_t *copy, unsigned int *ret_m
 	}
 	if (r == 0)
 		r = lb_groups_restore(site->db, json_object_get(copy, "groups"));
+	if (r == 0)
+		r = lb_drills_restore(site->db, json_object_get(copy, "drill_schedules"));
 	if (r == 0)
 		r = lb_db_commit(&txn);
 	if (r < 0)

@@ -342,11 +342,12 @@ static int disks_json(struct lb_env *env, const char *root, json_t *list)
 int lb_hardware_json(struct lb_env *env, const char *root, json_t **ret_object)
 {
 	_cleanup_json_ json_t *object = json_object();
-	json_t *disks = json_array();
+	json_t *disks = json_array(), *cards;
 	struct utsname name;
 	char path[PATH_BYTES];
 	uint64_t free_bytes, size_bytes;
 	bool uefi;
+	int r;
 
 	if (object == NULL || disks == NULL || json_object_set_new(object, "disks", disks) < 0 || uname(&name) < 0)
 		return lb_fail(-ENOMEM, "out of memory for the description of this machine");
@@ -361,6 +362,11 @@ int lb_hardware_json(struct lb_env *env, const char *root, json_t **ret_object)
 		return lb_fail(-ENOMEM, "out of memory for the description of this machine");
 	if (disks_json(env, root, disks) < 0)
 		return lb_wrap(-EIO, "disks of this machine");
+	r = lb_cards_json(env, root, &cards);
+	if (r < 0)
+		return r;
+	if (json_object_set_new(object, "cards", cards) < 0)
+		return lb_fail(-ENOMEM, "out of memory for the description of this machine");
 	*ret_object = lb_steal_ptr(object);
 	return 0;
 }

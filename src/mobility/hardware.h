@@ -51,5 +51,12 @@ enum lb_hardware_source { LB_HARDWARE_ANY, LB_HARDWARE_FIRMWARE, LB_HARDWARE_MAC
 int lb_hardware_fingerprint(struct lb_env *env, const char *root, const char *uuid_copy, enum lb_hardware_source source,
 			    char ret_hex[LB_HARDWARE_HEX_BYTES], enum lb_hardware_source *ret_source);
 
-/* {"architecture","firmware","cpus","memory_bytes","kernel","disks":[...]} */
+#define LB_CARDS_MAX 16
+/*
+ * [{"name", "mac", "default": the default route goes through it}], at most LB_CARDS_MAX, that of the default route
+ * first.
+ */
+int lb_cards_json(struct lb_env *env, const char *root, json_t **ret_list);
+
+/* {"architecture","firmware","cpus","memory_bytes","kernel","disks":[...],"cards":[...]} */
 int lb_hardware_json(struct lb_env *env, const char *root, json_t **ret_object);

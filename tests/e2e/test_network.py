@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 
-from test_config import Api, wait_for  # noqa: F401
+from test_config import HARDWARE, Api, enrol_machine, wait_for
 from test_config_failover import MIB, api, folder, job, order, processes_of, site  # noqa: F401
 
 if os.geteuid() != 0 or not shutil.which("ip"):
@@ -89,3 +89,55 @@ def test_a_network_that_is_not_there_is_told_before_anything_is_started(build, s
     assert direct.returncode != 0 and "lb-not-there" in direct.stderr
     assert not (folder / "vm").exists() and api.ask("GET", "/v1/failover")[1]["failovers"] == []
     assert not api.ask("GET", "/v1/job")[1]["jobs"]
+
+
+def test_settings_of_networks_are_checked_and_used_with_and_without_a_server(build, site, api, folder, bridge):  # noqa: F811
+    def put(status, machine, **target):
+        got, answer = api.ask("PUT", f"/v1/machine/{machine}/target", target)
+        assert got == status, answer
+        return answer if status == 200 else answer["error"]["message"]
+
+    card = {"name": "eth0", "mac": "52:54:00:00:00:11", "default": True}
+    enrol_machine(site, folder / "db1", name="db1", cards=[card])
+    enrol_machine(site, folder / "web1", name="web1", hardware="cd" * 32)
+    network = f"bridge:{bridge}"
+    put(200, "db1", network=network, address="192.0.2.10/24", test_network=network, test_address="192.0.2.99/24", test_mac="52:54:00:00:00:99")
+    # what another double would have there, and what is not there
+    assert "db1" in put(409, "web1", network=network, address="192.0.2.10")
+    assert "db1" in put(409, "web1", network=network, mac="52:54:00:00:00:99")
+    assert "lb-not-there" in put(404, "web1", test_network="bridge:lb-not-there")
+    put(400, "web1", mac="33:33:00:00:00:01")
+    put(200, "web1", network=network, address="192.0.2.11/24", mac="source")
+    preview = api.ask("GET", "/v1/machine/db1/preview")[1]
+    assert (preview["network"], preview["address"], preview["mac"]) == (network, "192.0.2.10/24", card["mac"])
+    # daily, and after each change: the network that is gone meanwhile
+    assert site.ask("machine", "show", "db1")["readiness"]["verdict"] == "unknown"
+    machine = Api(site, folder / "db1")
+    report = {"hardware": HARDWARE, "state": "disabled", "readiness": {"checked_ns": 1, "findings": []}}
+    assert machine.ask("POST", "/v1/agent/report", report)[0] == 200
+    assert api.ask("GET", "/v1/machine/db1")[1]["readiness"]["verdict"] == "ready"
+    other = f"lbt{uuid.uuid4().hex[:10]}"
+    ip("link", "add", other, "type", "bridge")
+    put(200, "db1", network=f"bridge:{other}", address=None)
+    ip("link", "del", other)
+    report["readiness"]["checked_ns"] = 2
+    assert machine.ask("POST", "/v1/agent/report", report)[0] == 200
+    readiness = api.ask("GET", "/v1/machine/db1")[1]["readiness"]
+    assert readiness["verdict"] == "warnings" and other in readiness["findings"][0]["text"], readiness
+    put(200, "db1", network=network)
+    assert api.ask("GET", "/v1/machine/db1")[1]["readiness"]["verdict"] == "ready"
+    # the vault's copy is enough
+    site.stop()
+    vm_folder = folder / "vm"
+    direct = ["-o", "json", "--vault", site.vault_url, "--passphrase-file", site.passphrase_file]
+
+    def run(*words):
+        ran = subprocess.run([build / "src/cli/lifeboat", *words, *direct], capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)["data"]
+
+    double = run("failover", "test", "db1", "--folder", vm_folder, "--fabric", "qemu", "--memory", "64M")
+    assert (double["network"], double["address"], double["mac"]) == (network, "192.0.2.99/24", "52:54:00:00:00:99")
+    assert len(ports_of(bridge)) == 1
+    run("failover", "cleanup", "db1-test", "--folder", vm_folder, "--confirm", "db1-test")
+    site.start()

@@ -501,6 +501,7 @@ static void a_target_fills_what_an_order_does_not_say(void **state)
 					  "{\"test_address\":\"x\"}",
 					  "{\"speed\":1}"};
 	char id[LB_UUID_TEXT_BYTES];
+	int64_t next_ns;
 	unsigned int n;
 
 	(void)state;
@@ -533,11 +534,22 @@ static void a_target_fills_what_an_order_does_not_say(void **state)
 	json_object_del(live, "bus");
 	assert_int_equal(lb_target_fill(site, live), 0);
 	assert_string_equal(json_string_value(json_object_get(live, "bus")), "sata");
-	/* it comes back with the registry */
+	/* it comes back with the registry, as the drills do that were to come by themselves */
+	assert_int_equal(
+		lb_db_run(site->db,
+			  "INSERT INTO drill_schedule (target, body, next_ns, made_by) VALUES ('machine:web1', "
+			  "'{\"every_s\":60}', 7, 'op')",
+			  ""),
+		0);
+	assert_int_equal(lb_vault_copy_write(site), 0);
 	lb_site_free(site);
 	assert_int_equal(nftw(in("state"), remove_entry, 32, FTW_DEPTH | FTW_PHYS), 0);
 	site = open_site();
 	assert_int_equal(lb_vault_copy_restore(site, &n), 0);
+	assert_int_equal(lb_db_get_int(site->db, &next_ns,
+				       "SELECT next_ns FROM drill_schedule WHERE target = 'machine:web1'", ""),
+			 0);
+	assert_int_equal(next_ns, 7);
 	json_object_del(live, "cpus");
 	assert_int_equal(lb_target_fill(site, live), 0);
 	assert_int_equal(json_integer_value(json_object_get(live, "cpus")), 3);

@@ -18,7 +18,9 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/io.h"
+#include "base/json.h"
 #include "fabric/accel.h"
+#include "fabric/double_settings.h"
 #include "fabric/failover_internal.h"
 #include "fabric/secret.h"
 
@@ -270,6 +272,45 @@ static void networks_and_addresses_that_cannot_be_are_refused(void **s)
 	assert_int_equal(lb_bridge_check("lb-not-there"), -ENOENT);
 }
 
+static const char *filled(const char *order, const struct lb_double_source *source, const char *member, json_t **keep)
+{
+	json_decref(*keep);
+	*keep = json_loads(order, 0, NULL);
+	assert_int_equal(lb_double_fill(*keep, source), 0);
+	return json_string_value(json_object_get(*keep, member));
+}
+
+static void an_order_without_words_on_it_takes_the_network_of_its_kind_and_the_sources_mac_address(void **s)
+{
+	_cleanup_json_ json_t *target =
+				      json_loads("{\"network\":\"bridge:br0\",\"address\":\"192.0.2.10/24\"}", 0, NULL),
+			      *with_test = json_loads("{\"test_network\":\"bridge:lab\"}", 0, NULL),
+			      *cards = json_loads("[{\"mac\":\"52:54:00:00:00:AA\"}]", 0, NULL), *keep = NULL;
+	const struct lb_double_source source = {.target = target, .cards = cards},
+				      shared = {.target = with_test, .cards = cards}, nothing = {0};
+	const char *live = "{\"machine\":\"m\",\"kind\":\"live\"}", *test = "{\"machine\":\"m\",\"kind\":\"test\"}";
+
+	(void)s;
+	assert_string_equal(filled(live, &source, "network", &keep), "bridge:br0");
+	assert_string_equal(filled(live, &source, "address", &keep), "192.0.2.10/24");
+	assert_string_equal(filled(live, &source, "mac", &keep), "52:54:00:00:00:aa");
+	/* a test is not where the failover would be, and keeps the MAC address where nobody else is */
+	assert_null(filled(test, &source, "network", &keep));
+	assert_null(filled(test, &source, "address", &keep));
+	assert_string_equal(filled(test, &source, "mac", &keep), "52:54:00:00:00:aa");
+	assert_string_equal(filled(test, &shared, "network", &keep), "bridge:lab");
+	assert_null(filled(test, &shared, "mac", &keep));
+	/* the order's own words come first, and an address is of the network that it was set for */
+	assert_null(filled("{\"kind\":\"live\",\"network\":\"bridge:x\"}", &source, "address", &keep));
+	assert_null(filled("{\"kind\":\"live\",\"network\":\"none\"}", &source, "network", &keep));
+	assert_null(filled("{\"kind\":\"live\",\"mac\":\"own\"}", &source, "mac", &keep));
+	assert_string_equal(filled("{\"kind\":\"test\",\"mac\":\"source\"}", &shared, "mac", &keep),
+			    "52:54:00:00:00:aa");
+	assert_null(filled(live, &nothing, "mac", &keep));
+	json_object_set_new(keep, "mac", json_string("source"));
+	assert_int_equal(lb_double_fill(keep, &nothing), -EINVAL);
+}
+
 static void more_disks_than_a_controller_takes_are_refused_with_the_cure(void **s)
 {
 	_cleanup_(lb_argv_clear) struct lb_argv a = {0};
@@ -465,6 +506,8 @@ int main(void)
 		cmocka_unit_test(an_address_is_given_by_user_mode_networking_and_ports_lead_to_it),
 		cmocka_unit_test(a_card_on_a_tap_has_the_chosen_mac_address),
 		cmocka_unit_test(networks_and_addresses_that_cannot_be_are_refused),
+		cmocka_unit_test(
+			an_order_without_words_on_it_takes_the_network_of_its_kind_and_the_sources_mac_address),
 		cmocka_unit_test(more_disks_than_a_controller_takes_are_refused_with_the_cure),
 		cmocka_unit_test(a_record_comes_back_as_it_was_written),
 		cmocka_unit_test(a_double_that_is_let_go_is_free_although_a_child_was_started_meanwhile),

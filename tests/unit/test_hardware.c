@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "base/json.h"
 #include "mobility/agent_config.h"
 #include "mobility/confirm.h"
 #include "mobility/double.h"
@@ -301,11 +302,32 @@ static void a_machine_whose_tables_cant_be_read_is_taken_for_none(void **state)
 	assert_int_equal(lb_double_of(lb_env_real(), root, NULL, &machine), -ENOENT);
 }
 
+static void cards_are_listed_with_the_one_of_the_default_route_first(void **state)
+{
+	_cleanup_json_ json_t *cards = NULL;
+
+	(void)state;
+	put("/sys/class/net/eno1/address", "52:54:00:00:00:01\n");
+	put("/sys/class/net/eno1/device/vendor", "x");
+	put("/sys/class/net/eno2/address", "52:54:00:00:00:02\n");
+	put("/sys/class/net/eno2/device/vendor", "x");
+	put("/sys/class/net/br0/address", "52:54:00:00:00:03\n");
+	put("/sys/class/net/ib0/address", "80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:7b:cb:a1\n");
+	put("/sys/class/net/ib0/device/vendor", "x");
+	put("/proc/net/route", "Iface\tDestination\tGateway\nbr9\t0000A8C0\t00000000\neno2\t00000000\t0100A8C0\n");
+	assert_int_equal(lb_cards_json(lb_env_real(), root, &cards), 0);
+	assert_int_equal(json_array_size(cards), 2);
+	assert_string_equal(json_string_value(json_object_get(json_array_get(cards, 0), "mac")), "52:54:00:00:00:02");
+	assert_true(json_is_true(json_object_get(json_array_get(cards, 0), "default")));
+	assert_string_equal(json_string_value(json_object_get(json_array_get(cards, 1), "name")), "eno1");
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(cards_are_listed_with_the_one_of_the_default_route_first),
 		T(the_inventory_lists_whole_disks_in_their_natural_order),
 		T(a_disk_is_found_by_its_serial_number_whatever_it_is_called_today),
 		T(the_fingerprint_is_of_the_machine_and_its_disks_not_of_their_names),
