@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "config/drills.h"
@@ -234,6 +235,7 @@ static int rehearse(struct drill *d)
 		r = begin_double(d, &f);
 	if (r < 0)
 		return r;
+	lb_failover_idle_set(f, check_idle, d);
 	lb_failover_report(f, &report);
 	r = keep_report(d, &report);
 	r = r < 0 ? r : lb_failover_run(f, before_step, d);
@@ -353,6 +355,7 @@ int lb_drill_run(struct lb_job *job)
 		r = r < 0 ? r : lb_job_keep(job);
 		if (r < 0)
 			return r;
+		lb_fault_place("drill of %s: its result is kept", job->target);
 	}
 	snprintf(error, sizeof(error), "%s", json_string_value(json_object_get(job->result, "error")));
 	r = remove_double(job);
@@ -361,6 +364,7 @@ int lb_drill_run(struct lb_job *job)
 	if (r < 0)
 		return lb_wrap(r, "the drill's double %s is still there (`lifeboat failover cleanup %s` removes it)",
 			       job->target, job->target);
+	lb_fault_place("drill of %s: the double is gone, its row is not written", job->target);
 	r = write_row(job, code == 0 ? "passed" : code == -ECANCELED ? "cancelled" : "failed", error);
 	if (r < 0)
 		return r;

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "config/api.h"
 #include "config/failovers.h"
@@ -14,6 +15,11 @@
 static int compared(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 {
 	return lb_job_progress(arg, total_bytes > 0 ? (double)done_bytes / (double)total_bytes : 0);
+}
+
+static int keep_going(void *job)
+{
+	return lb_job_check(job);
 }
 
 int lb_job_failback_run(struct lb_job *job)
@@ -28,6 +34,8 @@ int lb_job_failback_run(struct lb_job *job)
 		wait_s = (uint32_t)json_integer_value(json_object_get(job->request, "wait_s"));
 	r = lb_job_step(job, "shut the double down, and take the last of what it wrote");
 	r = r < 0 ? r : lb_job_double_open(job, &f);
+	if (r == 0)
+		lb_failover_idle_set(f, keep_going, job);
 	r = r < 0 ? r : lb_takeback_run(job->site->env, job->site->vault, f, wait_s, compared, job, &back);
 	if (r < 0)
 		return r;
@@ -84,6 +92,7 @@ int lb_job_failback_commit_run(struct lb_job *job)
 			       job->target, job->target);
 	lb_uuid_format(&report.machine, id);
 	r = give_back(job, id);
+	lb_fault_place("failback-commit of %s: the machine has its own back", job->target);
 	r = r < 0 ? r : lb_vault_copy_write(job->site);
 	r = r < 0 ? r : lb_job_step(job, "remove the double");
 	r = r < 0 ? r : lb_failover_cleanup(f, true);

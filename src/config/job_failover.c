@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "config/anchors.h"
@@ -109,6 +110,8 @@ static int before_step(void *arg, enum lb_failover_step step)
 		if (r == 0)
 			r = fence_machine(run->job->site, id);
 		if (r == 0)
+			lb_fault_place("machine %s: fenced at the site, not in the vault", report.machine_name);
+		if (r == 0)
 			r = drain(run->job, id, since_ns);
 		if (r < 0)
 			return r;
@@ -172,6 +175,11 @@ static void tell_freshness(struct lb_job *job, const struct lb_failover_report *
 	json_object_set_new(job->result, "freshness", freshness);
 }
 
+static int keep_going(void *job)
+{
+	return lb_job_check(job);
+}
+
 static int run_to_end(struct lb_job *job, struct lb_failover *f)
 {
 	struct run run = {job, f};
@@ -180,6 +188,7 @@ static int run_to_end(struct lb_job *job, struct lb_failover *f)
 	json_t *result;
 	int r;
 
+	lb_failover_idle_set(f, keep_going, job);
 	r = lb_failover_run(f, before_step, &run);
 	if (r < 0)
 		return r;
@@ -221,6 +230,7 @@ int lb_job_failover_run(struct lb_job *job)
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
 	struct lb_failover_request request;
+	struct lb_failover_report report;
 	int r;
 
 	r = lb_job_double_open(job, &f);
@@ -238,6 +248,11 @@ int lb_job_failover_run(struct lb_job *job)
 	if (r < 0)
 		return r;
 	r = run_to_end(job, f);
+	/* asked for while its last step was done: of a test nothing is to stay */
+	if (r == 0) {
+		lb_failover_report(f, &report);
+		r = report.kind == LB_FAILOVER_TEST ? lb_job_check(job) : 0;
+	}
 	return r < 0 ? undo(job, &f, r) : 0;
 }
 

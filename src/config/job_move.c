@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "config/api.h"
 #include "config/live.h"
@@ -151,7 +152,9 @@ static int seal(struct move *w)
 	if (r < 0)
 		return r;
 	snprintf(reason, sizeof(reason), "moved from process server %.40s to %.40s", w->from.name, w->to.name);
-	return lb_journal_fence(w->job->site->vault, &id, reason);
+	r = lb_journal_fence(w->job->site->vault, &id, reason);
+	lb_fault_place("move of %s: sealed", w->m.name);
+	return r;
 }
 
 /* ---- the other one --------------------------------------------------------------------------------------- */
@@ -236,6 +239,7 @@ static int move_away(struct move *w)
 		r = lb_job_step(w->job, "assign");
 	if (r == 0)
 		r = assign(w);
+	lb_fault_place("move of %s: assigned", w->m.name);
 	return r;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "config/api.h"
 #include "config/drills.h"
@@ -54,7 +55,10 @@ static int go_on(struct run *run, size_t group, const char *phase, size_t action
 	r = r < 0 ? r : set(run, "phase", json_string(phase));
 	r = r < 0 ? r : set(run, "action", json_integer((json_int_t)action));
 	r = r < 0 ? r : set(run, "waiting", json_null());
-	return r < 0 ? r : lb_job_keep(run->job);
+	r = r < 0 ? r : lb_job_keep(run->job);
+	if (r == 0)
+		lb_fault_place("plan %s: noted: group %zu, %s, action %zu", run->name, group, phase, action);
+	return r;
 }
 
 static int warn(struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -138,7 +142,10 @@ static int submit(struct run *run, const char *kind, const char *machine, const 
 					json_pack("{s:s,s:s,s:s}", "double", target, "job", id, "state", "queued")) < 0
 			    ? lb_fail(-ENOMEM, "out of memory for a job")
 			    : 0;
-	return r < 0 ? r : lb_db_commit(&txn);
+	r = r < 0 ? r : lb_db_commit(&txn);
+	if (r == 0)
+		lb_fault_place("plan %s: %s of %s is ordered", run->name, kind, target);
+	return r;
 }
 
 struct count {

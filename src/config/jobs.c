@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "config/registry.h"
@@ -36,6 +37,14 @@ static bool is_stopping(struct lb_jobs *jobs)
 {
 	LB_LOCK_SCOPE(&jobs->lock);
 	return jobs->stopping;
+}
+
+/* Where a test has the server die, or the job cancelled: at each step's begin, and before and after its end. */
+static void fault(struct lb_job *job, const char *what)
+{
+	if (lb_fault_new("LIFEBOAT_FAULT_CANCELS", "%s of %s: %s", job->kind, job->target, what))
+		(void)lb_job_cancel(job->site, job->id);
+	lb_fault_place("%s of %s: %s", job->kind, job->target, what);
 }
 
 /* ---- inside a kind's function ------------------------------------------------------------------------ */
@@ -85,7 +94,10 @@ int lb_job_step(struct lb_job *job, const char *name)
 		      " ON CONFLICT(job, n) DO UPDATE SET name = excluded.name, state = 'running', text = '', ended_ns "
 		      "= NULL",
 		      "sisi", job->id, (int64_t)job->n_step, name, lb_now_ns(job->site->env));
-	return r < 0 ? r : lb_db_commit(&txn);
+	r = r < 0 ? r : lb_db_commit(&txn);
+	if (r == 0)
+		fault(job, name);
+	return r;
 }
 
 int lb_job_step_on(struct lb_job *job, const char *name)
@@ -110,6 +122,7 @@ int lb_job_park(struct lb_job *job)
 {
 	int r = lb_job_keep(job);
 
+	lb_fault_place("%s of %s: parked", job->kind, job->target);
 	return r < 0 ? r : lb_fail(-EINPROGRESS, "job %s waits", job->id);
 }
 
@@ -300,9 +313,11 @@ static void run_one(struct lb_jobs *jobs, struct lb_job *job)
 	} else {
 		lb_event(jobs->site, "info", job->target, "%s done", job->kind);
 	}
+	lb_fault_place("%s of %s: before its end", job->kind, job->target);
 	if (write_end(job, state, r < 0 ? error : NULL) < 0)
 		lb_error("job %s (%s of %s) ended, but that can't be written: %s", job->id, job->kind, job->target,
 			 lb_err_text());
+	lb_fault_place("%s of %s: after its end", job->kind, job->target);
 }
 
 /* Something may be there to do: whoever looked before looks again. */

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/io.h"
 
 const char *lb_failover_step_name(enum lb_failover_step step)
@@ -347,6 +348,7 @@ int lb_failover_begin(struct lb_env *env, const struct lb_failover_request *requ
 	r = r < 0 ? r : claim_folder(f, request->vm_folder);
 	if (r < 0)
 		return r;
+	lb_fault_place("double %s: its folder is there, empty", f->vm.name);
 	f->started_ns = started_ns;
 	f->next = LB_STEP_FENCE;
 	r = look_up(f, request);
@@ -417,12 +419,15 @@ int lb_failover_do(struct lb_failover *f)
 		return 0;
 	r = f->teardown ? lb_failover_teardown(f) : 0;
 	r = r < 0 ? r : lb_step_do(f, f->next);
+	if (r == -ECANCELED || r == -ESHUTDOWN)
+		return r; /* it was told to end */
 	if (r < 0) {
 		snprintf(machine_point, sizeof(machine_point), "%llu:%llu", (unsigned long long)f->point.position.epoch,
 			 (unsigned long long)f->point.position.seq);
 		return lb_wrap(r, "double %s of machine %s at %s: can't %s", f->vm.name, f->machine_name, machine_point,
 			       lb_failover_step_name(f->next));
 	}
+	lb_fault_place("double %s: before it is noted: %s", f->vm.name, lb_failover_step_name(f->next));
 	f->next++;
 	return lb_record_save(f);
 }

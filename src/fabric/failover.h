@@ -88,6 +88,10 @@ int lb_failover_do(struct lb_failover *f);
  */
 int lb_failover_run(struct lb_failover *f, int (*step)(void *arg, enum lb_failover_step step), void *arg);
 
+/* `idle` is asked about once a second while the VM is waited for; non-zero ends the wait and is passed on, with its
+ * text. */
+void lb_failover_idle_set(struct lb_failover *f, int (*idle)(void *arg), void *arg);
+
 struct lb_failover_report {
 	const char *vm_name, *machine_name, *fabric, *network, *address; /* valid as long as the failover */
 	char mac[LB_MAC_TEXT_BYTES];

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "fabric/failover_internal.h"
 
 #define PULL_LOOK_MS 200
@@ -42,6 +43,7 @@ int lb_failover_unpin(struct lb_failover *f)
 	r = lb_point_unpin(f->vault, &f->machine, name);
 	if (r < 0 && r != -ENOENT)
 		return r;
+	lb_fault_place("double %s: its pin is gone, which is not noted", f->vm.name);
 	f->pinned = false;
 	return lb_record_save(f);
 }
@@ -52,7 +54,10 @@ static int stop_and_forget(struct lb_failover *f)
 
 	r = lb_failover_fabric(f);
 	r = r < 0 ? r : f->fabric->ops->destroy(f->fabric, &f->vm);
-	return r < 0 ? r : stop_serving(f);
+	if (r < 0)
+		return r;
+	lb_fault_place("double %s: its VM is gone, its disks are still served", f->vm.name);
+	return stop_serving(f);
 }
 
 struct removal {
@@ -296,6 +301,7 @@ static int remove_record(struct lb_failover *f)
 	r = f->env->ops->unlink(f->env, path);
 	if (r < 0 && r != -ENOENT)
 		return lb_fail(r, "can't remove %s: %s", path, strerror(-r));
+	lb_fault_place("double %s: its record is gone, its folder is there", f->vm.name);
 	return rmdir(f->vm.folder) < 0 ? lb_fail(-errno, "can't remove %s: %s", f->vm.folder, strerror(errno)) : 0;
 }
 

@@ -19,6 +19,9 @@ static int wait_off(struct lb_failover *f, uint32_t wait_s, enum lb_vm_state *st
 		r = lb_failover_state(f, state);
 		if (r < 0 || *state == LB_VM_STOPPED || *state == LB_VM_ABSENT || lb_mono_ns(f->env) >= end_ns)
 			return r;
+		r = lb_failover_idle(f);
+		if (r < 0)
+			return r;
 		lb_proc_pause(f->env, SHUT_LOOK_MS);
 	}
 }

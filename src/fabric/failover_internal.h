@@ -47,6 +47,10 @@ struct lb_failover {
 	struct lb_fabric *fabric;
 	struct lb_store *store;
 	struct lb_vault *vault;
+
+	int (*idle)(void *arg); /* may be NULL */
+	void *idle_arg;
+	int64_t idle_ns; /* when it was asked last */
 };
 
 /* failover_record.c */
@@ -65,6 +69,7 @@ void lb_failover_pin_name(const struct lb_failover *f, char name[LB_POINT_NAME_B
 /* failover_steps.c */
 int lb_failover_point(struct lb_failover *f); /* point_text -> point */
 int lb_step_do(struct lb_failover *f, enum lb_failover_step step);
+int lb_failover_idle(struct lb_failover *f); /* now and then while something is waited for */
 int lb_failover_choose_ports(struct lb_failover *f, bool again);
 
 /* failover_end.c */

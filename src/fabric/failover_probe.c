@@ -99,6 +99,9 @@ int lb_failover_probe(struct lb_failover *f, int64_t end_ns)
 				       "the VM runs, but its port %u has not answered within %u s; its console is in "
 				       "%s/console.log",
 				       f->probe_port, f->wait_s, f->vm.folder);
+		r = lb_failover_idle(f);
+		if (r < 0)
+			return r;
 		lb_proc_pause(f->env, BETWEEN_TRIES_MS);
 	}
 	return 0;

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "fabric/failover_internal.h"
@@ -129,7 +130,11 @@ int lb_record_save(struct lb_failover *f)
 	text = json_dumps(j, JSON_INDENT(1));
 	if (text == NULL || asprintf(&path, "%s/" LB_RECORD_FILE, f->vm.folder) < 0)
 		return lb_fail(-ENOMEM, "out of memory");
-	return lb_file_write(f->env, path, text, strlen(text), 0600);
+	r = lb_file_write(f->env, path, text, strlen(text), 0600);
+	lb_fault_place("double %s: noted: next %s%s%s%s%s%s%s", f->vm.name, step_names[f->next],
+		       f->fenced ? ", fenced" : "", f->pinned ? ", pinned" : "", f->teardown ? ", teardown" : "",
+		       f->committed ? ", committed" : "", f->cleaning ? ", cleaning" : "", f->shut ? ", shut" : "");
+	return r;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------ */

@@ -197,6 +197,22 @@ static int step_start(struct lb_failover *f)
 	return r;
 }
 
+void lb_failover_idle_set(struct lb_failover *f, int (*idle)(void *arg), void *arg)
+{
+	f->idle = idle;
+	f->idle_arg = arg;
+}
+
+int lb_failover_idle(struct lb_failover *f)
+{
+	int64_t now_ns = lb_mono_ns(f->env);
+
+	if (f->idle == NULL || now_ns - f->idle_ns < LB_NS_PER_S)
+		return 0;
+	f->idle_ns = now_ns;
+	return f->idle(f->idle_arg);
+}
+
 static int wait_running(struct lb_failover *f, int64_t end_ns)
 {
 	enum lb_vm_state state = LB_VM_ABSENT;
@@ -216,6 +232,9 @@ static int wait_running(struct lb_failover *f, int64_t end_ns)
 		if (lb_mono_ns(f->env) >= end_ns)
 			return lb_fail(-ETIMEDOUT, "after %u s the VM is %s; look into %s", f->wait_s,
 				       lb_vm_state_name(state), f->vm.folder);
+		r = lb_failover_idle(f);
+		if (r < 0)
+			return r;
 		lb_proc_pause(f->env, LOOK_AGAIN_MS);
 	}
 }

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/fault.h"
+
+#ifdef LB_FAULT_INJECTION
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define PLACE_BYTES 256
+#define PLACES_BYTES_MAX 65536
+
+/* Whether `place` is not in the file named by `variable`; then it is now. One at a time, over all processes. */
+static bool is_new(const char *variable, const char *place)
+{
+	const char *path = getenv(variable);
+	_cleanup_close_ int fd = path != NULL ? open(path, O_RDWR | O_APPEND | O_CLOEXEC) : -1;
+	_cleanup_free_ char *text = calloc(1, PLACES_BYTES_MAX + 1);
+	char line[PLACE_BYTES + 2], *end;
+	ssize_t n;
+
+	if (fd < 0 || text == NULL || flock(fd, LOCK_EX) < 0)
+		return false;
+	text[0] = '\n';
+	n = pread(fd, text + 1, PLACES_BYTES_MAX - 1, 0);
+	snprintf(line, sizeof(line), "\n%s\n", place);
+	if (n < 0 || n == PLACES_BYTES_MAX - 1 || strstr(text, line) != NULL)
+		return false;
+	end = strchr(text + 1, '\n');
+	if (strncmp(text + 1, "only ", 5) == 0 && end != NULL &&
+	    strncmp(place, text + 6, (size_t)(end - text) - 6) != 0)
+		return false;
+	return write(fd, line + 1, strlen(line + 1)) == (ssize_t)strlen(line + 1);
+}
+
+void lb_fault_place(const char *fmt, ...)
+{
+	char place[PLACE_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(place, sizeof(place), fmt, ap);
+	va_end(ap);
+	if (is_new("LIFEBOAT_FAULT_PLACES", place))
+		raise(SIGKILL);
+}
+
+bool lb_fault_new(const char *variable, const char *fmt, ...)
+{
+	char place[PLACE_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(place, sizeof(place), fmt, ap);
+	va_end(ap);
+	return is_new(variable, place);
+}
+#endif
