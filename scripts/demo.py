@@ -37,6 +37,9 @@ capture_socket = /run/lifeboat/capture.sock
 BOOT = ["mkdir -p /run/lifeboat /run/lifeboat-mobility /var/lib/lifeboat/mobility /var/lib/ledger",
         "cat /sys/class/dmi/id/product_uuid >/run/lifeboat-mobility/product_uuid",
         "cat /sys/firmware/dmi/tables/DMI >/run/lifeboat-mobility/smbios",
+        # a double is told where it may ask to be a machine of its own
+        "modprobe qemu_fw_cfg; f=/sys/firmware/qemu_fw_cfg/by_name/opt/lifeboat/double/raw; "
+        "[ ! -e $f ] || (umask 077; cat $f >/run/lifeboat-mobility/double)",
         "chown -R lifeboat:lifeboat /run/lifeboat-mobility /var/lib/lifeboat/mobility /etc/lifeboat/token",
         # a double says what its disk carries: drills are proven by it
         "lifeboat-mobility prove --config /etc/lifeboat/mobility.conf || true"]

@@ -168,6 +168,7 @@ int cmd_failover_start(struct cli *c);
 int cmd_failover_cleanup(struct cli *c);
 int cmd_failover_repoint(struct cli *c);
 int cmd_failover_commit(struct cli *c);
+int cmd_failover_reprotect(struct cli *c);
 int cmd_drill_start(struct cli *c);
 int cmd_drill_list(struct cli *c);
 int cmd_drill_show(struct cli *c);

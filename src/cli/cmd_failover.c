@@ -36,6 +36,8 @@ static void print_double(const json_t *d)
 		       json_integer_value(json_object_get(forward, "host_port")),
 		       json_integer_value(json_object_get(forward, "guest_port")));
 	printf("\n");
+	if (json_is_object(json_object_get(d, "reprotect")))
+		printf("%-24s %s\n", "", cli_text(json_object_get(d, "reprotect"), "text"));
 }
 
 int cmd_failover_list(struct cli *c)

@@ -59,6 +59,8 @@ AUDITED(lb_api_job_cancel)
 AUDITED(lb_api_failover_start)
 AUDITED(lb_api_failover_cleanup)
 AUDITED(lb_api_failover_commit)
+AUDITED(lb_api_failover_reprotect)
+AUDITED(lb_api_failover_unreprotect)
 AUDITED(lb_api_failover_failback)
 AUDITED(lb_api_failover_home)
 AUDITED(lb_api_failover_repoint)
@@ -76,6 +78,7 @@ AUDITED(lb_api_plan_confirm)
 
 const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/enrol", ANYBODY, ENROL_BYTES_MAX, lb_api_enrol_audited, true},
+	{"POST", "/v1/enrol/double", NONE, ENROL_BYTES_MAX, lb_api_enrol_double, false},
 	{"POST", "/v1/token", ADMIN, ORDER_BYTES_MAX, lb_api_token_create_audited, false},
 	{"GET", "/v1/certificate", ADMIN, 0, lb_api_cert_list, false},
 	{"POST", "/v1/certificate/{}/revoke", ADMIN, ORDER_BYTES_MAX, lb_api_cert_revoke_audited, false},
@@ -134,6 +137,8 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/failover", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_start_audited, false},
 	{"POST", "/v1/failover/{}/cleanup", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_cleanup_audited, false},
 	{"POST", "/v1/failover/{}/commit", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_commit_audited, false},
+	{"POST", "/v1/failover/{}/reprotect", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_reprotect_audited, false},
+	{"DELETE", "/v1/failover/{}/reprotect", OPERATOR, 0, lb_api_failover_unreprotect_audited, false},
 	{"POST", "/v1/failover/{}/failback", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_failback_audited, false},
 	{"POST", "/v1/failover/{}/home", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_home_audited, false},
 	{"POST", "/v1/failover/{}/repoint", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_repoint_audited, false},
@@ -230,7 +235,11 @@ static bool host_of_call(const struct lb_site *site, const struct lb_http_call *
 		*ret_host = site->settings.hosts[i];
 		return true;
 	}
-	return false;
+	if (strlen(lb_double_host(&site->settings)) != length ||
+	    strncasecmp(lb_double_host(&site->settings), header, length) != 0)
+		return false;
+	*ret_host = lb_double_host(&site->settings);
+	return true;
 }
 
 int lb_api_process_url(struct lb_site *site, const char *process, const struct lb_http_call *call, char url[1100])
@@ -244,7 +253,7 @@ int lb_api_process_url(struct lb_site *site, const char *process, const struct l
 	if (r < 0)
 		return r;
 	snprintf(first, sizeof(first), "%.*s", (int)strcspn(p.hosts, ","), p.hosts);
-	if (p.local && !host_of_call(site, call, &host))
+	if ((p.local || p.temporary) && !host_of_call(site, call, &host))
 		host = first;
 	snprintf(url, 1100, strchr(host, ':') != NULL ? "https://[%s]:%u" : "https://%s:%u", host, p.port);
 	return 0;

@@ -36,6 +36,7 @@ int lb_vault_copy_restore(struct lb_site *site, unsigned int *ret_machines);
 
 #define LB_API_HANDLER(name) int name(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 LB_API_HANDLER(lb_api_enrol);
+LB_API_HANDLER(lb_api_enrol_double);
 LB_API_HANDLER(lb_api_renew);
 LB_API_HANDLER(lb_api_token_create);
 LB_API_HANDLER(lb_api_cert_list);
@@ -84,6 +85,8 @@ LB_API_HANDLER(lb_api_failover_list);
 LB_API_HANDLER(lb_api_failover_preview);
 LB_API_HANDLER(lb_api_failover_cleanup);
 LB_API_HANDLER(lb_api_failover_commit);
+LB_API_HANDLER(lb_api_failover_reprotect);
+LB_API_HANDLER(lb_api_failover_unreprotect);
 LB_API_HANDLER(lb_api_failover_failback);
 LB_API_HANDLER(lb_api_failover_home);
 LB_API_HANDLER(lb_api_failover_repoint);

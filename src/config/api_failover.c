@@ -7,6 +7,7 @@
 #include "config/api.h"
 #include "config/failover_source.h"
 #include "config/failovers.h"
+#include "config/reprotect.h"
 #include "config/target.h"
 #include "vault/catalog.h"
 
@@ -101,11 +102,23 @@ int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_
 	return reply_job(reply, id, vm_name);
 }
 
+struct listing {
+	struct lb_site *site;
+	json_t *list;
+};
+
 static int append(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
 {
-	return json_array_append_new(arg, lb_failover_json(report, state)) < 0
-		       ? lb_fail(-ENOMEM, "out of memory for an answer")
-		       : 0;
+	struct listing *l = arg;
+	json_t *one = lb_failover_json(report, state), *reprotect = NULL;
+	int r;
+
+	r = one == NULL || json_array_append_new(l->list, one) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer")
+								   : 0;
+	r = r < 0 ? r : lb_reprotect_json(l->site, report->vm_name, &reprotect);
+	return r < 0                                                  ? r
+	       : json_object_set_new(one, "reprotect", reprotect) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer")
+								      : 0;
 }
 
 int lb_api_failover_list(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
@@ -115,7 +128,7 @@ int lb_api_failover_list(void *arg, const struct lb_http_call *call, struct lb_h
 	int r;
 
 	(void)call;
-	r = lb_failover_list(site->env, site->settings.vm_folder, append, list);
+	r = lb_failover_list(site->env, site->settings.vm_folder, append, &(struct listing){site, list});
 	if (r < 0 && r != -ENOENT)
 		return r;
 	return lb_api_reply_list(reply, "failovers", lb_steal_ptr(list));
@@ -167,6 +180,39 @@ int lb_api_failover_commit(void *arg, const struct lb_http_call *call, struct lb
 
 	r = lb_api_body(call, &body);
 	return r < 0 ? r : submit(arg, "commit", call, body, reply);
+}
+
+int lb_api_failover_reprotect(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_json_ json_t *body = NULL;
+	char id[LB_UUID_TEXT_BYTES];
+	int r;
+
+	r = lb_api_body(call, &body);
+	r = r < 0 ? r : lb_reprotect_order(arg, "", call->params[0], body, call->peer.name, id);
+	return r < 0 ? r : reply_job(reply, id, call->params[0]);
+}
+
+/* A job that still works on it ends first, and takes away what it made; this one finds what is left. */
+int lb_api_failover_unreprotect(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	_cleanup_json_ json_t *body = NULL;
+	struct lb_site *site = arg;
+	int64_t runs = 0;
+	int r;
+
+	r = lb_api_body(call, &body);
+	r = r < 0 ? r : lb_reprotect_find(site->db, call->params[0], &p);
+	if (r == 0 && strcmp(p.state, LB_REPROTECT_HOME) == 0)
+		r = lb_fail(-EINVAL, "%s is on its way home: `lifeboat failback commit %s` ends it with its way back",
+			    call->params[0], call->params[0]);
+	r = r < 0 ? r
+		  : lb_db_get_int(site->db, &runs, "SELECT count(*) FROM job WHERE id = ? AND ended_ns IS NULL", "s",
+				  p.job);
+	if (r == 0 && runs > 0)
+		r = lb_job_cancel(site, p.job);
+	return r < 0 ? r : submit(site, "reprotect-cancel", call, body, reply);
 }
 
 int lb_api_failover_failback(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)

@@ -99,6 +99,9 @@ static int let_go(struct lb_site *site, const char *name, struct lb_reg_process 
 		return lb_fail(-EINVAL,
 			       "process server %s is part of this host: set process_server = no in config.conf instead",
 			       ret_process->name);
+	if (ret_process->temporary)
+		return lb_fail(-EINVAL, "process server %s goes by itself, with the last double that is reprotected",
+			       ret_process->name);
 	if (machines > 0)
 		return lb_fail(-EBUSY,
 			       "process server %s has %lld machines; `lifeboat server drain %s` moves them first",

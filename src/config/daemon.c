@@ -19,9 +19,11 @@
 #include "config/jobs.h"
 #include "config/moves.h"
 #include "config/process_child.h"
+#include "config/reprotect.h"
 #include "config/secrets.h"
 #include "config/site.h"
 #include "config/status.h"
+#include "config/temporary.h"
 
 #define WATCH_INTERVAL_S 10
 #define RENEW_INTERVAL_S 3600
@@ -100,8 +102,8 @@ static int start(struct lb_site *site)
 	if (r == 0)
 		r = start_server(site);
 	if (r == 0 && site->settings.process_server)
-		r = lb_process_child_start(site, &site->child);
-	return r;
+		r = lb_process_child_local(site, &site->child);
+	return r < 0 ? r : lb_temporary_resume(site);
 }
 
 static void stop(struct lb_site *site)
@@ -109,6 +111,7 @@ static void stop(struct lb_site *site)
 	/* the child first: it still reports to us while it ends */
 	if (site->child != NULL)
 		lb_process_child_stop(lb_steal_ptr(site->child));
+	lb_temporary_stop(site);
 	if (site->server != NULL)
 		lb_http_server_stop(lb_steal_ptr(site->server));
 	if (site->jobs != NULL)
@@ -128,6 +131,8 @@ static void renew(struct lb_site *site)
 		if (r == 0 && renewed)
 			lb_process_child_restart(site->child);
 	}
+	if (r == 0)
+		r = lb_temporary_renew(site);
 	if (r < 0)
 		lb_event(site, "warning", "certificates", "renewal failed: %s", lb_err_text());
 }
@@ -140,6 +145,8 @@ static void look_after(struct lb_site *site, int64_t *renew_due_ns)
 		lb_warning("the machines' health can't be looked at: %s", lb_err_text());
 	if (lb_moves_watch(site) < 0)
 		lb_warning("machines of lost process servers can't be moved: %s", lb_err_text());
+	if (lb_reprotect_wake(site) < 0)
+		lb_warning("jobs of doubles on their way back can't be woken: %s", lb_err_text());
 	lb_drills_tick(site);
 	if (now_ns < *renew_due_ns)
 		return;

@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
-#include "config/api.h"
+#include "config/enrol.h"
 #include "wire/pki.h"
 
 #define PROCESS_PORT_DEFAULT 9443
@@ -294,6 +294,34 @@ static int enrol(struct enrolment *e, const char *token, const char *kind, const
 		return r;
 	*ret_cert_pem = lb_steal_ptr(cert_pem);
 	return 0;
+}
+
+int lb_enrol_double(struct lb_site *site, const struct lb_http_call *call, const json_t *body, const char *csr_pem,
+		    struct lb_reg_machine *m, char **ret_cert_pem)
+{
+	_cleanup_(enrolment_free) struct enrolment e = {
+		.site = site, .call = call, .body = body, .role = LB_ROLE_MACHINE, .now_ns = lb_now_ns(site->env)};
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine other = {0};
+	json_t *inventory = inventory_of(body);
+	int r;
+
+	if (inventory != NULL) {
+		json_decref(m->inventory);
+		m->inventory = inventory;
+	}
+	r = take_hardware(&e);
+	if (r < 0)
+		return r;
+	r = lb_reg_machine_find_hardware(site->db, e.hardware, &other);
+	if (r == 0 && strcmp(other.id, m->id) != 0)
+		return lb_fail(-EEXIST, "this double's hardware is machine \"%s\" already: remove that first",
+			       other.name);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	memcpy(m->hardware, e.hardware, sizeof(m->hardware));
+	memcpy(e.holder, m->id, sizeof(m->id));
+	r = lb_reg_machine_put(site->db, m);
+	return r < 0 ? r : issue(&e, csr_pem, ret_cert_pem);
 }
 
 int lb_api_enrol(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)

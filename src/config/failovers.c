@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "config/api.h"
 #include "config/target.h"
+#include "wire/told.h"
 
 json_t *lb_failover_json(const struct lb_failover_report *report, enum lb_vm_state state)
 {
@@ -59,6 +60,27 @@ static int look_for_live(void *arg, const struct lb_failover_report *report, enu
 	return 0;
 }
 
+static int look_for_name(void *arg, const char *name, bool is_dir)
+{
+	struct search *s = arg;
+
+	s->there = s->there || (is_dir && strcmp(name, s->machine) == 0);
+	return 0;
+}
+
+/* By its folder: no fabric is asked. */
+int lb_failovers_has(struct lb_site *site, const char *double_name, bool *ret_there)
+{
+	struct search s = {.machine = double_name};
+	int r;
+
+	r = site->env->ops->list(site->env, site->settings.vm_folder, look_for_name, &s);
+	if (r < 0 && r != -ENOENT)
+		return lb_fail(r, "the doubles in %s can't be listed: %s", site->settings.vm_folder, strerror(-r));
+	*ret_there = s.there;
+	return 0;
+}
+
 int lb_failovers_live_of(struct lb_site *site, const char *machine, bool *ret_there)
 {
 	struct search s = {.machine = machine};
@@ -68,6 +90,25 @@ int lb_failovers_live_of(struct lb_site *site, const char *machine, bool *ret_th
 	if (r < 0 && r != -ENOENT)
 		return r;
 	*ret_there = s.there;
+	return 0;
+}
+
+/* Where the double will find this server: through its network, or user-mode networking's way to this host. */
+static int set_told(struct lb_site *site, const json_t *body, struct lb_failover_request *q)
+{
+	const struct lb_settings *s = &site->settings;
+	const char *host = q->network == NULL       ? lb_double_host(s)
+			   : s->double_host != NULL ? s->double_host
+						    : s->hosts[0];
+	char url[LB_TOLD_URL_BYTES];
+
+	snprintf(url, sizeof(url), strchr(host, ':') != NULL ? "https://[%s]:%u" : "https://%s:%u", host,
+		 (unsigned int)s->port);
+	/* kept with the body, as the other texts are */
+	if (json_object_set_new((json_t *)(uintptr_t)body, "told_url", json_string(url)) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a failover");
+	q->config_url = json_string_value(json_object_get(body, "told_url"));
+	q->ca_fingerprint = site->ca_fingerprint;
 	return 0;
 }
 
@@ -85,6 +126,7 @@ int lb_failover_request_read(struct lb_site *site, const json_t *body, struct lb
 	if (r < 0)
 		return r;
 	r = lb_failover_request_parse(body, &q, forwards);
+	r = r < 0 || q.kind != LB_FAILOVER_LIVE ? r : set_told(site, body, &q);
 	if (r < 0)
 		return r;
 	*ret_request = q;

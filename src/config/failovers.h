@@ -8,6 +8,9 @@
 int lb_job_failover_run(struct lb_job *job);
 int lb_job_cleanup_run(struct lb_job *job);
 int lb_job_commit_run(struct lb_job *job);
+/* job_reprotect.c (reprotect.h) */
+int lb_job_reprotect_run(struct lb_job *job);
+int lb_job_reprotect_cancel_run(struct lb_job *job);
 int lb_job_repoint_run(struct lb_job *job);
 /* The machine goes home: its double is shut down, the last of what it wrote becomes a point. */
 int lb_job_failback_run(struct lb_job *job);
@@ -17,8 +20,12 @@ int lb_job_failback_commit_run(struct lb_job *job);
 /* The double that the job's target names. */
 int lb_job_double_open(struct lb_job *job, struct lb_failover **ret_failover);
 
+/* Whether the machine's process server, which was told after `since_ns` that it is fenced, holds nothing more of it. */
+bool lb_job_drained(struct lb_site *site, const char *machine, int64_t since_ns, bool *ret_silent);
 #define LB_DRAIN_S 60 /* how long a live failover waits for what the process server still holds */
 
+/* Whether a double of this name is on this host. */
+int lb_failovers_has(struct lb_site *site, const char *double_name, bool *ret_there);
 /* Whether a live double of the machine (its id) is on this host. */
 int lb_failovers_live_of(struct lb_site *site, const char *machine, bool *ret_there);
 

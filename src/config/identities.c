@@ -13,7 +13,7 @@
 #include "config/site.h"
 #include "wire/pki.h"
 
-#define NAMES_MAX (LB_PUBLIC_HOSTS_MAX + 4)
+#define NAMES_MAX (LB_PUBLIC_HOSTS_MAX + 5)
 #define LOCAL_PROCESS_NAME "local"
 
 struct names {
@@ -43,6 +43,7 @@ static void host_names(const struct lb_settings *s, struct names *names)
 	memset(names, 0, sizeof(*names));
 	for (unsigned int i = 0; i < s->n_hosts; i++)
 		add_name(names, s->hosts[i]);
+	add_name(names, lb_double_host(s));
 	add_name(names, "localhost");
 	add_name(names, "127.0.0.1");
 	if (strcmp(s->address, "0.0.0.0") != 0 && strcmp(s->address, "::") != 0)
@@ -112,6 +113,11 @@ static int renew(struct lb_site *site, const char *folder, const char *holder, e
 int lb_site_identity_renew(struct lb_site *site, bool *ret_renewed)
 {
 	return renew(site, site->identity_folder, lb_role_name(LB_ROLE_CONFIG), LB_ROLE_CONFIG, ret_renewed);
+}
+
+int lb_site_identity_of(struct lb_site *site, const char *folder, const char *process, bool *ret_renewed)
+{
+	return renew(site, folder, process, LB_ROLE_PROCESS, ret_renewed);
 }
 
 static int find_local(void *arg, const struct lb_reg_process *p)

@@ -19,6 +19,7 @@
 #include "config/flush.h"
 #include "config/live.h"
 #include "config/registry.h"
+#include "config/reprotect.h"
 
 #define DRAIN_POLL_NS (200 * LB_NS_PER_MS)
 
@@ -45,7 +46,7 @@ static int fence_machine(struct lb_site *site, const char *id)
 	return r < 0 ? r : lb_db_commit(&txn);
 }
 
-static bool drained(struct lb_site *site, const char *id, int64_t since_ns, bool *ret_silent)
+bool lb_job_drained(struct lb_site *site, const char *id, int64_t since_ns, bool *ret_silent)
 {
 	struct lb_live_machine live = {0};
 	const char *state;
@@ -70,7 +71,7 @@ static int drain(struct lb_job *job, const char *id, int64_t since_ns)
 	bool silent = false;
 	int r;
 
-	while (!drained(job->site, id, since_ns, &silent)) {
+	while (!lb_job_drained(job->site, id, since_ns, &silent)) {
 		if (silent)
 			return lb_job_say(job, "no process server speaks for it: the vault has what it has");
 		if (lb_mono_ns(env) > until_ns)
@@ -266,11 +267,13 @@ int lb_job_cleanup_run(struct lb_job *job)
 	if (r == 0)
 		r = lb_job_double_open(job, &f);
 	if (r == -ENOENT)
-		return 0; /* an earlier run of this job did it */
+		return lb_reprotect_end(job, job->target); /* an earlier run of this job did the rest */
 	if (r == 0)
 		r = lb_failover_cleanup(f, live_too);
-	if (r == 0)
+	if (r == 0) {
 		f = NULL; /* freed with it */
+		r = lb_reprotect_end(job, job->target);
+	}
 	return r == -EPERM ? lb_fail(r, "%s; to lose that: `lifeboat failover cleanup %s --live`", lb_err_text(),
 				     job->target)
 			   : r;

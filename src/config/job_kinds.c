@@ -14,6 +14,8 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"failback", lb_job_failback_run},
 	{"failback-commit", lb_job_failback_commit_run},
 	{"repoint", lb_job_repoint_run},
+	{"reprotect", lb_job_reprotect_run},
+	{"reprotect-cancel", lb_job_reprotect_cancel_run},
 	{"drill", lb_drill_run},
 	{"plan-drill", lb_plan_run_drill},
 	{"plan-test", lb_plan_run_test},

@@ -29,6 +29,8 @@ static int choose(struct lb_site *site, const struct lb_reg_machine *m, const ch
 			       m->name);
 	if (r < 0)
 		return r;
+	if (p.temporary)
+		return lb_fail(-EINVAL, "process server %s is for doubles on their way back only", p.name);
 	if (strcmp(p.id, m->process) == 0)
 		return lb_fail(-EINVAL, "%s is at process server %s already", m->name, p.name);
 	if (p.seen_ns < alive_since_ns(site))

@@ -53,7 +53,7 @@ static void find_program(struct lb_process_child *child)
 	snprintf(child->program, sizeof(child->program), "%s", PROGRAM);
 }
 
-static int write_conf(struct lb_process_child *child)
+static int write_conf(struct lb_process_child *child, const struct lb_child_spec *spec)
 {
 	const struct lb_settings *s = &child->site->settings;
 	_cleanup_buf_ struct lb_buf text = LB_BUF(CONF_BYTES_MAX);
@@ -64,7 +64,7 @@ static int write_conf(struct lb_process_child *child)
 	r = lb_buf_printf(&text,
 			  "# written by lifeboat-config at each start: change its own configuration instead\n"
 			  "address = %s\nport = %u\n",
-			  s->address, (unsigned int)s->process_port);
+			  s->address, (unsigned int)spec->port);
 	if (r == 0)
 		r = lb_buf_printf(&text,
 				  strchr(host, ':') != NULL ? "config_url = https://[%s]:%u\n"
@@ -72,8 +72,7 @@ static int write_conf(struct lb_process_child *child)
 				  host, (unsigned int)s->port);
 	if (r == 0)
 		r = lb_buf_printf(&text, "identity_folder = %s/identity\ncache_folder = %s\ncache_bytes_max = %llu\n",
-				  child->site->process_folder, s->process_cache_folder,
-				  (unsigned long long)s->process_cache_bytes_max);
+				  spec->folder, spec->cache_folder, (unsigned long long)spec->cache_bytes_max);
 	if (r == 0 && s->agent_package != NULL)
 		r = lb_buf_printf(&text, "agent_package = %s\n", s->agent_package);
 	return r < 0 ? r : lb_file_write(child->site->env, child->conf, text.data, text.size_bytes, 0644);
@@ -210,10 +209,9 @@ static void wake(struct lb_process_child *child)
 	(void)!write(child->wake_fd, &one, sizeof(one));
 }
 
-int lb_process_child_start(struct lb_site *site, struct lb_process_child **ret_child)
+int lb_process_child_start(struct lb_site *site, const struct lb_child_spec *spec, struct lb_process_child **ret_child)
 {
 	struct lb_process_child *child = calloc(1, sizeof(*child));
-	bool renewed;
 	int r;
 
 	if (child == NULL)
@@ -222,13 +220,11 @@ int lb_process_child_start(struct lb_site *site, struct lb_process_child **ret_c
 	child->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = child->wake_fd < 0 ? lb_fail(-errno, "can't watch the process server: %s", strerror(errno)) : 0;
 	if (r == 0)
-		r = lb_folder_make(site->env, site->process_folder, 0700);
+		r = lb_folder_make(site->env, spec->folder, 0700);
 	if (r == 0)
-		r = lb_site_process_identity_renew(site, &renewed);
+		r = lb_site_path(child->conf, spec->folder, "process.conf");
 	if (r == 0)
-		r = lb_site_path(child->conf, site->process_folder, "process.conf");
-	if (r == 0)
-		r = write_conf(child);
+		r = write_conf(child, spec);
 	find_program(child);
 	if (r == 0)
 		r = -pthread_create(&child->thread, NULL, watch, child);
@@ -239,6 +235,20 @@ int lb_process_child_start(struct lb_site *site, struct lb_process_child **ret_c
 	}
 	*ret_child = child;
 	return 0;
+}
+
+int lb_process_child_local(struct lb_site *site, struct lb_process_child **ret_child)
+{
+	const struct lb_child_spec spec = {.folder = site->process_folder,
+					   .cache_folder = site->settings.process_cache_folder,
+					   .cache_bytes_max = site->settings.process_cache_bytes_max,
+					   .port = (uint16_t)site->settings.process_port};
+	bool renewed;
+	int r;
+
+	r = lb_folder_make(site->env, spec.folder, 0700);
+	r = r < 0 ? r : lb_site_process_identity_renew(site, &renewed);
+	return r < 0 ? r : lb_process_child_start(site, &spec, ret_child);
 }
 
 void lb_process_child_restart(struct lb_process_child *child)

@@ -44,14 +44,15 @@ struct lb_reg_process {
 	char hosts[1024]; /* by comma; the first is what agents are told */
 	uint16_t port;
 	bool local;
+	bool temporary; /* for the way back of doubles; here, and gone with the last of them */
 	int64_t created_ns, seen_ns;
 	int64_t machines; /* enabled ones that are assigned to it */
 };
 int lb_reg_process_find(struct lb_db *db, const char *name_or_id, struct lb_reg_process *ret_process);
 int lb_reg_processes(struct lb_db *db, int (*fn)(void *arg, const struct lb_reg_process *process), void *arg);
 int lb_reg_process_put(struct lb_db *db, const struct lb_reg_process *process);
-/* The one for another machine, but not `except` ("": any): seen since `alive_since_ns` before others, then the least
- * loaded, moves that are ordered counted. -ENOENT: there is none. */
+/* The one for another machine, never a temporary one, but not `except` ("": any): seen since `alive_since_ns` before
+ * others, then the least loaded, moves that are ordered counted. -ENOENT: there is none. */
 int lb_reg_process_choose(struct lb_db *db, int64_t alive_since_ns, const char *except,
 			  struct lb_reg_process *ret_process);
 int lb_reg_process_remove(struct lb_db *db, const char *id);

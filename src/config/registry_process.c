@@ -7,7 +7,8 @@
 
 #define SELECT                                                                                                         \
 	"SELECT id, name, hosts, port, local, created_ns, seen_ns,"                                                    \
-	" (SELECT count(*) FROM machine WHERE machine.process = process.id AND machine.enabled) AS machines FROM "     \
+	" (SELECT count(*) FROM machine WHERE machine.process = process.id AND machine.enabled) AS machines, "         \
+	"temporary FROM "                                                                                              \
 	"process "
 
 static void read_row(lb_db_rows *rows, struct lb_reg_process *p)
@@ -21,6 +22,7 @@ static void read_row(lb_db_rows *rows, struct lb_reg_process *p)
 	p->created_ns = lb_db_int(rows, 5);
 	p->seen_ns = lb_db_int(rows, 6);
 	p->machines = lb_db_int(rows, 7);
+	p->temporary = lb_db_int(rows, 8) != 0;
 }
 
 int lb_reg_process_find(struct lb_db *db, const char *name_or_id, struct lb_reg_process *ret_process)
@@ -63,10 +65,12 @@ int lb_reg_process_put(struct lb_db *db, const struct lb_reg_process *p)
 
 	r = lb_db_run(
 		db,
-		"INSERT INTO process (id, name, hosts, port, local, created_ns, seen_ns) VALUES (?,?,?,?,?,?,?)"
+		"INSERT INTO process (id, name, hosts, port, local, created_ns, seen_ns, temporary) VALUES "
+		"(?,?,?,?,?,?,?,?)"
 		" ON CONFLICT(id) DO UPDATE SET name = excluded.name, hosts = excluded.hosts, port = excluded.port,"
 		" local = excluded.local, seen_ns = excluded.seen_ns",
-		"sssiiii", p->id, p->name, p->hosts, (int64_t)p->port, (int64_t)p->local, p->created_ns, p->seen_ns);
+		"sssiiiii", p->id, p->name, p->hosts, (int64_t)p->port, (int64_t)p->local, p->created_ns, p->seen_ns,
+		(int64_t)p->temporary);
 	return r == -EEXIST ? lb_fail(r, "there is another process server \"%s\"", p->name) : r;
 }
 
@@ -84,7 +88,8 @@ int lb_reg_process_choose(struct lb_db *db, int64_t alive_since_ns, const char *
 	LB_DB_SCOPE(db);
 	r = lb_db_query(db, &rows,
 			SELECT
-			"WHERE id <> ? ORDER BY seen_ns >= ? DESC, machines + (SELECT count(*) FROM job WHERE kind = "
+			"WHERE id <> ? AND temporary = 0 ORDER BY seen_ns >= ? DESC, machines + (SELECT count(*) FROM "
+			"job WHERE kind = "
 			"'move' AND state IN ('queued', 'running') AND json_extract(request, '$.to') = process.id),"
 			" local DESC, name LIMIT 1",
 			"si", except, alive_since_ns);

@@ -104,6 +104,14 @@ static const char *const steps[] = {
 	"  body TEXT NOT NULL, state TEXT NOT NULL, report TEXT, made_by TEXT NOT NULL, made_ns INTEGER NOT NULL,"
 	"  changed_ns INTEGER NOT NULL);"
 	"CREATE INDEX target_order_server ON target_order(server, state);",
+
+	/* doubles on their way back */
+	"ALTER TABLE process ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0;"
+	"CREATE TABLE reprotect ("
+	"  double TEXT PRIMARY KEY, machine TEXT NOT NULL, name TEXT NOT NULL, back_name TEXT NOT NULL UNIQUE,"
+	"  back TEXT NOT NULL DEFAULT '', key TEXT NOT NULL DEFAULT '', process TEXT NOT NULL DEFAULT '', state TEXT "
+	"NOT NULL,"
+	"  request TEXT NOT NULL, job TEXT NOT NULL, made_ns INTEGER NOT NULL);",
 };
 
 static int step_up(struct lb_db *db, int64_t version)

@@ -39,6 +39,7 @@ static int set_defaults(struct lb_settings *s)
 	s->process_server = true;
 	s->process_port = 9443;
 	s->process_lost_s = LB_PROCESS_LOST_S_DEFAULT;
+	s->temporary_port = LB_TEMPORARY_PORT_DEFAULT;
 	s->process_cache_bytes_max = LB_GIB(16);
 	return 0;
 }
@@ -107,6 +108,11 @@ static int check(const struct lb_settings *s, const char *path)
 	return 0;
 }
 
+const char *lb_double_host(const struct lb_settings *s)
+{
+	return s->double_host != NULL ? s->double_host : LB_DOUBLE_HOST_DEFAULT;
+}
+
 int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *ret_settings)
 {
 	struct lb_settings *s = ret_settings;
@@ -127,6 +133,8 @@ int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *r
 		{"vm_folder", LB_CONF_STR, &s->vm_folder, 0, 0},
 		{"fabric", LB_CONF_STR, &s->fabric, 0, 0},
 		{"hook_folder", LB_CONF_STR, &s->hook_folder, 0, 0},
+		{"double_host", LB_CONF_STR, &s->double_host, 0, 0},
+		{"temporary_port", LB_CONF_U64, &s->temporary_port, 0, 65535},
 	};
 	int r;
 
@@ -138,6 +146,8 @@ int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *r
 		r = check(s, path);
 	if (r == 0)
 		r = lb_hosts_split(s->public_host, s->hosts, &s->n_hosts);
+	if (r == 0 && s->double_host != NULL)
+		r = check_host(s->double_host);
 	return r;
 }
 
@@ -154,6 +164,7 @@ void lb_settings_free(struct lb_settings *s)
 	free(s->vm_folder);
 	free(s->fabric);
 	free(s->hook_folder);
+	free(s->double_host);
 	for (unsigned int i = 0; i < s->n_hosts; i++)
 		free(s->hosts[i]);
 	memset(s, 0, sizeof(*s));

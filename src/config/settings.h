@@ -11,6 +11,8 @@
 
 #define LB_PROCESS_LOST_S_DEFAULT 120
 #define LB_PROCESS_LOST_S_MIN 15 /* three of its reports */
+#define LB_TEMPORARY_PORT_DEFAULT 9444
+#define LB_DOUBLE_HOST_DEFAULT "10.0.2.2" /* this host, for guests on user-mode networking */
 
 struct lb_settings {
 	char *address; /* to listen on, of both servers */
@@ -28,7 +30,9 @@ struct lb_settings {
 	char *agent_package;     /* of push installs; NULL: the process server's default */
 	char *vm_folder;
 	char *fabric;
-	char *hook_folder;                /* scripts of the administrator (fabric/hook.h) */
+	char *double_host;       /* by which doubles reach this host; NULL: public_host, or user-mode networking's */
+	uint64_t temporary_port; /* of the process server that doubles replicate back through; 0: a free one */
+	char *hook_folder;       /* scripts of the administrator (fabric/hook.h) */
 	char *hosts[LB_PUBLIC_HOSTS_MAX]; /* of public_host */
 	unsigned int n_hosts;
 };
@@ -39,3 +43,5 @@ void lb_settings_free(struct lb_settings *s); /* for _cleanup_() */
 /* Splits and checks a list of host names and addresses. */
 int lb_hosts_split(const char *list, char *hosts[LB_PUBLIC_HOSTS_MAX], unsigned int *ret_n);
 bool lb_host_is_address(const char *host);
+/* By which a double on user-mode networking reaches this host. */
+const char *lb_double_host(const struct lb_settings *s);

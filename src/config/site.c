@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/io.h"
+#include "config/doubles.h"
 #include "config/installs.h"
 #include "config/live.h"
 #include "config/secrets.h"
@@ -87,6 +88,7 @@ int lb_site_open(struct lb_env *env, struct lb_settings *settings, struct lb_sit
 	if (site == NULL)
 		return lb_fail(-ENOMEM, "out of memory");
 	pthread_mutex_init(&site->vault_copy_lock, NULL);
+	pthread_mutex_init(&site->temporary_lock, NULL);
 	site->env = env;
 	site->started_ns = lb_now_ns(env);
 	site->settings = *settings;
@@ -106,6 +108,8 @@ int lb_site_open(struct lb_env *env, struct lb_settings *settings, struct lb_sit
 		r = lb_live_new(&site->live);
 	if (r == 0)
 		r = lb_installs_new(&site->installs);
+	if (r == 0)
+		r = lb_doubles_new(&site->doubles);
 	if (r < 0)
 		return r;
 	*ret_site = lb_steal_ptr(site);
@@ -114,6 +118,8 @@ int lb_site_open(struct lb_env *env, struct lb_settings *settings, struct lb_sit
 
 void lb_site_free(struct lb_site *site)
 {
+	if (site->doubles != NULL)
+		lb_doubles_free(site->doubles);
 	if (site->installs != NULL)
 		lb_installs_free(site->installs);
 	if (site->live != NULL)
@@ -127,5 +133,6 @@ void lb_site_free(struct lb_site *site)
 	free(site->ca_pem);
 	lb_settings_free(&site->settings);
 	pthread_mutex_destroy(&site->vault_copy_lock);
+	pthread_mutex_destroy(&site->temporary_lock);
 	free(site);
 }

@@ -13,6 +13,7 @@
 #include "vault/vault.h"
 #include "wire/server.h"
 
+struct lb_doubles;
 struct lb_installs;
 struct lb_jobs;
 struct lb_live;
@@ -29,6 +30,9 @@ struct lb_site {
 	struct lb_jobs *jobs;
 	struct lb_http_server *server;
 	struct lb_process_child *child;
+	pthread_mutex_t temporary_lock; /* of the process server for doubles on their way back (temporary.h) */
+	struct lb_process_child *temporary;
+	struct lb_doubles *doubles;
 	char ca_folder[PATH_MAX], identity_folder[PATH_MAX], process_folder[PATH_MAX];
 	char passphrase_path[PATH_MAX]; /* the file it was read from: what opens the vault for a double's servers */
 	char ca_fingerprint[2 * LB_DIGEST_BYTES + 1];
@@ -51,3 +55,5 @@ LB_DEFINE_CLEANUP(struct lb_site *, lb_site_free);
 /* identities.c: certificates of this server, of the process server here; made and renewed as needed. */
 int lb_site_identity_renew(struct lb_site *site, bool *ret_renewed);
 int lb_site_process_identity_renew(struct lb_site *site, bool *ret_renewed);
+/* Of another process server of this host (its id), in its identity folder. */
+int lb_site_identity_of(struct lb_site *site, const char *folder, const char *process, bool *ret_renewed);

@@ -51,10 +51,10 @@ int lb_status_process(struct lb_site *site, const struct lb_reg_process *p, json
 		snprintf(text, sizeof(text), "%" PRId64 " machines, cache %" PRId64 " of %" PRId64 " MiB", p->machines,
 			 used >> 20, room >> 20);
 	}
-	*ret_object = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:b,s:I,s:I}", "id", p->id, "name", p->name, "kind",
-				"process", "health", health, "text", text, "cure", cure, "hosts", p->hosts, "port",
-				(int)p->port, "local", p->local, "machines", (json_int_t)p->machines, "seen_ns",
-				(json_int_t)LB_MAX(told_ns, p->seen_ns));
+	*ret_object = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:b,s:b,s:I,s:I}", "id", p->id, "name", p->name,
+				"kind", "process", "health", health, "text", text, "cure", cure, "hosts", p->hosts,
+				"port", (int)p->port, "local", p->local, "temporary", p->temporary, "machines",
+				(json_int_t)p->machines, "seen_ns", (json_int_t)LB_MAX(told_ns, p->seen_ns));
 	return *ret_object != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for a status");
 }
 

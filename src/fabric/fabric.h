@@ -57,6 +57,7 @@ struct lb_vm_spec {
 	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX];
 	uint32_t n_oem_strings; /* SMBIOS type 11: how a double learns what it is */
 	char *oem_strings[4];
+	bool told; /* <folder>/LB_TOLD_FILE reaches the guest through its firmware (wire/told.h) */
 };
 void lb_vm_spec_clear(struct lb_vm_spec *vm); /* for _cleanup_() */
 

@@ -47,6 +47,8 @@ void lb_failover_free(struct lb_failover *f)
 	free(f->point_text);
 	free(f->probe_send);
 	free(f->warning);
+	free(f->config_url);
+	free(f->ca_fingerprint);
 	if (f->lock_fd >= 0) {
 		/* closing alone would not do it while a child that another thread is starting has this descriptor too
 		 */
@@ -239,6 +241,10 @@ static int take_request(struct lb_failover *f, const struct lb_failover_request 
 	r = r < 0 ? r : copy_path(request->secret.key_file, &f->key_file);
 	r = r < 0 ? r : copy_text(request->point != NULL ? request->point : "latest", &f->point_text);
 	r = r < 0 ? r : copy_text(request->probe_send, &f->probe_send);
+	if (r == 0 && request->kind == LB_FAILOVER_LIVE) {
+		r = copy_text(request->config_url, &f->config_url);
+		r = r < 0 ? r : copy_text(request->ca_fingerprint, &f->ca_fingerprint);
+	}
 	r = r < 0 ? r : f->env->ops->random(f->env, f->vm.uuid.bytes, sizeof(f->vm.uuid.bytes));
 	/* a random UUID says so: RFC 9562, version 4 */
 	f->vm.uuid.bytes[6] = (f->vm.uuid.bytes[6] & 0x0f) | 0x40;
@@ -479,6 +485,7 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 		.probed = f->probe_port != 0,
 		.cleaning = f->cleaning,
 		.shut = f->shut,
+		.told = f->config_url != NULL,
 		.warning = f->warning != NULL ? f->warning : "",
 		.started_ns = f->started_ns,
 		.running_ns = f->running_ns,

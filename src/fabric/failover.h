@@ -42,6 +42,8 @@ struct lb_failover_request {
 	const char *probe_send; /* sent to it first, for services that don't speak first; NULL: nothing */
 	uint32_t wait_s;        /* for the VM to run (and answer); 0: LB_FAILOVER_WAIT_S */
 	bool no_pull;           /* keep reading from the vault; a test never pulls */
+	/* Live: what the double is told of a configuration server (wire/told.h), as it reaches it; NULL: of none. */
+	const char *config_url, *ca_fingerprint;
 };
 
 #define LB_FAILOVER_WAIT_S 300
@@ -106,6 +108,7 @@ struct lb_failover_report {
 	bool probed;                    /* a port was to answer, and has when it runs */
 	bool cleaning;                  /* a cleanup was begun and must be finished */
 	bool shut;                      /* for good: its machine goes home */
+	bool told;                      /* it knows a configuration server, and may be reprotected */
 	const char *warning;            /* "" or what is weaker than asked */
 	int64_t started_ns, running_ns; /* wall clock; running_ns 0: not yet */
 	uint64_t rto_ms; /* from the command to a machine that runs (and answers, if it was asked to); 0: not yet */

@@ -28,6 +28,7 @@ struct lb_failover {
 	/* the record */
 	char *vault_url, *passphrase_file, *key_file;
 	char *point_text, *probe_send, *warning;
+	char *config_url, *ca_fingerprint; /* what it is told; NULL: of none */
 	struct lb_uuid machine;
 	char machine_name[LB_MACHINE_NAME_BYTES];
 	enum lb_failover_kind kind;

@@ -111,6 +111,10 @@ static int set_progress(json_t *j, const struct lb_failover *f)
 		r = lb_json_set_str(j, "probe_send", f->probe_send);
 	if (r == 0 && f->warning != NULL)
 		r = lb_json_set_str(j, "warning", f->warning);
+	if (r == 0 && f->config_url != NULL)
+		r = lb_json_set_str(j, "config_url", f->config_url);
+	if (r == 0 && f->ca_fingerprint != NULL)
+		r = lb_json_set_str(j, "ca_fingerprint", f->ca_fingerprint);
 	return r < 0 ? r : lb_json_set_bool(j, "no_pull", f->no_pull);
 }
 
@@ -274,6 +278,8 @@ static int get_progress(const json_t *j, struct lb_failover *f)
 	r = r < 0 ? r : lb_json_get_u32(j, "probe_port", UINT16_MAX, &f->probe_port);
 	r = r < 0 ? r : get_copy(j, "probe_send", false, &f->probe_send);
 	r = r < 0 ? r : get_copy(j, "warning", false, &f->warning);
+	r = r < 0 ? r : get_copy(j, "config_url", false, &f->config_url);
+	r = r < 0 ? r : get_copy(j, "ca_fingerprint", false, &f->ca_fingerprint);
 	return r < 0 ? r : lb_json_get_bool(j, "no_pull", &f->no_pull);
 }
 

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "fabric/failover_internal.h"
+#include "wire/told.h"
 
 #define START_TRIES_MAX 4 /* a port that was free may be taken when QEMU binds it */
 #define LOOK_AGAIN_MS 10
@@ -179,12 +180,31 @@ static int set_oem_strings(struct lb_failover *f)
 	return 0;
 }
 
+/* How it may become a machine of its own. The secret lasts as long as what the double has written. */
+static int tell(struct lb_failover *f)
+{
+	_cleanup_(lb_told_wipe) struct lb_told told;
+	_cleanup_free_ char *path = lb_vm_path(&f->vm, LB_TOLD_FILE);
+	int r;
+
+	if (f->config_url == NULL || f->ca_fingerprint == NULL)
+		return 0;
+	r = path == NULL ? lb_fail(-ENOMEM, "out of memory") : lb_told_read(f->env, path, &told);
+	if (r == -ENOENT) {
+		r = lb_told_make(f->env, f->config_url, f->ca_fingerprint, &told);
+		r = r < 0 ? r : lb_told_write(f->env, path, &told);
+	}
+	f->vm.told = r == 0;
+	return r;
+}
+
 static int step_start(struct lb_failover *f)
 {
 	int r;
 
 	r = lb_failover_fabric(f);
 	r = r < 0 ? r : set_oem_strings(f);
+	r = r < 0 ? r : tell(f);
 	for (unsigned int tries = 1; r == 0; tries++) {
 		r = f->fabric->ops->create(f->fabric, &f->vm);
 		r = r < 0 ? r : f->fabric->ops->start(f->fabric, &f->vm);

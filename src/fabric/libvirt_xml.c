@@ -12,6 +12,7 @@
 #include "fabric/accel.h"
 #include "fabric/backends.h"
 #include "fabric/serve.h"
+#include "wire/told.h"
 
 /* A slot of the root bus that libvirt, counting from below, does not reach. */
 #define NETWORK_SLOT "0x1b"
@@ -60,7 +61,11 @@ static void put_head(struct xml *x, struct lb_env *env, const struct lb_vm_spec 
 	put(x, "<sysinfo type='smbios'><oemStrings>");
 	for (uint32_t i = 0; i < vm->n_oem_strings; i++)
 		put(x, "<entry>%s</entry>", vm->oem_strings[i]);
-	put(x, "</oemStrings></sysinfo><features><acpi/><apic/></features>");
+	put(x, "</oemStrings></sysinfo>");
+	if (vm->told)
+		put(x, "<sysinfo type='fwcfg'><entry name='" LB_TOLD_FWCFG "' file='%s/" LB_TOLD_FILE "'/></sysinfo>",
+		    vm->folder);
+	put(x, "<features><acpi/><apic/></features>");
 	put(x, "%s<clock offset='utc'/>",
 	    kvm ? "<cpu mode='host-passthrough'/>"
 		: "<cpu mode='maximum'><feature policy='disable' name='la57'/></cpu>");

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "fabric/accel.h"
 #include "fabric/backends.h"
+#include "wire/told.h"
 
 /* Slots of a q35's root bus that are left for disks; ports of its SATA controller. */
 #define VIRTIO_BLK_DISKS_MAX 24
@@ -48,6 +49,10 @@ static void add_machine(struct lb_env *env, const struct lb_vm_spec *vm, struct 
 	for (uint32_t i = 0; i < vm->n_oem_strings; i++) {
 		lb_argv_add(a, "-smbios");
 		lb_argv_add(a, "type=11,value=%s", vm->oem_strings[i]);
+	}
+	if (vm->told) {
+		lb_argv_add(a, "-fw_cfg");
+		lb_argv_add(a, "name=" LB_TOLD_FWCFG ",file=%s/" LB_TOLD_FILE, vm->folder);
 	}
 }
 

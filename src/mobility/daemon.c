@@ -18,6 +18,7 @@
 #include "mobility/enrol.h"
 #include "mobility/hardware.h"
 #include "mobility/manager.h"
+#include "mobility/own.h"
 #include "mobility/points.h"
 #include "mobility/report.h"
 #include "mobility/session.h"
@@ -25,7 +26,6 @@
 #include "wire/pki.h"
 
 #define PATH_BYTES 512
-#define UUID_COPY_NAME "product_uuid" /* put there by the unit, which may read it */
 #define CONFIRM_NAME "unconfirmed"
 
 static volatile sig_atomic_t stopping;
@@ -45,7 +45,11 @@ static void on_signal(int sig)
 
 struct daemon {
 	struct lb_env *env;
-	const struct lb_agent_settings *settings;
+	const struct lb_agent_settings *settings; /* with the identity that it works by */
+	const struct lb_agent_settings *host_settings;
+	struct lb_uuid source; /* of a double with an identity of its own */
+	struct lb_own own;
+	bool is_own;
 	char hardware[LB_HARDWARE_HEX_BYTES];
 	char name[65];
 	char confirm_path[PATH_BYTES];
@@ -76,9 +80,6 @@ static void daemon_close(struct daemon *d)
 		lb_mark_free(d->mark);
 	if (d->client != NULL)
 		lb_http_client_free(d->client);
-	if (wake_fd >= 0)
-		close(wake_fd);
-	wake_fd = -1;
 }
 
 static int find_disk(void *arg, const struct lb_agent_disk *disk, char ret_name[64], uint64_t *ret_size_bytes)
@@ -104,7 +105,7 @@ static int identify(struct daemon *d)
 	r = lb_hardware_source_load(d->env, d->settings->identity_folder, &source);
 	if (r < 0)
 		return r;
-	snprintf(path, sizeof(path), "%s/" UUID_COPY_NAME, d->settings->run_folder);
+	snprintf(path, sizeof(path), "%s/" LB_UUID_COPY_NAME, d->settings->run_folder);
 	r = lb_hardware_fingerprint(d->env, "", path, source, d->hardware, NULL);
 	if (r < 0)
 		return r;
@@ -213,29 +214,90 @@ static bool has_identity_of(struct daemon *d, const struct lb_uuid *source)
 	       lb_uuid_equal(&mine, source);
 }
 
-/* A double replicates nothing into its source's journal: it waits until it is enrolled as a machine of its own. */
-static void wait_while_double(struct daemon *d)
+static void show_waiting(struct daemon *d, const char *text, char shown[LB_SESSION_TEXT_BYTES])
 {
 	struct lb_session_status status = {.state = LB_SESSION_REFUSED, .cost_ns_per_kib = -1};
-	char path[PATH_BYTES], text[LB_UUID_TEXT_BYTES];
-	struct lb_uuid source;
 
-	snprintf(path, sizeof(path), "%s/" LB_SMBIOS_COPY_NAME, d->settings->run_folder);
-	if (lb_double_of(d->env, "", path, &source) < 0 || !has_identity_of(d, &source))
-		return;
-	lb_uuid_format(&source, text);
-	snprintf(status.text, sizeof(status.text),
-		 "this machine is the double of machine %s and has its identity: it replicates nothing; to protect it "
-		 "as a machine of its own, run `lifeboat-mobility enrol`",
-		 text);
-	lb_notice("%s", status.text);
-	if (lb_notify("READY=1") < 0)
-		lb_warning("%s", lb_err_text());
-	while (!stopping && has_identity_of(d, &source)) {
-		if (lb_status_write(d->env, d->settings->run_folder, &status) < 0)
-			lb_debug("%s", lb_err_text());
-		d->env->ops->wait_until(d->env, lb_mono_ns(d->env) + LB_MANAGER_POLL_S * LB_NS_PER_S, wake_fd);
+	snprintf(status.text, sizeof(status.text), "%s", text);
+	if (strcmp(shown, status.text) != 0)
+		lb_notice("%s", status.text);
+	memcpy(shown, status.text, sizeof(status.text));
+	if (lb_status_write(d->env, d->settings->run_folder, &status) < 0)
+		lb_debug("%s", lb_err_text());
+}
+
+/* One that is told of a configuration server asks it; another one waits for a person. */
+static bool ask_for_own(struct daemon *d, const struct lb_uuid *source, char text[LB_SESSION_TEXT_BYTES])
+{
+	char server[LB_OWN_TEXT_BYTES], id[LB_UUID_TEXT_BYTES];
+	int r = lb_own_find(d->env, d->host_settings, &d->own);
+
+	if (r == -EAGAIN)
+		r = lb_own_ask(d->env, d->host_settings, source, server);
+	lb_uuid_format(source, id);
+	if (r == -ENOENT)
+		snprintf(text, LB_SESSION_TEXT_BYTES,
+			 "this machine is the double of machine %s and has its identity: it replicates nothing; to "
+			 "protect it as a machine of its own, run `lifeboat-mobility enrol`",
+			 id);
+	else if (r < 0)
+		snprintf(text, LB_SESSION_TEXT_BYTES,
+			 "this machine is the double of machine %s: it replicates nothing; %.300s", id,
+			 r == -EAGAIN ? server : lb_err_text());
+	return r == 0;
+}
+
+/* A double replicates nothing into its source's journal: it waits until it is a machine of its own. */
+static void wait_while_double(struct daemon *d, const struct lb_uuid *source)
+{
+	char text[LB_SESSION_TEXT_BYTES], shown[LB_SESSION_TEXT_BYTES] = "";
+	bool was = lb_own_was(d->env, d->host_settings, source);
+
+	while (!stopping && (was || has_identity_of(d, source)) && !ask_for_own(d, source, text)) {
+		if (shown[0] == '\0' && lb_notify("READY=1") < 0)
+			lb_warning("%s", lb_err_text());
+		show_waiting(d, text, shown);
+		d->env->ops->wait_until(d->env, lb_mono_ns(d->env) + LB_OWN_RETRY_S * LB_NS_PER_S, wake_fd);
 	}
+}
+
+static void take_identity(struct daemon *d)
+{
+	char path[PATH_BYTES];
+	int r;
+
+	snprintf(path, sizeof(path), "%s/" LB_SMBIOS_COPY_NAME, d->host_settings->run_folder);
+	r = lb_double_of(d->env, "", path, &d->source);
+	if (r == -ENOENT && lb_own_remove_all(d->env, d->host_settings) < 0)
+		lb_warning("what a double left on this machine's disk stays there: %s", lb_err_text());
+	if (r < 0)
+		return;
+	wait_while_double(d, &d->source);
+	d->is_own = !stopping && lb_own_find(d->env, d->host_settings, &d->own) == 0;
+	if (d->is_own)
+		d->settings = &d->own.settings;
+}
+
+/*
+ * The machine that this double was is no more wanted, or enrolled again: said by the server that knows its secret,
+ * not by a refusal alone. Its capture ends with it.
+ */
+static bool is_dismissed(struct daemon *d)
+{
+	const struct lb_agent_config none = {0};
+	char text[LB_OWN_TEXT_BYTES];
+	int r;
+
+	if (!d->is_own || !lb_manager_refused(d->manager))
+		return false;
+	r = lb_own_ask(d->env, d->host_settings, &d->source, text);
+	if (r != 0 && r != -EAGAIN)
+		return false;
+	lb_notice("this double is no longer the machine that it was: %s", r == 0 ? "it is enrolled anew" : text);
+	lb_session_configure(d->session, &none);
+	if (r != 0 && lb_own_forget(d->env, &d->own) < 0)
+		lb_warning("%s", lb_err_text());
+	return true;
 }
 
 static void take_renewed(struct daemon *d)
@@ -268,41 +330,66 @@ static void show(struct daemon *d)
 		lb_debug("%s", lb_err_text());
 }
 
-int lb_daemon_run(struct lb_env *env, const struct lb_agent_settings *settings)
+static int work(struct daemon *d)
 {
-	_cleanup_(daemon_close) struct daemon d = {.env = env, .settings = settings, .shown = LB_SESSION_STATES};
 	struct lb_agent_config config;
 	int64_t wake_mono_ns;
 	uint64_t woken;
+
+	while (!stopping) {
+		if (lb_manager_config(d->manager, &config)) {
+			lb_session_configure(d->session, &config);
+			lb_points_configure(d->points, &config);
+			lb_group_run_configure(d->group, &config);
+		}
+		if (lb_manager_renewed(d->manager))
+			take_renewed(d);
+		if (is_dismissed(d))
+			return -EAGAIN;
+		lb_session_step(d->session, &wake_mono_ns);
+		show(d);
+		if (wake_mono_ns > lb_mono_ns(d->env))
+			d->env->ops->wait_until(d->env, wake_mono_ns, wake_fd);
+		while (read(wake_fd, &woken, sizeof(woken)) > 0)
+			;
+	}
+	return 0;
+}
+
+/* By one identity. -EAGAIN: it has another one now, or none. */
+static int live(struct lb_env *env, const struct lb_agent_settings *settings)
+{
+	_cleanup_(daemon_close) struct daemon d = {
+		.env = env, .settings = settings, .host_settings = settings, .shown = LB_SESSION_STATES};
+	int r;
+
+	take_identity(&d);
+	r = stopping ? 0 : start(&d);
+	if (r < 0 || stopping)
+		return r;
+	lb_notice("ready: machine %s, configuration server %s", d.name, d.settings->config_url);
+	if (lb_notify("READY=1") < 0)
+		lb_warning("%s", lb_err_text());
+	r = work(&d);
+	if (r == 0)
+		(void)lb_notify("STOPPING=1");
+	return r;
+}
+
+int lb_daemon_run(struct lb_env *env, const struct lb_agent_settings *settings)
+{
 	int r;
 
 	r = catch_signals();
 	if (r < 0)
 		return r;
-	wait_while_double(&d);
-	r = stopping ? 0 : start(&d);
-	if (r < 0 || stopping)
-		return r;
-	lb_notice("ready: machine %s, configuration server %s", d.name, settings->config_url);
-	if (lb_notify("READY=1") < 0)
-		lb_warning("%s", lb_err_text());
-	while (!stopping) {
-		if (lb_manager_config(d.manager, &config)) {
-			lb_session_configure(d.session, &config);
-			lb_points_configure(d.points, &config);
-			lb_group_run_configure(d.group, &config);
-		}
-		if (lb_manager_renewed(d.manager))
-			take_renewed(&d);
-		lb_session_step(d.session, &wake_mono_ns);
-		show(&d);
-		if (wake_mono_ns > lb_mono_ns(env))
-			env->ops->wait_until(env, wake_mono_ns, wake_fd);
-		while (read(wake_fd, &woken, sizeof(woken)) > 0)
-			;
-	}
-	(void)lb_notify("STOPPING=1");
-	lb_notice("stopped; the kernel goes on capturing until the agent is back, protection is disabled or the "
-		  "machine restarts");
-	return 0;
+	do {
+		r = live(env, settings);
+	} while (r == -EAGAIN && !stopping);
+	if (r == 0)
+		lb_notice("stopped; the kernel goes on capturing until the agent is back, protection is disabled or "
+			  "the machine restarts");
+	close(wake_fd);
+	wake_fd = -1;
+	return r == -EAGAIN ? 0 : r;
 }

@@ -68,6 +68,6 @@ int lb_double_of(struct lb_env *env, const char *root, const char *copy, struct 
 	if (r < 0 && copy != NULL)
 		r = lb_file_read(env, copy, LB_SMBIOS_BYTES_MAX, &tables, &size_bytes);
 	if (r < 0)
-		return lb_fail(-ENOENT, "the firmware's tables can't be read");
+		return lb_fail(-ENODATA, "the firmware's tables can't be read");
 	return lb_double_in_tables(tables, size_bytes, ret_machine);
 }

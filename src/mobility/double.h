@@ -12,7 +12,7 @@
 
 /*
  * The machine that this one is the double of. `copy`: where a readable copy of the tables is, or NULL. -ENOENT: it is
- * none, or its firmware can't be asked; the servers refuse a double's old identity in any case.
+ * none; -ENODATA: its firmware can't be asked. The servers refuse a double's old identity in any case.
  */
 int lb_double_of(struct lb_env *env, const char *root, const char *copy, struct lb_uuid *ret_machine);
 /* The same from the tables' bytes. */

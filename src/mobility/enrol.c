@@ -85,7 +85,7 @@ static int ask(const struct lb_enrol *e, const char *folder, const json_t *body,
 	return lb_http_json(client, "POST", url, body, ret_reply);
 }
 
-static int keep_source(struct lb_env *env, const char *folder, enum lb_hardware_source source)
+int lb_hardware_source_keep(struct lb_env *env, const char *folder, enum lb_hardware_source source)
 {
 	const char *text = source == LB_HARDWARE_FIRMWARE ? "firmware\n" : "machine-id\n";
 	char path[PATH_BYTES];
@@ -222,7 +222,7 @@ int lb_enrol(struct lb_env *env, const struct lb_enrol *e)
 	r = install(env, e, folder, reply);
 	if (r < 0)
 		return r;
-	r = keep_source(env, folder, source);
+	r = lb_hardware_source_keep(env, folder, source);
 	if (r < 0)
 		return r;
 	r = keep_settings(env, e);

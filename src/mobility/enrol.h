@@ -9,6 +9,7 @@
 
 #define LB_TOKEN_BYTES_MAX 1024
 #define LB_HARDWARE_SOURCE_NAME "hardware-source"
+#define LB_UUID_COPY_NAME "product_uuid" /* in the run folder, put there by the unit, which may read it */
 
 struct lb_enrol {
 	const char *config_url;
@@ -20,5 +21,6 @@ struct lb_enrol {
 
 int lb_enrol(struct lb_env *env, const struct lb_enrol *e);
 
+int lb_hardware_source_keep(struct lb_env *env, const char *identity_folder, enum lb_hardware_source source);
 /* What the fingerprint was made from when this machine was enrolled. */
 int lb_hardware_source_load(struct lb_env *env, const char *identity_folder, enum lb_hardware_source *ret_source);

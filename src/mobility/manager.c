@@ -39,7 +39,7 @@ struct lb_manager {
 
 	pthread_mutex_t lock; /* what follows */
 	struct lb_agent_config config;
-	bool changed, renewed;
+	bool changed, renewed, refused;
 	struct lb_session_status status;
 	struct lb_points *points;   /* NULL: nobody makes any */
 	struct lb_group_run *group; /* the same */
@@ -71,6 +71,17 @@ static void publish(struct lb_manager *m, const struct lb_agent_config *config)
 		lb_debug("the session could not be woken: %m");
 }
 
+static void note_refused(struct lb_manager *m)
+{
+	const uint64_t one = 1;
+
+	pthread_mutex_lock(&m->lock);
+	m->refused = true;
+	pthread_mutex_unlock(&m->lock);
+	if (write(m->o.wake_fd, &one, sizeof(one)) < 0)
+		lb_debug("the session could not be woken: %m");
+}
+
 static int ask(struct lb_manager *m)
 {
 	_cleanup_json_ json_t *reply = NULL;
@@ -82,6 +93,8 @@ static int ask(struct lb_manager *m)
 		 m->o.settings->group_port, m->o.settings->group_host != NULL ? "&group_host=" : "",
 		 m->o.settings->group_host != NULL ? m->o.settings->group_host : "");
 	r = lb_http_json(m->client, "GET", url, NULL, &reply);
+	if (r == -EACCES)
+		note_refused(m);
 	if (r < 0)
 		return r;
 	memset(&config, 0, sizeof(config));
@@ -338,6 +351,16 @@ bool lb_manager_renewed(struct lb_manager *m)
 	renewed = m->renewed;
 	m->renewed = false;
 	return renewed;
+}
+
+bool lb_manager_refused(struct lb_manager *m)
+{
+	bool refused;
+	LB_LOCK_SCOPE(&m->lock);
+
+	refused = m->refused;
+	m->refused = false;
+	return refused;
 }
 
 void lb_manager_tell(struct lb_manager *m, const struct lb_session_status *status)

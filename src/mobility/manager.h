@@ -33,6 +33,8 @@ LB_DEFINE_CLEANUP(struct lb_manager *, lb_manager_stop);
 bool lb_manager_config(struct lb_manager *m, struct lb_agent_config *ret_config);
 /* True when the certificate was renewed since the last call: make clients anew. */
 bool lb_manager_renewed(struct lb_manager *m);
+/* True when the configuration server refused this identity since the last call. */
+bool lb_manager_refused(struct lb_manager *m);
 /* Whose results are reported too; it outlives the manager. */
 void lb_manager_points(struct lb_manager *m, struct lb_points *points, struct lb_group_run *group);
 /* What is reported next. */

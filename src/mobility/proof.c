@@ -55,6 +55,8 @@ int lb_proof_tell(struct lb_env *env, const struct lb_agent_settings *settings)
 
 	snprintf(path, sizeof(path), "%s/" LB_SMBIOS_COPY_NAME, settings->run_folder);
 	r = lb_double_of(env, "", path, &source);
+	if (r == -ENODATA)
+		return -ENOENT; /* for all that can be known it is none */
 	r = r < 0 ? r : read_word(env, settings, word);
 	if (r < 0)
 		return r;

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reprotect: a committed double replicates back as a machine of its own, through a process server that is there for this only."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+from double_agent import DoubleAgent, secret_of
+from host_agent import HostAgent, LoopDisk
+from lifeboat_site import Site
+from test_config import Api
+from test_failback import write
+
+MIB = 1 << 20
+for tool in ("nbdkit", "qemu-img", "qemu-system-x86_64"):
+    if not shutil.which(tool):
+        pytest.skip(f"{tool} is missing; run 'make deps'", allow_module_level=True)
+
+
+@pytest.fixture
+def folder():
+    """Short, because sockets are below it."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="lbrp."))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def site(build, folder, capture_possible):
+    s = Site(build, folder / "site").make()
+    with open(s.folder / "etc/config.conf", "a") as conf:
+        conf.write("double_host = 127.0.0.1\n")         # the agents are here, and in no guest
+    s.start()
+    yield s
+    s.stop()
+
+
+@pytest.fixture
+def api(site):
+    return Api(site, site.identity)
+
+
+class Failed:
+    """A machine that was failed over, its double committed; the double's agent runs here, on a disk of that size."""
+
+    def __init__(self, site, folder):
+        self.site, self.folder = site, folder
+        # of a size that no other disk of this host has: doubles know their disks by it when there are no serial numbers
+        self.size_mib = 8 + os.getpid() % 24
+        self.disk = LoopDisk(folder / "disk", self.size_mib)
+        with open(self.disk.path, "ab") as f:
+            f.truncate((self.size_mib << 20) + 4096 * (1 + os.getpid() % 250))
+        subprocess.run(["losetup", "--set-capacity", self.disk.device], check=True)
+        self.size_bytes = os.path.getsize(self.disk.path)
+        self.agent = HostAgent(site, folder / "agent").enrol().start()
+        self.double = None
+
+    def fail_over(self, commit=True):
+        write(self.disk, 0, os.urandom(4 * MIB))
+        self.agent.protect([self.disk])
+        self.site.lifeboat("failover", "start", "host", "--confirm", "host", "--memory", "64M")
+        if commit:
+            self.site.lifeboat("failover", "commit", "host-double")
+        self.agent.close()                      # the primary is lost, and its disk with it
+        content = self.disk.path.read_bytes()
+        self.name = self.disk.name
+        self.disk.close()
+        self.disk = LoopDisk(self.folder / "double-disk", 1)
+        self.disk.path.write_bytes(content)
+        subprocess.run(["losetup", "--set-capacity", self.disk.device], check=True)
+        self.double = DoubleAgent(self.agent, self.folder / "double", "host-double")
+        return self
+
+    def row(self):
+        return next((d["reprotect"] for d in self.site.ask("failover", "list")["failovers"] if d["name"] == "host-double"), None)
+
+    def server(self):
+        return next((s for s in self.site.ask("server", "list")["servers"] if s.get("temporary")), None)
+
+    def reprotect(self, *words):
+        return self.site.ask("failover", "reprotect", "host-double", *words)
+
+    def check_no_trace(self):
+        assert self.row() is None and self.server() is None and self.site.machine("host-back") is None
+        assert not (self.site.folder / "state/temporary").exists()
+        left = [p for p in (self.site.folder / "vault/m").glob("*") if p.name != self.double.machine and any(o.is_file() for o in p.rglob("*"))]
+        assert not left, left
+
+    def close(self):
+        for agent in (self.double, self.agent):
+            if agent is not None:
+                agent.close()
+        self.site.lifeboat("failover", "cleanup", "host-double", "--live", "--confirm", "host-double", check=False)
+        self.disk.close()
+
+
+@pytest.fixture
+def failed(site, folder, build, monkeypatch):
+    monkeypatch.setenv("LIFEBOAT_NBDKIT_PLUGIN", str(pathlib.Path(build).resolve() / "src/nbd/nbdkit-lifeboat-plugin.so"))
+    f = Failed(site, folder)
+    yield f
+    f.close()
+
+
+def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_leaves_no_trace(failed, site, folder):
+    failed.fail_over()
+    told = site.folder / "state/vm/host-double/double.json"
+    assert told.stat().st_mode & 0o777 == 0o600
+    secret = secret_of(site, "host-double")
+    assert not [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if secret.encode() in read_or_nothing(p)]
+    source = (failed.agent.folder / "identity/cert.pem").read_bytes()
+    failed.double.boot()
+    failed.double.wait_text("waits for `lifeboat failover reprotect")
+    assert [f["level"] for f in failed.reprotect("--dry-run")["result"]["findings"]].count("error") == 0
+    failed.check_no_trace()
+    done = failed.reprotect()
+    assert done["state"] == "done" and [s["name"] for s in done["steps"]] == [
+        "check the way back", "start the temporary process server", "wait for the double's agent to enrol", "enable its replication",
+        "initial replication"]
+    back, server = site.machine("host-back"), failed.server()
+    assert back["state"] == "protected" and back["process"] == server["id"] != site.machine("host")["process"]
+    assert [(d["id"], d["name"], d["path"]) for d in back["disks"]] == [(0, failed.name, failed.disk.device)]
+    assert (failed.double.folder / "identity/cert.pem").read_bytes() == source and failed.double.own_identity()
+    # what it writes is in its own journal, and nothing of it in its source's
+    before = site.points("host")[-1]
+    write(failed.disk, 6 * MIB, b"written on the double" * 1000)
+    point = HostAgent.wait_point_after(type("Back", (), {"site": site, "name": "host-back", "wait": failed.double.wait})(), time.time_ns())
+    assert point and site.points("host")[-1] == before
+    image = folder / "image"
+    site.lifeboat("point", "export", "host-back", failed.name, image, "--vault", site.vault_url, server=False)
+    assert image.read_bytes()[:failed.size_bytes] == failed.disk.path.read_bytes()
+    again = site.lifeboat("failover", "reprotect", "host-double", check=False)
+    assert again.returncode != 0 and "reprotected already, as host-back" in again.stderr
+    failed.reprotect("--cancel")
+    failed.check_no_trace()
+    failed.double.wait_text("waits for")
+    assert failed.double.own_identity() is None
+    assert failed.reprotect()["state"] == "done"            # and it can be done anew
+    assert site.machine("host-back")["id"] != back["id"]
+    failed.reprotect("--cancel")
+    failed.check_no_trace()
+
+
+def read_or_nothing(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
