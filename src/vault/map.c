@@ -12,41 +12,17 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "vault/map_parts.h"
 
-#define LEAF_EXTENTS 340
+#define LEAF_EXTENTS LB_MAP_LEAF_EXTENTS
 #define LEAF_MERGE_EXTENTS (LEAF_EXTENTS / 2)
 /* A leaf filled in order leaves room, so that what is scattered over a loaded checkpoint does not split every leaf. */
 #define LEAF_FILL_EXTENTS 304
-
-struct leaf {
-	uint32_t n;
-	struct lb_map_extent e[LEAF_EXTENTS];
-};
-
-struct disk {
-	uint16_t id;
-	size_t n, room;
-	uint64_t *first; /* start of each leaf's first extent */
-	struct leaf **leaf;
-};
-
-struct lb_map {
-	uint32_t n_disks;
-	struct disk disks[LB_HRL_DISKS_MAX];
-	struct lb_map_segment *segments;
-	uint32_t n_segments, room_segments;
-	uint64_t extents;
-};
 
 struct place {
 	size_t leaf;
 	uint32_t i;
 };
-
-static uint64_t end_of(const struct lb_map_extent *e)
-{
-	return e->start + e->sectors;
-}
 
 static int no_memory(void)
 {
@@ -115,7 +91,7 @@ uint64_t lb_map_bytes(const struct lb_map *m)
 	uint64_t bytes = sizeof(*m) + m->room_segments * sizeof(*m->segments);
 
 	for (uint32_t i = 0; i < m->n_disks; i++)
-		bytes += m->disks[i].n * sizeof(struct leaf) +
+		bytes += m->disks[i].n * sizeof(struct lb_map_leaf) +
 			 m->disks[i].room * (sizeof(*m->disks[i].leaf) + sizeof(*m->disks[i].first));
 	return bytes;
 }
@@ -130,7 +106,7 @@ uint16_t lb_map_disk_id(const struct lb_map *m, uint32_t i)
 	return m->disks[i].id;
 }
 
-static const struct disk *find_disk(const struct lb_map *m, uint16_t id)
+static const struct lb_map_disk *find_disk(const struct lb_map *m, uint16_t id)
 {
 	for (uint32_t i = 0; i < m->n_disks; i++)
 		if (m->disks[i].id == id)
@@ -138,9 +114,9 @@ static const struct disk *find_disk(const struct lb_map *m, uint16_t id)
 	return NULL;
 }
 
-static int get_disk(struct lb_map *m, uint16_t id, struct disk **ret_disk)
+int lb_map_disk_make(struct lb_map *m, uint16_t id, struct lb_map_disk **ret_disk)
 {
-	struct disk *d = (struct disk *)find_disk(m, id);
+	struct lb_map_disk *d = (struct lb_map_disk *)find_disk(m, id);
 
 	if (d == NULL) {
 		if (m->n_disks >= LB_HRL_DISKS_MAX)
@@ -153,7 +129,7 @@ static int get_disk(struct lb_map *m, uint16_t id, struct disk **ret_disk)
 }
 
 /* The leaf in which an extent that starts at `start` is or would be. */
-static size_t leaf_of(const struct disk *d, uint64_t start)
+static size_t leaf_of(const struct lb_map_disk *d, uint64_t start)
 {
 	size_t lo = 0, hi = d->n;
 
@@ -169,7 +145,7 @@ static size_t leaf_of(const struct disk *d, uint64_t start)
 }
 
 /* The first extent that ends after `start`; past the last leaf when there is none. */
-static struct place seek(const struct disk *d, uint64_t start)
+static struct place seek(const struct lb_map_disk *d, uint64_t start)
 {
 	struct place p = {0};
 	uint32_t lo = 0, hi;
@@ -181,7 +157,7 @@ static struct place seek(const struct disk *d, uint64_t start)
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
 
-		if (end_of(&d->leaf[p.leaf]->e[mid]) <= start)
+		if (lb_map_extent_end(&d->leaf[p.leaf]->e[mid]) <= start)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -192,13 +168,13 @@ static struct place seek(const struct disk *d, uint64_t start)
 	return p;
 }
 
-static int leaf_insert(struct disk *d, size_t at, uint64_t first, struct leaf **ret_leaf)
+static int leaf_insert(struct lb_map_disk *d, size_t at, uint64_t first, struct lb_map_leaf **ret_leaf)
 {
-	struct leaf *leaf;
+	struct lb_map_leaf *leaf;
 
 	if (d->n == d->room) {
 		size_t room = d->room > 0 ? 2 * d->room : 16;
-		struct leaf **leaves = reallocarray(d->leaf, room, sizeof(*leaves));
+		struct lb_map_leaf **leaves = reallocarray(d->leaf, room, sizeof(*leaves));
 		uint64_t *firsts;
 
 		if (leaves == NULL)
@@ -223,7 +199,7 @@ static int leaf_insert(struct disk *d, size_t at, uint64_t first, struct leaf **
 	return 0;
 }
 
-static void leaves_remove(struct disk *d, size_t from, size_t to)
+static void leaves_remove(struct lb_map_disk *d, size_t from, size_t to)
 {
 	if (from >= to)
 		return;
@@ -235,9 +211,9 @@ static void leaves_remove(struct disk *d, size_t from, size_t to)
 }
 
 /* Makes room in a full leaf. */
-static int leaf_split(struct disk *d, struct place *p)
+static int leaf_split(struct lb_map_disk *d, struct place *p)
 {
-	struct leaf *old = d->leaf[p->leaf], *fresh = NULL;
+	struct lb_map_leaf *old = d->leaf[p->leaf], *fresh = NULL;
 	uint32_t keep = old->n / 2;
 	int r;
 
@@ -259,7 +235,7 @@ static int leaf_split(struct disk *d, struct place *p)
 /* Whether `b` right behind `a` is one extent with it. */
 static bool can_join(const struct lb_map *m, const struct lb_map_extent *a, const struct lb_map_extent *b)
 {
-	if (end_of(a) != b->start || a->kind != b->kind || (uint64_t)a->sectors + b->sectors > UINT32_MAX)
+	if (lb_map_extent_end(a) != b->start || a->kind != b->kind || (uint64_t)a->sectors + b->sectors > UINT32_MAX)
 		return false;
 	if (!lb_hrl_kind_has_data(a->kind))
 		return m->segments[a->segment].epoch == m->segments[b->segment].epoch;
@@ -275,9 +251,9 @@ static int check_room(const struct lb_map *m)
 }
 
 /* Puts an extent behind all that is there, as when a checkpoint is loaded. */
-static int append(struct lb_map *m, struct disk *d, const struct lb_map_extent *x)
+int lb_map_append(struct lb_map *m, struct lb_map_disk *d, const struct lb_map_extent *x)
 {
-	struct leaf *leaf = d->n > 0 ? d->leaf[d->n - 1] : NULL;
+	struct lb_map_leaf *leaf = d->n > 0 ? d->leaf[d->n - 1] : NULL;
 	int r;
 
 	if (leaf != NULL && can_join(m, &leaf->e[leaf->n - 1], x)) {
@@ -298,9 +274,9 @@ static int append(struct lb_map *m, struct disk *d, const struct lb_map_extent *
 }
 
 /* Puts an extent where none is. */
-static int put(struct lb_map *m, struct disk *d, const struct lb_map_extent *x)
+static int put(struct lb_map *m, struct lb_map_disk *d, const struct lb_map_extent *x)
 {
-	struct leaf *leaf;
+	struct lb_map_leaf *leaf;
 	struct place p = {0};
 	int r;
 
@@ -345,7 +321,7 @@ static int put(struct lb_map *m, struct disk *d, const struct lb_map_extent *x)
 	return 0;
 }
 
-static void trim_front(struct lb_map_extent *e, uint64_t start)
+void lb_map_extent_trim(struct lb_map_extent *e, uint64_t start)
 {
 	uint64_t cut = start - e->start;
 
@@ -356,24 +332,24 @@ static void trim_front(struct lb_map_extent *e, uint64_t start)
 }
 
 /* Removes the extents from `p` on that end by `end`, trims the one that goes over it. */
-static void remove_until(struct lb_map *m, struct disk *d, struct place p, uint64_t end)
+static void remove_until(struct lb_map *m, struct lb_map_disk *d, struct place p, uint64_t end)
 {
 	size_t empty_from = p.i == 0 ? p.leaf : p.leaf + 1, empty_to = empty_from;
 
 	for (size_t l = p.leaf; l < d->n; l++, p.i = 0) {
-		struct leaf *leaf = d->leaf[l];
+		struct lb_map_leaf *leaf = d->leaf[l];
 		uint32_t j = p.i;
 
-		if (leaf->n > 0 && end_of(&leaf->e[leaf->n - 1]) <= end)
+		if (leaf->n > 0 && lb_map_extent_end(&leaf->e[leaf->n - 1]) <= end)
 			j = leaf->n;
-		while (j < leaf->n && end_of(&leaf->e[j]) <= end)
+		while (j < leaf->n && lb_map_extent_end(&leaf->e[j]) <= end)
 			j++;
 		m->extents -= j - p.i;
 		memmove(leaf->e + p.i, leaf->e + j, (leaf->n - j) * sizeof(*leaf->e));
 		leaf->n -= j - p.i;
 		if (p.i < leaf->n) {
 			if (leaf->e[p.i].start < end)
-				trim_front(&leaf->e[p.i], end);
+				lb_map_extent_trim(&leaf->e[p.i], end);
 			d->first[l] = leaf->e[0].start;
 			break;
 		}
@@ -384,7 +360,7 @@ static void remove_until(struct lb_map *m, struct disk *d, struct place p, uint6
 }
 
 /* Small neighbours become one, so that carving does not leave memory full of near-empty leaves. */
-static void merge_leaves(struct disk *d, uint64_t at)
+static void merge_leaves(struct lb_map_disk *d, uint64_t at)
 {
 	size_t l;
 
@@ -401,7 +377,7 @@ static void merge_leaves(struct disk *d, uint64_t at)
 }
 
 /* Leaves [start, end) without extents. */
-static int carve(struct lb_map *m, struct disk *d, uint64_t start, uint64_t end)
+static int carve(struct lb_map *m, struct lb_map_disk *d, uint64_t start, uint64_t end)
 {
 	struct place p = seek(d, start);
 	struct lb_map_extent *e, right;
@@ -414,8 +390,8 @@ static int carve(struct lb_map *m, struct disk *d, uint64_t start, uint64_t end)
 	if (e->start < start) {
 		right = *e;
 		e->sectors = (uint32_t)(start - e->start);
-		if (end_of(&right) > end) {
-			trim_front(&right, end);
+		if (lb_map_extent_end(&right) > end) {
+			lb_map_extent_trim(&right, end);
 			return put(m, d, &right);
 		}
 		p.i++;
@@ -425,25 +401,26 @@ static int carve(struct lb_map *m, struct disk *d, uint64_t start, uint64_t end)
 	return 0;
 }
 
-static int overwrite(struct lb_map *m, struct disk *d, const struct lb_map_extent *x, uint64_t start, uint64_t end)
+static int overwrite(struct lb_map *m, struct lb_map_disk *d, const struct lb_map_extent *x, uint64_t start,
+		     uint64_t end)
 {
 	struct lb_map_extent part = *x;
 	int r;
 
-	trim_front(&part, start);
+	lb_map_extent_trim(&part, start);
 	part.sectors = (uint32_t)(end - start);
 	r = carve(m, d, start, end);
 	return r < 0 ? r : put(m, d, &part);
 }
 
 /* The first captured extent of `epoch` that ends after `start` and starts before `end`. */
-static bool next_captured(const struct lb_map *m, const struct disk *d, uint64_t epoch, uint64_t start, uint64_t end,
-			  struct lb_map_extent *ret)
+static bool next_captured(const struct lb_map *m, const struct lb_map_disk *d, uint64_t epoch, uint64_t start,
+			  uint64_t end, struct lb_map_extent *ret)
 {
 	struct place p = seek(d, start);
 
 	for (; p.leaf < d->n; p.leaf++, p.i = 0) {
-		const struct leaf *leaf = d->leaf[p.leaf];
+		const struct lb_map_leaf *leaf = d->leaf[p.leaf];
 
 		for (; p.i < leaf->n; p.i++) {
 			const struct lb_map_extent *e = &leaf->e[p.i];
@@ -459,34 +436,34 @@ static bool next_captured(const struct lb_map *m, const struct disk *d, uint64_t
 	return false;
 }
 
-static int insert_scanned(struct lb_map *m, struct disk *d, const struct lb_map_extent *x)
+static int insert_scanned(struct lb_map *m, struct lb_map_disk *d, const struct lb_map_extent *x)
 {
-	uint64_t at = x->start, end = end_of(x), epoch = m->segments[x->segment].epoch;
+	uint64_t at = x->start, end = lb_map_extent_end(x), epoch = m->segments[x->segment].epoch;
 	struct lb_map_extent captured;
 	int r = 0;
 
 	while (r == 0 && at < end && next_captured(m, d, epoch, at, end, &captured)) {
 		if (captured.start > at)
 			r = overwrite(m, d, x, at, captured.start);
-		at = end_of(&captured);
+		at = lb_map_extent_end(&captured);
 	}
 	return r == 0 && at < end ? overwrite(m, d, x, at, end) : r;
 }
 
 int lb_map_insert(struct lb_map *m, uint16_t disk, const struct lb_map_extent *x)
 {
-	struct disk *d;
+	struct lb_map_disk *d;
 	int r;
 
 	assert(x->sectors > 0 && x->segment < m->n_segments);
-	r = get_disk(m, disk, &d);
+	r = lb_map_disk_make(m, disk, &d);
 	if (r < 0)
 		return r;
-	if (d->n == 0 || end_of(&d->leaf[d->n - 1]->e[d->leaf[d->n - 1]->n - 1]) <= x->start)
-		return append(m, d, x);
+	if (d->n == 0 || lb_map_extent_end(&d->leaf[d->n - 1]->e[d->leaf[d->n - 1]->n - 1]) <= x->start)
+		return lb_map_append(m, d, x);
 	if (lb_hrl_kind_is_scanned(x->kind))
 		return insert_scanned(m, d, x);
-	return overwrite(m, d, x, x->start, end_of(x));
+	return overwrite(m, d, x, x->start, lb_map_extent_end(x));
 }
 
 int lb_map_apply(struct lb_map *m, uint32_t segment, const struct lb_hrl_extent *extents, uint32_t n)
@@ -516,7 +493,7 @@ int lb_map_apply(struct lb_map *m, uint32_t segment, const struct lb_hrl_extent 
 
 int lb_map_walk(const struct lb_map *m, uint16_t disk, uint64_t start, uint64_t sectors, lb_map_fn fn, void *arg)
 {
-	const struct disk *d = find_disk(m, disk);
+	const struct lb_map_disk *d = find_disk(m, disk);
 	uint64_t end = start + sectors;
 	struct place p;
 	int r;
@@ -531,8 +508,8 @@ int lb_map_walk(const struct lb_map *m, uint16_t disk, uint64_t start, uint64_t 
 			if (e.start >= end)
 				return 0;
 			if (e.start < start)
-				trim_front(&e, start);
-			if (end_of(&e) > end)
+				lb_map_extent_trim(&e, start);
+			if (lb_map_extent_end(&e) > end)
 				e.sectors = (uint32_t)(end - e.start);
 			r = fn(arg, &e);
 			if (r != 0)

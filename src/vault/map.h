@@ -46,6 +46,9 @@ int lb_map_insert(struct lb_map *m, uint16_t disk, const struct lb_map_extent *e
 /* All extents of an opened segment. */
 int lb_map_apply(struct lb_map *m, uint32_t segment, const struct lb_hrl_extent *extents, uint32_t n);
 
+/* What `above` laid over `below` makes, in one pass over both, which are used up also when it fails. */
+int lb_map_merge(struct lb_map *below, struct lb_map *above, struct lb_map **ret_map);
+
 uint64_t lb_map_extents(const struct lb_map *m);
 uint64_t lb_map_bytes(const struct lb_map *m); /* of memory */
 uint32_t lb_map_disks(const struct lb_map *m);

@@ -123,28 +123,6 @@ int lb_map_overlay(struct lb_map *map, const struct lb_map *above)
 	return r;
 }
 
-int lb_spans_load(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_manifest *m, size_t last,
-		  struct lb_map **ret_map, uint64_t *ret_bytes)
-{
-	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
-	uint64_t bytes = 0;
-	int r = m->n_spans > 0 ? 0 : lb_map_new(&map);
-
-	for (size_t i = 0; r == 0 && i <= last && i < m->n_spans; i++) {
-		_cleanup_(lb_map_freep) struct lb_map *one = NULL;
-
-		r = lb_span_load(v, machine, &m->spans[i], i == 0 ? &map : &one);
-		if (r == 0 && one != NULL)
-			r = lb_map_overlay(map, one);
-		bytes += m->spans[i].map_bytes;
-	}
-	if (r < 0)
-		return r;
-	*ret_map = lb_steal_ptr(map);
-	*ret_bytes += bytes;
-	return 0;
-}
-
 struct counting {
 	const struct lb_map *map;
 	uint64_t *raw_bytes; /* by segment */

@@ -16,15 +16,15 @@
 /* What one sector should be; segment and frame tell where its bytes are. */
 struct cell {
 	uint8_t kind; /* 0: a gap */
-	uint64_t epoch;
-	uint32_t segment, frame, frame_sector;
+	uint64_t epoch, seq;
+	uint32_t frame, frame_sector;
 };
 
 struct fixture {
 	struct lb_map *map;
 	struct cell cell[SECTORS];
 	uint32_t segment; /* the newest */
-	uint64_t epoch;
+	uint64_t epoch, seq;
 	unsigned int seed;
 };
 
@@ -35,7 +35,7 @@ static uint32_t below(struct fixture *f, uint32_t n)
 
 static void next_segment(struct fixture *f, bool next_epoch)
 {
-	struct lb_map_segment s = {.epoch = f->epoch += next_epoch, .seq = f->segment};
+	struct lb_map_segment s = {.epoch = f->epoch += next_epoch, .seq = f->seq++};
 
 	assert_int_equal(lb_map_segment_add(f->map, &s, &f->segment), 0);
 }
@@ -76,7 +76,7 @@ static void insert(struct fixture *f, uint8_t kind, uint32_t start, uint32_t sec
 			continue;
 		*c = (struct cell){.kind = kind,
 				   .epoch = f->epoch,
-				   .segment = f->segment,
+				   .seq = lb_map_segment(f->map, f->segment)->seq,
 				   .frame = x.frame,
 				   .frame_sector = has_data ? x.frame_sector + i : 0};
 	}
@@ -100,7 +100,7 @@ static int check_extent(void *arg, const struct lb_map_extent *x)
 		assert_int_equal(cell->kind, x->kind);
 		assert_int_equal(cell->epoch, lb_map_segment(c->f->map, x->segment)->epoch);
 		if (lb_hrl_kind_has_data(x->kind)) {
-			assert_int_equal(cell->segment, x->segment);
+			assert_int_equal(cell->seq, lb_map_segment(c->f->map, x->segment)->seq);
 			assert_int_equal(cell->frame, x->frame);
 			assert_int_equal(cell->frame_sector, x->frame_sector + i);
 		}
@@ -140,6 +140,73 @@ static void random_inserts_of_every_kind_agree_with_a_plain_array(void **state)
 		random_operations(f, 2000, seed % 3 == 0 ? 300 : 4);
 		fixture_free(f);
 	}
+}
+
+/* What is inserted from here on goes into a map of its own. */
+static struct lb_map *put_aside(struct fixture *f)
+{
+	struct lb_map *map = f->map;
+
+	assert_int_equal(lb_map_new(&f->map), 0);
+	next_segment(f, below(f, 2) == 0);
+	return map;
+}
+
+static void insert_randomly(struct fixture *f, unsigned int operations, uint32_t sectors_max)
+{
+	for (unsigned int i = 0; i < operations; i++) {
+		uint32_t sectors = 1 + below(f, sectors_max);
+
+		if (below(f, 10) == 0)
+			next_segment(f, below(f, 4) == 0);
+		insert(f, (uint8_t)(LB_HRL_CAPTURED + below(f, 4)), below(f, SECTORS - sectors), sectors, below(f, 3));
+	}
+}
+
+static void maps_laid_over_one_another_are_what_inserting_all_would_have_made(void **state)
+{
+	(void)state;
+	for (unsigned int seed = 1; seed <= 60; seed++) {
+		struct fixture *f = fixture_new(seed);
+		uint32_t sectors_max = seed % 3 == 0 ? 300 : 4;
+		struct lb_map *first, *second;
+
+		insert_randomly(f, below(f, 2000), sectors_max);
+		first = put_aside(f);
+		insert_randomly(f, below(f, 2000), sectors_max);
+		second = put_aside(f);
+		insert_randomly(f, below(f, 200), sectors_max);
+		if (seed % 2 == 0) { /* in either order */
+			assert_int_equal(lb_map_merge(first, second, &first), 0);
+			assert_int_equal(lb_map_merge(first, f->map, &f->map), 0);
+		} else {
+			assert_int_equal(lb_map_merge(second, f->map, &f->map), 0);
+			assert_int_equal(lb_map_merge(first, f->map, &f->map), 0);
+		}
+		check_range(f, 0, SECTORS);
+		next_segment(f, false);
+		insert_randomly(f, 500, sectors_max); /* it is a map as any other */
+		check_range(f, 0, SECTORS);
+		fixture_free(f);
+	}
+}
+
+static void maps_of_different_disks_are_put_side_by_side(void **state)
+{
+	struct lb_map_extent x = {.start = 5, .sectors = 5, .kind = LB_HRL_CAPTURED};
+	struct fixture *f = fixture_new(1);
+	struct lb_map *other;
+
+	(void)state;
+	insert(f, LB_HRL_CAPTURED, 0, 20, 1);
+	assert_int_equal(lb_map_new(&other), 0);
+	assert_int_equal(lb_map_segment_add(other, &(struct lb_map_segment){.epoch = 9}, &x.segment), 0);
+	assert_int_equal(lb_map_insert(other, 8, &x), 0);
+	assert_int_equal(lb_map_merge(f->map, other, &f->map), 0);
+	assert_int_equal(lb_map_disks(f->map), 2);
+	assert_int_equal(lb_map_extents(f->map), 2);
+	check_range(f, 0, SECTORS);
+	fixture_free(f);
 }
 
 static void many_small_extents_and_then_a_large_one_leave_no_debris(void **state)
@@ -206,6 +273,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_inserts_of_every_kind_agree_with_a_plain_array),
+		cmocka_unit_test(maps_laid_over_one_another_are_what_inserting_all_would_have_made),
+		cmocka_unit_test(maps_of_different_disks_are_put_side_by_side),
 		cmocka_unit_test(many_small_extents_and_then_a_large_one_leave_no_debris),
 		cmocka_unit_test(a_scan_never_hides_what_its_epoch_captured_but_all_of_older_epochs),
 		cmocka_unit_test(a_sequential_fill_of_one_frame_stays_one_extent),
