@@ -26,6 +26,7 @@ struct building {
 	struct lb_chain chain;
 	struct lb_point *ends; /* where spans of the journal end, rising */
 	size_t n_ends, end_next;
+	uint64_t point_epoch; /* of the journal's point just passed; 0: none */
 };
 
 static void building_free(struct building *b)
@@ -259,6 +260,18 @@ static int add_segment(struct building *b, const struct lb_pack *p, uint32_t i)
 	return r < 0 ? r : lb_fold_pace(b->f, place.head_bytes);
 }
 
+/* As points.c tells them: a segment in which nothing was written only says that the point before it still holds. */
+static bool passes_point(struct building *b, const struct lb_pack *p, uint32_t i)
+{
+	uint32_t flags = p->entries[i].flags;
+
+	if (b->point_epoch == p->place.epoch && (flags & LB_HRL_HEARTBEAT) != 0 &&
+	    (flags & (LB_HRL_MARK_APP | LB_HRL_MARK_GROUP)) == 0)
+		return false;
+	b->point_epoch = (flags & LB_HRL_POINT) != 0 && (flags & LB_HRL_SCANNING) == 0 ? p->place.epoch : 0;
+	return b->point_epoch != 0;
+}
+
 static int add_pack(struct building *b, const struct lb_pack *p)
 {
 	struct lb_live live = {.epoch = p->place.epoch,
@@ -276,13 +289,14 @@ static int add_pack(struct building *b, const struct lb_pack *p)
 	r = lb_manifest_live_add(b->f->m, &live);
 	for (uint32_t i = 0; r == 0 && i < p->n; i++) {
 		struct lb_position at = {.epoch = p->place.epoch, .seq = p->entries[i].seq};
+		bool is_point = passes_point(b, p, i);
 
 		r = add_segment(b, p, i);
 		while (b->end_next < b->n_ends && lb_position_compare(&b->ends[b->end_next].position, &at) < 0)
 			b->end_next++; /* a pin of a position that never was */
 		if (r == 0 && b->end_next < b->n_ends && lb_position_compare(&b->ends[b->end_next].position, &at) == 0)
 			r = finish(b, &b->ends[b->end_next++]);
-		else if ((p->entries[i].flags & LB_HRL_POINT) != 0 && p->entries[i].extents > 0)
+		else if (is_point)
 			b->f->report.points_pruned++;
 	}
 	b->f->m->totals.journal_bytes += p->total_bytes;
