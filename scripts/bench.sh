@@ -15,5 +15,5 @@ build=$top/build-bench
 [ -f "$build/build.ninja" ] || meson setup "$build" "$top" --buildtype=debugoptimized >&2
 ninja -C "$build" src/cli/lifeboat src/config/lifeboat-config src/process/lifeboat-process src/mobility/lifeboat-mobility \
 	src/capture/lifeboat-capture src/nbd/nbdkit-lifeboat-plugin.so tests/tools/mkvault tests/tools/recover tests/tools/segtool tests/tools/storetool \
-	tests/tools/oracle_write tests/bench/capture_bench tests/bench/fold_bench tests/bench/hrl_bench tests/bench/list_bench tests/bench/vault_bench >&2
+	tests/tools/oracle_write tests/bench/capture_bench tests/bench/fold_bench tests/bench/folded_bench tests/bench/hrl_bench tests/bench/list_bench tests/bench/vault_bench >&2
 exec /usr/bin/python3 "$top/scripts/bench_table.py" $quick "$build"

@@ -37,7 +37,7 @@ struct lb_image {
 	uint32_t ahead_frames_max; /* of one plan */
 	struct lb_replay_stats opened;
 	bool lost_as_zeroes;
-	atomic_uint_fast64_t objects_read, bytes_read;
+	atomic_uint_fast64_t objects_read, bytes_read, heads_read;
 };
 
 /* Cache keys: the segment's index in the map, above the frame's number; past the frames, its readers. */
@@ -72,6 +72,7 @@ static int load_reader(struct lb_image *image, uint32_t segment, void **ret_data
 	pthread_mutex_init(&reader->busy, NULL);
 	lb_hrl_extents_drop(reader->segment); /* the map has them */
 	atomic_fetch_add(&image->objects_read, 1);
+	atomic_fetch_add(&image->heads_read, 1);
 	atomic_fetch_add(&image->bytes_read, place->head_bytes);
 	*ret_size_bytes = sizeof(*reader) + 4096 + lb_hrl_frames(reader->segment) * 64;
 	*ret_data = reader;
@@ -509,6 +510,7 @@ void lb_image_stats(struct lb_image *image, struct lb_image_stats *ret_stats)
 		.map_bytes = lb_map_bytes(image->map),
 		.objects_read = image->opened.objects_read + atomic_load(&image->objects_read),
 		.bytes_read = image->opened.bytes_read + atomic_load(&image->bytes_read),
+		.heads_read = atomic_load(&image->heads_read),
 		.from_checkpoint = image->opened.from_checkpoint,
 	};
 	for (uint32_t i = 0; i < lb_map_disks(image->map); i++)

@@ -56,6 +56,7 @@ int lb_image_frame_is(struct lb_image *image, uint32_t segment, uint32_t frame, 
 /* Figures for people and benches. */
 struct lb_image_stats {
 	uint64_t map_extents, map_bytes, data_bytes, objects_read, bytes_read;
+	uint64_t heads_read; /* of those: of segments, each once while it is in the cache */
 	bool from_checkpoint;
 };
 void lb_image_stats(struct lb_image *image, struct lb_image_stats *ret_stats);

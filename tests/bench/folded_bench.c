@@ -84,7 +84,7 @@ static void choose_points(struct bench *b)
 		moved += m->live[i].epoch == 0;
 	for (size_t i = 0; i < m->n_spans; i++)
 		bytes += m->spans[i].map_bytes;
-	printf("spans, live objects, of those moved, maps: %zu, %zu, %llu, %.0f MiB\n", m->n_spans, m->n_live,
+	printf("spans: %zu (%zu live objects, %llu of them of moved data, maps of %.0f MiB)\n", m->n_spans, m->n_live,
 	       (unsigned long long)moved, (double)bytes / 1048576);
 }
 
