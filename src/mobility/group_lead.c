@@ -45,7 +45,7 @@ bool lb_group_elect(struct lb_group *g)
 {
 	struct lb_group_call calls[LB_GROUP_MEMBERS_MAX];
 	struct lb_group_roster roster;
-	bool lowest = true;
+	bool lowest = true, disputed = false;
 	size_t n;
 
 	pthread_mutex_lock(&g->lock);
@@ -64,12 +64,14 @@ bool lb_group_elect(struct lb_group *g)
 			g->term = a->term;
 			g->coordinator = a->coordinator;
 		}
+		/* out of one another's reach, two may have taken the same term: a term has one coordinator, or none */
+		disputed |= a->result == 0 && a->term == g->term && !lb_uuid_equal(&a->coordinator, &g->coordinator);
 		if (a->result == 0 && a->version == roster.version && lower(&calls[i].to->id, &g->me))
 			lowest = false;
 	}
 	if (!lowest || g->roster.version != roster.version)
 		return false;
-	if (!lb_uuid_equal(&g->coordinator, &g->me)) {
+	if (disputed || !lb_uuid_equal(&g->coordinator, &g->me)) {
 		g->term++;
 		g->coordinator = g->me;
 	}

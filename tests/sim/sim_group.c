@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A replication group in one process, on a seeded clock and a network that loses and delays messages, whose members are
+ * A replication group in one process, on a seeded clock and a network that loses, delays and is cut, whose members are
  * slow, die while frozen and come back, and take one another for the coordinator. After each point that is said to
  * exist: every member was frozen from before the first mark until after the last one. Always: no member is frozen
  * longer than its watchdog allows. And when all is well again, points are made again. A failure prints its seed.
@@ -48,6 +48,7 @@ static struct world {
 	struct lb_group_roster roster;
 	unsigned int n;
 	unsigned int p_lose, p_slow, p_die; /* of 1024 */
+	bool cut;                           /* the network is away: everybody is the lowest who answers */
 	unsigned int depth;
 	uint64_t made, failed;
 	char failure[512];
@@ -237,7 +238,7 @@ static void one_call(const struct member *from, struct lb_group_call *c, uint64_
 	struct member *to = member_of(&c->to->id);
 	bool self = to == from;
 
-	if (!self && (from->dead || to->dead || from->life != life || chance(w.p_lose)))
+	if (!self && (from->dead || to->dead || from->life != life || w.cut || chance(w.p_lose)))
 		return lost(c);
 	pass((int64_t)(draw() % 3) * LB_NS_PER_MS);
 	if (c->message.phase == LB_GROUP_PREPARE)
@@ -387,11 +388,14 @@ static bool play(uint64_t seed)
 
 		if (m->dead && chance(400))
 			birth(m);
+		if (chance(w.cut ? 200 : 20))
+			w.cut = !w.cut;
 		step(m);
 		pass((int64_t)(draw() % 1000) * LB_NS_PER_MS);
 	}
 	/* all is mended: a point comes */
 	w.p_lose = w.p_slow = w.p_die = 0;
+	w.cut = false;
 	for (unsigned int i = 0; i < w.n; i++)
 		if (w.members[i].dead)
 			birth(&w.members[i]);
