@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
-#include "vault/vault.h"
+#include "vault/catalog.h"
 
 int cmd_vault_create(struct cli *c)
 {
@@ -60,17 +60,11 @@ static int open_to_rotate(struct cli *c, char **ret_passphrase)
 	return 0;
 }
 
-int cmd_vault_rotate(struct cli *c)
+static int rotate_vault_key(struct cli *c, const char *passphrase)
 {
-	_cleanup_passphrase_ char *passphrase = NULL;
 	struct lb_rotation done;
 	int r;
 
-	if (cli_value(c, "vault-key") == NULL)
-		return lb_fail(-EINVAL, "say what to change: --vault-key");
-	r = open_to_rotate(c, &passphrase);
-	if (r < 0)
-		return r;
 	if (c->dry_run)
 		return cli_would(c, "make a new vault key for %s and wrap the machines' keys by it", c->vault_url);
 	r = lb_vault_rotate(c->vault, passphrase, &done);
@@ -86,6 +80,79 @@ int cmd_vault_rotate(struct cli *c)
 		       "receipt`): an older one still proves, but can't put vault.json back.",
 		       done.is_resumed ? "The interrupted change of the vault key is finished" : "The vault key is new",
 		       (unsigned long long)done.machines, (unsigned long long)done.old_wraps_left);
+}
+
+struct new_keys {
+	struct cli *c;
+	json_t *machines;
+	unsigned int done, keyless;
+};
+
+static int rotate_machine(void *arg, const struct lb_uuid *machine)
+{
+	struct new_keys *n = arg;
+	char uuid[LB_UUID_TEXT_BYTES];
+	uint32_t generation;
+	int r;
+
+	r = lb_vault_machine_key_rotate(n->c->vault, machine, &generation);
+	if (r == -ENOENT && cli_value(n->c, "all") != NULL) { /* its key was destroyed */
+		lb_err_clear();
+		n->keyless++;
+		return 0;
+	}
+	if (r < 0)
+		return lb_wrap(r, "%u machines have new keys; run this for the others", n->done);
+	n->done++;
+	lb_uuid_format(machine, uuid);
+	json_array_append_new(n->machines,
+			      json_pack("{s:s,s:I}", "machine", uuid, "generation", (json_int_t)generation));
+	return 0;
+}
+
+static int rotate_machines(struct cli *c, const char *name)
+{
+	_cleanup_json_ json_t *machines = json_array();
+	struct new_keys n = {.c = c, .machines = machines};
+	_cleanup_free_ struct lb_catalog_item *item = malloc(sizeof(*item));
+	struct lb_uuid machine;
+	int r = 0;
+
+	if (item == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
+	if (name != NULL && lb_uuid_parse(name, &machine) < 0) {
+		r = lb_catalog_find(c->vault, name, item);
+		machine = item->machine;
+	}
+	if (r < 0)
+		return r;
+	if (c->dry_run)
+		return cli_would(c, "make a new key for %s in %s", name != NULL ? name : "every machine", c->vault_url);
+	r = name != NULL ? rotate_machine(&n, &machine) : lb_vault_machines(c->vault, rotate_machine, &n);
+	if (r < 0)
+		return r;
+	return cli_did(
+		c, "vault",
+		json_pack("{s:s,s:O,s:I}", "url", c->vault_url, "machines", machines, "keyless", (json_int_t)n.keyless),
+		"%u machines have a new key for what is sealed from now on; what was sealed before opens with their "
+		"old ones. No data was rewritten. Process servers take the new keys within a minute.",
+		n.done);
+}
+
+int cmd_vault_rotate(struct cli *c)
+{
+	bool vault_key = cli_value(c, "vault-key") != NULL, all = cli_value(c, "all") != NULL;
+	const char *machine = cli_value(c, "machine");
+	_cleanup_passphrase_ char *passphrase = NULL;
+	int r;
+
+	if (vault_key + all + (machine != NULL) != 1)
+		return lb_fail(-EINVAL,
+			       "say what to change: --vault-key, --machine NAME or --all (every machine's key)");
+	r = open_to_rotate(c, &passphrase);
+	if (r < 0)
+		return r;
+	return vault_key ? rotate_vault_key(c, passphrase) : rotate_machines(c, machine);
 }
 
 /* The new one is asked for, or in its own file: --passphrase-file is the old one's. */

@@ -35,16 +35,16 @@ static void wipe_text(char **text)
 
 static int machine_key(struct lb_site *site, const char *id, char **ret_base64)
 {
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0};
 	struct lb_uuid uuid;
 	int r;
 
 	r = lb_uuid_parse(id, &uuid);
 	if (r == 0)
-		r = lb_vault_machine_key(site->vault, &uuid, false, &key);
+		r = lb_vault_keyring(site->vault, &uuid, false, &ring);
 	if (r < 0)
 		return r;
-	*ret_base64 = lb_base64_encode(key.bytes, sizeof(key.bytes));
+	*ret_base64 = lb_base64_encode(ring.key, lb_keyring_bytes(&ring));
 	return *ret_base64 != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for a key");
 }
 

@@ -137,10 +137,22 @@ static void renew(struct lb_site *site)
 		lb_event(site, "warning", "certificates", "renewal failed: %s", lb_err_text());
 }
 
+/* Keys that `lifeboat vault rotate` made; process servers are given them with their next configuration. */
+static void follow_keys(struct lb_site *site, bool anyway, bool *failing)
+{
+	int r = lb_vault_keyrings_follow(site->vault, anyway);
+
+	if (r < 0 && !*failing)
+		lb_warning("whether machines have new keys can't be seen: %s", lb_err_text());
+	*failing = r < 0;
+}
+
 static void look_after(struct lb_site *site, int64_t *renew_due_ns)
 {
+	static bool keys_failing;
 	int64_t now_ns = lb_mono_ns(site->env);
 
+	follow_keys(site, now_ns >= *renew_due_ns, &keys_failing);
 	if (lb_status_watch(site) < 0)
 		lb_warning("the machines' health can't be looked at: %s", lb_err_text());
 	if (lb_moves_watch(site) < 0)

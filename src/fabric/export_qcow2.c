@@ -59,15 +59,15 @@ int lb_export_qcow2(struct lb_env *env, struct lb_vault *v, const struct lb_cata
 {
 	_cleanup_buf_ struct lb_buf command = LB_BUF(64u << 10), out = LB_BUF(LB_PROC_OUTPUT_BYTES_MAX);
 	struct percent percent = {.data_bytes = data_bytes, .progress = progress, .arg = arg};
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	_cleanup_(lb_keyring_wipe) struct lb_keyring keys = {0};
 	struct lb_serve serve = {.vault_url = lb_vault_store(v)->url,
 				 .machine = item->machine,
 				 .position = *position,
 				 .disk = disk->id,
-				 .key = &key};
+				 .keys = &keys};
 	int r;
 
-	r = lb_vault_machine_key(v, &item->machine, false, &key);
+	r = lb_vault_keyring(v, &item->machine, false, &keys);
 	if (r < 0)
 		return r;
 	r = lb_buf_printf(&command, "umask 077; exec qemu-img convert -p -m 4 -f raw -O qcow2 \"$uri\" ");

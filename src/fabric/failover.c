@@ -116,13 +116,14 @@ int lb_failover_vault(struct lb_failover *f)
 	return lb_recovery_vault_open(f->env, f->vault_url, &secret, machine, &f->store, &f->vault);
 }
 
-void lb_failover_serve_of(const struct lb_failover *f, uint32_t n, const struct lb_key *key, struct lb_serve *ret_serve)
+void lb_failover_serve_of(const struct lb_failover *f, uint32_t n, const struct lb_keyring *keys,
+			  struct lb_serve *ret_serve)
 {
 	*ret_serve = (struct lb_serve){.vault_url = f->vault_url,
 				       .machine = f->machine,
 				       .position = f->point.position,
 				       .disk = f->disks[n].id,
-				       .key = key,
+				       .keys = keys,
 				       .folder = f->vm.folder,
 				       .n = n};
 }

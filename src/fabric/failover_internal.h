@@ -62,7 +62,7 @@ int lb_record_load(struct lb_failover *f);
 /* failover.c */
 int lb_failover_fabric(struct lb_failover *f);
 int lb_failover_vault(struct lb_failover *f);
-void lb_failover_serve_of(const struct lb_failover *f, uint32_t n, const struct lb_key *key,
+void lb_failover_serve_of(const struct lb_failover *f, uint32_t n, const struct lb_keyring *keys,
 			  struct lb_serve *ret_serve);
 /* "failover-<12 hex digits of the VM's UUID>" */
 void lb_failover_pin_name(const struct lb_failover *f, char name[LB_POINT_NAME_BYTES]);

@@ -91,17 +91,17 @@ static bool all_served(struct lb_failover *f)
 
 static int step_serve(struct lb_failover *f)
 {
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	_cleanup_(lb_keyring_wipe) struct lb_keyring keys = {0};
 	struct lb_serve serve;
 	int r = 0;
 
 	if (!all_served(f)) {
 		r = lb_failover_vault(f);
-		r = r < 0 ? r : lb_vault_machine_key(f->vault, &f->machine, false, &key);
+		r = r < 0 ? r : lb_vault_keyring(f->vault, &f->machine, false, &keys);
 	}
 	for (int waiting = 0; waiting < 2; waiting++) {
 		for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
-			lb_failover_serve_of(f, i, &key, &serve);
+			lb_failover_serve_of(f, i, &keys, &serve);
 			if (!f->disks[i].whole)
 				r = waiting ? lb_serve_wait(f->env, &serve) : lb_serve_begin(f->env, &serve);
 		}

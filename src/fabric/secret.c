@@ -20,13 +20,13 @@ static void secret_clear(struct secret_bytes *s)
 	free(s->data);
 }
 
-static int secret_read(struct lb_env *env, const char *path, struct secret_bytes *ret_secret)
+static int secret_read(struct lb_env *env, const char *path, size_t size_bytes_max, struct secret_bytes *ret_secret)
 {
 	struct stat st;
 
 	if (stat(path, &st) == 0 && (st.st_mode & S_IROTH) != 0)
 		return lb_fail(-EACCES, "%s holds a secret and everybody may read it; chmod 600 %s", path, path);
-	return lb_file_read(env, path, LB_PASSPHRASE_BYTES_MAX + 2, &ret_secret->data, &ret_secret->size_bytes);
+	return lb_file_read(env, path, size_bytes_max, &ret_secret->data, &ret_secret->size_bytes);
 }
 
 int lb_passphrase_read(struct lb_env *env, const char *path, char **ret_passphrase)
@@ -35,7 +35,7 @@ int lb_passphrase_read(struct lb_env *env, const char *path, char **ret_passphra
 	size_t n;
 	int r;
 
-	r = secret_read(env, path, &s);
+	r = secret_read(env, path, LB_PASSPHRASE_BYTES_MAX + 2, &s);
 	if (r < 0)
 		return lb_wrap(r, "the vault's passphrase");
 	n = s.size_bytes;
@@ -50,23 +50,25 @@ int lb_passphrase_read(struct lb_env *env, const char *path, char **ret_passphra
 	return *ret_passphrase != NULL ? 0 : lb_fail(-ENOMEM, "out of memory");
 }
 
-int lb_key_read(struct lb_env *env, const char *path, struct lb_key *ret_key)
+int lb_keyring_read(struct lb_env *env, const char *path, struct lb_keyring *ret_ring)
 {
 	_cleanup_(secret_clear) struct secret_bytes s = {0};
+	_cleanup_(lb_key_wipe) struct lb_key one = {0};
 	int r;
 
-	r = secret_read(env, path, &s);
+	r = secret_read(env, path, LB_KEYRING_BYTES_MAX, &s);
 	if (r < 0)
 		return lb_wrap(r, "the machine's key");
-	if (s.size_bytes == LB_KEY_BYTES) {
-		memcpy(ret_key->bytes, s.data, LB_KEY_BYTES);
-		return 0;
-	}
-	if (s.size_bytes > 0 && s.data[s.size_bytes - 1] == '\n')
-		s.data[s.size_bytes - 1] = '\0';
-	r = lb_hex_decode((char *)s.data, LB_KEY_BYTES, ret_key->bytes);
-	return r < 0 ? lb_fail(-EINVAL, "%s holds no machine key: %d bytes or %d hex digits are expected", path,
-			       LB_KEY_BYTES, 2 * LB_KEY_BYTES)
+	if (s.size_bytes == 2 * LB_KEY_BYTES + 1 && s.data[s.size_bytes - 1] == '\n')
+		s.data[--s.size_bytes] = '\0';
+	if (s.size_bytes == 2 * LB_KEY_BYTES && lb_hex_decode((char *)s.data, LB_KEY_BYTES, one.bytes) == 0)
+		return lb_keyring_parse(one.bytes, sizeof(one.bytes), ret_ring);
+	r = lb_keyring_parse(s.data, s.size_bytes, ret_ring);
+	return r < 0 ? lb_fail(-EINVAL,
+			       "%s holds no machine key: %d bytes (or as many for each of its keys, oldest first), or "
+			       "%d "
+			       "hex digits are expected",
+			       path, LB_KEY_BYTES, 2 * LB_KEY_BYTES)
 		     : 0;
 }
 
@@ -88,7 +90,7 @@ static int open_with_key(struct lb_env *env, struct lb_store *store, const char 
 			 struct lb_vault **ret_vault)
 {
 	_cleanup_(lb_vault_freep) struct lb_vault *vault = NULL;
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0};
 	struct lb_uuid machine;
 	int r;
 
@@ -97,11 +99,11 @@ static int open_with_key(struct lb_env *env, struct lb_store *store, const char 
 			-EINVAL,
 			"with a key file the machine must be given by its UUID: a name can't be looked up without "
 			"the passphrase");
-	r = lb_key_read(env, path, &key);
+	r = lb_keyring_read(env, path, &ring);
 	if (r == 0)
 		r = lb_vault_open_keyless(store, &vault);
 	if (r == 0)
-		r = lb_vault_machine_key_give(vault, &machine, &key);
+		r = lb_vault_machine_key_give(vault, &machine, &ring);
 	if (r < 0)
 		return r;
 	*ret_vault = lb_steal_ptr(vault);

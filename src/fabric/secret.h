@@ -6,12 +6,12 @@
 /* One of the two. Files that everybody may read are refused (-EACCES). */
 struct lb_vault_secret {
 	const char *passphrase_file; /* one line */
-	const char *key_file;        /* a machine's key: 32 bytes, or 64 hex digits; opens that machine alone */
+	const char *key_file; /* a machine's keys, 32 bytes each, or one in 64 hex digits; opens that machine alone */
 };
 
 /* The file's one line, without its end. Wipe and free it. */
 int lb_passphrase_read(struct lb_env *env, const char *path, char **ret_passphrase);
-int lb_key_read(struct lb_env *env, const char *path, struct lb_key *ret_key);
+int lb_keyring_read(struct lb_env *env, const char *path, struct lb_keyring *ret_ring);
 
 /*
  * Opens the store and the vault in it. `machine` is needed with a key file, and must then be a UUID. Free the vault

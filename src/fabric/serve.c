@@ -52,11 +52,12 @@ static int find_plugin(char **ret_path)
 }
 
 /* The key as a file that only the process that inherits it can open. */
-static int key_file(const struct lb_key *key, int *ret_fd)
+static int key_file(const struct lb_keyring *keys, int *ret_fd)
 {
 	_cleanup_close_ int fd = memfd_create("lifeboat-key", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	if (fd < 0 || fchmod(fd, 0400) < 0 || write(fd, key->bytes, LB_KEY_BYTES) != LB_KEY_BYTES ||
+	if (fd < 0 || fchmod(fd, 0400) < 0 ||
+	    write(fd, keys->key, lb_keyring_bytes(keys)) != (ssize_t)lb_keyring_bytes(keys) ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		return lb_fail(-errno, "can't keep a key in memory: %s", strerror(errno));
 	*ret_fd = lb_steal_fd(fd);
@@ -137,7 +138,7 @@ static int spawn_nbdkit(struct lb_env *env, const struct lb_serve *s, const stru
 
 	r = find_plugin(&plugin);
 	if (r == 0)
-		r = key_file(s->key, &key_fd);
+		r = key_file(s->keys, &key_fd);
 	if (r < 0)
 		return r;
 	lb_argv_add(&a, "nbdkit");
@@ -214,7 +215,7 @@ int lb_serve_run(struct lb_env *env, const struct lb_serve *s, const char *shell
 
 	r = find_plugin(&plugin);
 	if (r == 0)
-		r = key_file(s->key, &key_fd);
+		r = key_file(s->keys, &key_fd);
 	if (r < 0)
 		return r;
 	lb_argv_add(&a, "nbdkit");

@@ -18,7 +18,7 @@ struct lb_serve {
 	struct lb_uuid machine;
 	struct lb_position position;
 	uint32_t disk; /* its id in the catalog entry */
-	const struct lb_key *key;
+	const struct lb_keyring *keys;
 	const char *folder; /* takes nbd<n>.sock, .pid, .log */
 	uint32_t n;
 };

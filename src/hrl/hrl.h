@@ -132,6 +132,10 @@ int lb_hrl_open_sealed(const struct lb_key *machine_key, const struct lb_hrl_hea
 /* From the first LB_HRL_HEADER_BYTES of a sealed segment, not yet authenticated but bounded. */
 int lb_hrl_sealed_sizes(const void *header, uint64_t *ret_head_bytes, uint64_t *ret_total_bytes);
 
+/* The salt in the LB_HRL_HEADER_BYTES of a sealed segment, not yet authenticated: who keeps several keys of a machine
+ * marks there which one it is (base/keyring.h). */
+const uint8_t *lb_hrl_sealed_salt(const void *header);
+
 void lb_hrl_segment_free(struct lb_hrl_segment *s);
 LB_DEFINE_CLEANUP(struct lb_hrl_segment *, lb_hrl_segment_free);
 

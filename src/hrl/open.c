@@ -108,6 +108,11 @@ static int open_index(struct lb_hrl_segment *s, const uint8_t *head)
 	return lb_hrl_index_decode(s, index);
 }
 
+const uint8_t *lb_hrl_sealed_salt(const void *header)
+{
+	return (const uint8_t *)header + LB_HRL_AT_SALT;
+}
+
 int lb_hrl_open_sealed(const struct lb_key *machine_key, const struct lb_hrl_header *expect, const void *head,
 		       size_t head_bytes, struct lb_hrl_segment **ret_segment)
 {

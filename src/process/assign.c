@@ -9,7 +9,7 @@
 #include "base/text.h"
 #include "process/record.h"
 
-static int take_key(const json_t *object, struct lb_key *ret_key)
+static int take_key(const json_t *object, struct lb_keyring *ret_ring)
 {
 	_cleanup_free_ uint8_t *data = NULL;
 	const char *text;
@@ -19,13 +19,12 @@ static int take_key(const json_t *object, struct lb_key *ret_key)
 	r = lb_json_get_str(object, "key", &text);
 	if (r < 0)
 		return r;
-	r = lb_base64_decode(text, LB_KEY_BYTES, &data, &size_bytes);
+	r = lb_base64_decode(text, LB_KEYRING_BYTES_MAX, &data, &size_bytes);
 	if (r < 0)
-		return lb_fail(-EBADMSG, "\"key\" is not base64 of %d bytes", LB_KEY_BYTES);
-	if (size_bytes == LB_KEY_BYTES)
-		memcpy(ret_key->bytes, data, LB_KEY_BYTES);
+		return lb_fail(-EBADMSG, "\"key\" is not base64 of at most %d bytes", LB_KEYRING_BYTES_MAX);
+	r = lb_keyring_parse(data, size_bytes, ret_ring);
 	lb_wipe(data, size_bytes);
-	return size_bytes == LB_KEY_BYTES ? 0 : lb_fail(-EBADMSG, "\"key\" has not %d bytes", LB_KEY_BYTES);
+	return r < 0 ? lb_wrap(-EBADMSG, "\"key\"") : 0;
 }
 
 static int take_name(const json_t *object, char name[LB_PROCESS_NAME_BYTES])
@@ -84,7 +83,7 @@ int lb_assignment_parse(const json_t *object, struct lb_assignment *ret_assignme
 	_cleanup_(lb_assignment_wipe) struct lb_assignment a = {0};
 	int r;
 
-	r = take_key(object, &a.key);
+	r = take_key(object, &a.keys);
 	if (r == 0)
 		r = lb_json_get_uuid(object, "id", &a.id);
 	if (r == 0)

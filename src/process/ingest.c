@@ -20,7 +20,6 @@ struct ingest {
 	struct lb_machine *m;
 	const struct lb_hrl_segment *segment;
 	const struct lb_hrl_header *header;
-	struct lb_key key;
 	char name[LB_PROCESS_NAME_BYTES];
 	struct lb_policy policy;
 	int64_t cut_ns, receipt_ns;
@@ -28,11 +27,6 @@ struct ingest {
 	size_t plain_bytes;
 	bool again;
 };
-
-static void ingest_wipe(struct ingest *in)
-{
-	lb_key_wipe(&in->key);
-}
 
 /* With the machine's lock held. */
 static int allowed(const struct lb_machine *m)
@@ -190,7 +184,6 @@ static int judge(struct ingest *in)
 		r = check_disks(m, in->segment);
 	if (r < 0)
 		return r;
-	in->key = m->assigned.key;
 	in->policy = m->assigned.policy;
 	memcpy(in->name, m->assigned.name, sizeof(in->name));
 	in->receipt_ns = receipt(m, in->cut_ns);
@@ -251,15 +244,16 @@ static int seal_and_store(struct ingest *in)
 	struct lb_process *p = in->m->process;
 	_cleanup_(lb_gate_passp) struct lb_gate_pass pass = {.bytes = in->plain_bytes};
 	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	uint8_t salt[LB_SALT_BYTES];
 	int r;
 
 	lb_gate_enter(&p->gate, pass.bytes);
 	pass.gate = &p->gate;
-	r = p->env->ops->random(p->env, salt, sizeof(salt));
+	r = lb_vault_key_to_seal(lb_process_vault(p), &in->m->id, salt, &key);
 	if (r < 0)
-		return lb_fail(r, "no random bytes: %s", strerror(-r));
-	r = lb_hrl_seal(in->segment, &in->key, in->receipt_ns, salt, (int)in->policy.zstd_level, &sealed);
+		return lb_wrap(r, "machine %s", in->name);
+	r = lb_hrl_seal(in->segment, &key, in->receipt_ns, salt, (int)in->policy.zstd_level, &sealed);
 	if (r < 0)
 		return lb_wrap(r, "machine %s", in->name);
 	return store(in, &sealed);
@@ -306,7 +300,7 @@ static void ended(struct lb_machine *m)
 int lb_ingest(struct lb_machine *m, uint64_t epoch, uint64_t seq, int64_t cut_ns, const void *plain, size_t size_bytes)
 {
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *segment = NULL;
-	_cleanup_(ingest_wipe) struct ingest in = {.m = m, .cut_ns = cut_ns, .plain_bytes = size_bytes};
+	struct ingest in = {.m = m, .cut_ns = cut_ns, .plain_bytes = size_bytes};
 	int r;
 
 	r = lb_ingest_allowed(m);

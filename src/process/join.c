@@ -17,7 +17,6 @@ struct join {
 	struct lb_machine *m;
 	struct lb_process_cache *cache;
 	struct lb_vault *vault;
-	struct lb_key key;
 	char name[LB_PROCESS_NAME_BYTES];
 	struct lb_journal_tail tail;
 	struct lb_durable durable;
@@ -31,7 +30,6 @@ struct join {
 
 static void join_release(struct join *j)
 {
-	lb_key_wipe(&j->key);
 	while (j->oldest != NULL) {
 		struct lb_epoch *e = j->oldest;
 
@@ -145,12 +143,16 @@ static int open_head(struct join *j, const struct lb_position *at, struct lb_hrl
 {
 	struct lb_hrl_header expect = {
 		.vault = *lb_vault_id(j->vault), .machine = j->m->id, .epoch = at->epoch, .seq = at->seq};
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	int r;
 
 	r = lb_process_cache_segment_head(j->cache, j->m, at, head, ret_size_bytes);
 	if (r < 0)
 		return r;
-	return lb_hrl_open_sealed(&j->key, &expect, head->data, head->size_bytes, ret_segment);
+	r = head->size_bytes < LB_HRL_HEADER_BYTES
+		    ? lb_fail(-EBADMSG, "a segment of %zu bytes in the cache is none", head->size_bytes)
+		    : lb_vault_key_to_open(j->vault, &j->m->id, lb_hrl_sealed_salt(head->data), &key);
+	return r < 0 ? r : lb_hrl_open_sealed(&key, &expect, head->data, head->size_bytes, ret_segment);
 }
 
 static int take_segment(struct join *j, const struct lb_position *at)
@@ -336,7 +338,6 @@ int lb_join(struct lb_machine *m)
 
 	pthread_mutex_lock(&m->lock);
 	m->state = LB_MACHINE_OPENING;
-	j.key = m->assigned.key;
 	memcpy(j.name, m->assigned.name, sizeof(j.name));
 	pthread_mutex_unlock(&m->lock);
 	r = open_writer(m, &j.tail);
@@ -394,7 +395,6 @@ static int same_at(struct lb_machine *m, const struct lb_journal_tail *t)
 	int r;
 
 	pthread_mutex_lock(&m->lock);
-	j.key = m->assigned.key;
 	pthread_mutex_unlock(&m->lock);
 	r = open_head(&j, &t->position, &s, &head, &size_bytes);
 	if (r == 0 && !lb_equal_ct(lb_hrl_digest(s), &t->digest, sizeof(t->digest)))

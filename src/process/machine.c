@@ -12,7 +12,7 @@
 
 void lb_assignment_wipe(struct lb_assignment *a)
 {
-	lb_key_wipe(&a->key);
+	lb_keyring_wipe(&a->keys);
 }
 
 int lb_machine_new(struct lb_process *p, const struct lb_assignment *a, struct lb_machine **ret_machine)

@@ -44,7 +44,7 @@ struct lb_process_disks {
 struct lb_assignment {
 	struct lb_uuid id;
 	char name[LB_PROCESS_NAME_BYTES];
-	struct lb_key key;
+	struct lb_keyring keys;
 	char hardware[LB_HARDWARE_BYTES]; /* may be empty: not reported yet */
 	struct lb_digest cert_fingerprint;
 	bool enabled, fenced;

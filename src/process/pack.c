@@ -82,22 +82,23 @@ static int look_at(struct lb_machine *m, const struct lb_position *first, struct
 	struct lb_hrl_header expect = {
 		.vault = *lb_vault_id(m->process->vault), .machine = m->id, .epoch = first->epoch, .seq = first->seq};
 	_cleanup_free_ uint8_t *raw = malloc(LB_HRL_FRAME_BYTES_MAX);
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	const uint8_t *p = pack->bytes.data;
 	int r;
 
 	if (raw == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a frame");
-	pthread_mutex_lock(&m->lock);
-	key = m->assigned.key;
-	pthread_mutex_unlock(&m->lock);
 	for (size_t i = 0; i < pack->n; i++, expect.seq++) {
 		_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
 		struct lb_sealed_segment *sealed = &pack->segments[i];
+		_cleanup_(lb_key_wipe) struct lb_key key = {0};
 
 		sealed->data = p;
 		p += sealed->size_bytes;
-		r = lb_hrl_open_sealed(&key, &expect, sealed->data, sealed->size_bytes, &s);
+		r = sealed->size_bytes < LB_HRL_HEADER_BYTES
+			    ? lb_fail(-EBADMSG, "a segment of %zu bytes in the cache is none", sealed->size_bytes)
+			    : lb_vault_key_to_open(m->process->vault, &m->id, lb_hrl_sealed_salt(sealed->data), &key);
+		if (r == 0)
+			r = lb_hrl_open_sealed(&key, &expect, sealed->data, sealed->size_bytes, &s);
 		if (r < 0)
 			return r;
 		r = open_frames(s, sealed, raw);

@@ -149,7 +149,7 @@ static int add_machine(struct lb_process *p, const struct lb_assignment *a)
 	struct lb_machine *m;
 	int r;
 
-	r = lb_vault_machine_key_give(p->vault, &a->id, &a->key);
+	r = lb_vault_machine_key_give(p->vault, &a->id, &a->keys);
 	if (r == 0)
 		r = lb_machine_new(p, a, &m);
 	if (r != 0)
@@ -173,7 +173,7 @@ static int change_machine(struct lb_process *p, struct lb_machine *m, const stru
 	bool fence, unfence, stopped, paced, handover, flush;
 	int r;
 
-	r = lb_vault_machine_key_give(p->vault, &a->id, &a->key);
+	r = lb_vault_machine_key_give(p->vault, &a->id, &a->keys);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&m->lock);
@@ -214,7 +214,7 @@ static void remove_machine(struct lb_process *p, struct lb_machine *m)
 	pthread_mutex_unlock(&p->lock);
 	pthread_mutex_lock(&m->lock);
 	lb_info("machine %s (%s) is no longer assigned to this process server", m->assigned.name, m->id_text);
-	lb_key_wipe(&m->assigned.key);
+	lb_assignment_wipe(&m->assigned);
 	pthread_mutex_unlock(&m->lock);
 	lb_vault_machine_key_forget(p->vault, &m->id);
 }

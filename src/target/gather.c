@@ -23,8 +23,7 @@ struct gathering {
 	struct lb_journal_writer *writer;
 	struct lb_hrl_builder *builder;
 	struct lb_hrl_header header; /* of the next segment */
-	struct lb_key key;
-	uint8_t *data; /* what the builder has been given stays until the segment is finished */
+	uint8_t *data;               /* what the builder has been given stays until the segment is finished */
 	size_t used_bytes;
 	struct lb_gather_stats stats;
 };
@@ -40,7 +39,6 @@ static void gathering_free(struct gathering *g)
 		lb_journal_writer_free(g->writer);
 	if (g->builder != NULL)
 		lb_hrl_builder_free(g->builder);
-	lb_key_wipe(&g->key);
 	free(g->data);
 	free(g);
 }
@@ -61,15 +59,16 @@ static int open_disks(struct gathering *g, const char *const *paths)
 static int seal(struct gathering *g, const struct lb_buf *plain, struct lb_buf *sealed)
 {
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *segment = NULL;
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	uint8_t salt[LB_SALT_BYTES];
 	int64_t receipt_ns = LB_MAX(lb_now_ns(g->env), lb_journal_writer_tail(g->writer)->receipt_ns + 1);
 	int r;
 
-	r = g->env->ops->random(g->env, salt, sizeof(salt));
+	r = lb_vault_key_to_seal(g->v, &g->item->machine, salt, &key);
 	if (r < 0)
-		return lb_fail(r, "no random bytes for a salt");
+		return r;
 	r = lb_hrl_open_plain(plain->data, plain->size_bytes, &segment);
-	return r < 0 ? r : lb_hrl_seal(segment, &g->key, receipt_ns, salt, ZSTD_LEVEL, sealed);
+	return r < 0 ? r : lb_hrl_seal(segment, &key, receipt_ns, salt, ZSTD_LEVEL, sealed);
 }
 
 /* Closes the segment that is being built and puts it into the vault. */
@@ -177,8 +176,7 @@ static int prepare(struct gathering *g)
 	g->data = malloc(DATA_BYTES);
 	if (g->data == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a segment");
-	r = lb_vault_machine_key(g->v, &g->item->machine, false, &g->key);
-	r = r < 0 ? r : lb_hrl_builder_new(LB_HRL_DATA_BYTES_MAX, &g->builder);
+	r = lb_hrl_builder_new(LB_HRL_DATA_BYTES_MAX, &g->builder);
 	return r < 0 ? r : lb_delta_make(g->image, g->item, NULL, true, &g->delta);
 }
 

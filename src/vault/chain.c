@@ -9,10 +9,10 @@
 
 int lb_chain_begin(struct lb_chain *c, struct lb_vault *v, const struct lb_uuid *machine)
 {
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0}; /* that it can be read at all */
 	int r;
 
-	r = lb_vault_machine_key(v, machine, false, &key);
+	r = lb_vault_keyring(v, machine, false, &ring);
 	if (r < 0)
 		return r;
 	*c = (struct lb_chain){.v = v, .machine = *machine};
@@ -109,6 +109,12 @@ int lb_chain_check(const struct lb_chain *c, const struct lb_pack *p)
 	r = lb_pack_name(name, &c->machine, &p->place);
 	if (r < 0)
 		return r;
+	if (p->generation < c->generation)
+		return lb_fail(
+			-EBADMSG,
+			"%s: object %s is sealed by key %u of its machine, and one before it by key %u: the key was "
+			"changed before this object was made, by who still has the old one",
+			c->v->store->url, name, p->generation, c->generation);
 	if (p->prev.epoch != c->last.epoch || p->prev.number != c->last.number ||
 	    !same_digest(&p->prev_digest, &c->last_digest))
 		return lb_fail(
@@ -130,6 +136,7 @@ void lb_chain_step(struct lb_chain *c, const struct lb_pack *p)
 	c->last_digest = p->digest;
 	c->last_is_seal = p->kind == LB_PACK_SEAL;
 	c->after = p->after;
+	c->generation = p->generation;
 	c->last_is_lost = false;
 }
 

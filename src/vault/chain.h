@@ -18,7 +18,8 @@ struct lb_chain {
 	/* told of each piece of damage that a repair record leads over; may be NULL */
 	int (*crossed)(void *arg, const struct lb_repair *record);
 	void *crossed_arg;
-	uint64_t manifest; /* version of the manifest that it began with */
+	uint32_t generation; /* of the machine's key that sealed the newest object read; 0 when it began later */
+	uint64_t manifest;   /* version of the manifest that it began with */
 };
 
 /* At the beginning of the journal; -ENOENT, -ENOKEY when the machine can't be read at all. */

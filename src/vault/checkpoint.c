@@ -175,13 +175,12 @@ int lb_checkpoint_read(struct lb_vault *v, const struct lb_uuid *machine, const 
 	char name[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	r = lb_vault_machine_key(v, machine, false, &key);
-	if (r < 0)
-		return r;
 	r = lb_checkpoint_name(name, machine, place);
 	if (r < 0)
 		return r;
 	r = lb_head_read(v->store, &id, name, &head);
+	if (r == 0)
+		r = lb_vault_key_to_open(v, machine, lb_head_salt(head.data), &key);
 	if (r == 0)
 		r = lb_checkpoint_decode(&v->id, machine, &key, place, head.data, head.size_bytes, ret);
 	return r == -EBADMSG ? lb_wrap(r, "%s: checkpoint %s can't be trusted", v->store->url, name) : r;

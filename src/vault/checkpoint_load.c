@@ -191,7 +191,7 @@ int lb_checkpoint_load(struct lb_vault *v, const struct lb_checkpoint *c, struct
 	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
 	int r;
 
-	r = lb_vault_machine_key(v, &c->machine, false, &key);
+	r = lb_vault_key_to_open(v, &c->machine, c->salt, &key);
 	if (r == 0)
 		r = lb_map_new(&map);
 	if (r == 0)

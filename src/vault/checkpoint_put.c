@@ -275,8 +275,7 @@ int lb_checkpoint_put(struct lb_vault *v, struct lb_checkpoint *c, const struct 
 		return lb_fail(-ENOMEM, "out of memory for a checkpoint");
 	c->n_extents = lb_map_extents(map);
 	c->n_segments = 0;
-	if ((r = lb_vault_machine_key(v, &c->machine, false, &key)) < 0 ||
-	    (r = lb_vault_random(v, c->salt, sizeof(c->salt))) < 0 ||
+	if ((r = lb_vault_key_to_seal(v, &c->machine, c->salt, &key)) < 0 ||
 	    (r = lb_seal_cipher(&key, c->salt, "lifeboat checkpoint frames 1", &w.gcm)) < 0)
 		return r;
 	r = write_frames(&w);

@@ -83,7 +83,6 @@ static void fold_free(struct lb_fold *f)
 	if (f->m != NULL)
 		lb_manifest_free(f->m);
 	lb_pins_free(&f->pins);
-	lb_key_wipe(&f->key);
 }
 
 static int copy(const struct lb_manifest *m, struct lb_manifest **ret)
@@ -104,8 +103,7 @@ static int begin(struct lb_fold *f)
 {
 	int r;
 
-	if ((r = lb_vault_machine_key(f->v, f->machine, false, &f->key)) < 0 ||
-	    (r = lb_manifest_read(f->v, f->machine, &f->old)) < 0 || (r = lb_pins_read(f->v, f->machine, &f->pins)) < 0)
+	if ((r = lb_manifest_read(f->v, f->machine, &f->old)) < 0 || (r = lb_pins_read(f->v, f->machine, &f->pins)) < 0)
 		return r;
 	if (f->pins.n_unreadable > 0)
 		return lb_fail(

@@ -10,7 +10,6 @@ struct lb_fold {
 	struct lb_vault *v;
 	const struct lb_uuid *machine;
 	const struct lb_fold_options *options;
-	struct lb_key key;
 	int64_t now_ns;
 	struct lb_manifest *old; /* as read */
 	struct lb_manifest *m;   /* the next version, being built */

@@ -243,7 +243,7 @@ static int add_segment(struct building *b, const struct lb_pack *p, uint32_t i)
 
 	if (p->entries[i].extents == 0)
 		return 0;
-	r = lb_segment_read(b->f->v, b->f->machine, &b->f->key, &place, &s);
+	r = lb_segment_read(b->f->v, b->f->machine, &place, &s);
 	for (uint32_t k = 0; r == 0 && k < lb_hrl_frames(s); k++) {
 		r = lb_hrl_frame_place(s, k, &frame);
 		if (r == 0)

@@ -23,6 +23,12 @@ struct lb_head_id {
 	struct lb_place place;
 };
 
+/* In the first LB_HEAD_PREFIX_BYTES, not authentic yet. */
+static inline const uint8_t *lb_head_salt(const void *head)
+{
+	return (const uint8_t *)head + 16;
+}
+
 /* How long a head with a body of at least `body_bytes` is, and how long its body then is. */
 uint32_t lb_head_bytes_for(size_t body_bytes);
 static inline size_t lb_head_body_bytes(uint32_t head_bytes)

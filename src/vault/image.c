@@ -29,7 +29,6 @@ struct reader {
 struct lb_image {
 	struct lb_vault *v;
 	struct lb_uuid machine;
-	struct lb_key key;
 	struct lb_lease *lease; /* NULL: can't be had */
 	struct lb_map *map;
 	struct lb_cache *cache;
@@ -64,7 +63,7 @@ static int load_reader(struct lb_image *image, uint32_t segment, void **ret_data
 
 	if (reader == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a segment");
-	r = lb_segment_read(image->v, &image->machine, &image->key, place, &reader->segment);
+	r = lb_segment_read(image->v, &image->machine, place, &reader->segment);
 	if (r < 0) {
 		free(reader);
 		return r;
@@ -276,6 +275,7 @@ static int caches_make(struct lb_image *image, size_t cache_bytes)
 static int image_new(struct lb_vault *v, const struct lb_uuid *machine, size_t cache_bytes, struct lb_image **ret)
 {
 	_cleanup_(lb_image_freep) struct lb_image *image = calloc(1, sizeof(*image));
+	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0}; /* that it can be read at all */
 	int r;
 
 	if (image == NULL)
@@ -283,7 +283,7 @@ static int image_new(struct lb_vault *v, const struct lb_uuid *machine, size_t c
 	image->v = v;
 	image->lost_as_zeroes = v->lost_as_zeroes;
 	image->machine = *machine;
-	r = lb_vault_machine_key(v, machine, false, &image->key);
+	r = lb_vault_keyring(v, machine, false, &ring);
 	if (r == 0)
 		r = caches_make(image, cache_bytes);
 	if (r < 0)
@@ -330,7 +330,6 @@ void lb_image_free(struct lb_image *image)
 	if (image->map != NULL)
 		lb_map_free(image->map);
 	lb_lease_release(image->lease);
-	lb_key_wipe(&image->key);
 	free(image);
 }
 

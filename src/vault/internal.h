@@ -7,6 +7,7 @@
 #include "vault/slots.h"
 
 #define LB_VAULT_MACHINES_MAX 100000
+#define LB_KEY_NEWS_BYTES 64
 #define LB_SMALL_BYTES_MAX (1u << 20)
 #define LB_SMALL_OVERHEAD_BYTES (32 + LB_TAG_BYTES)
 #define LB_OBJECT_NAME_BYTES (LB_STORE_NAME_BYTES_MAX + 1)
@@ -15,7 +16,7 @@ struct lb_repairs;
 
 struct lb_vault_machine {
 	struct lb_uuid id;
-	struct lb_key key;
+	struct lb_keyring ring;
 };
 
 struct lb_vault {
@@ -24,10 +25,11 @@ struct lb_vault {
 	bool has_key;
 	bool lost_as_zeroes;
 	bool has_previous;
-	struct lb_vault_key now;      /* the vault key */
-	struct lb_vault_key previous; /* the one before, while the change to `now` is not finished */
-	pthread_mutex_t lock;         /* of what follows */
-	unsigned int slot;            /* that the passphrase opened */
+	struct lb_vault_key now;          /* the vault key */
+	struct lb_vault_key previous;     /* the one before, while the change to `now` is not finished */
+	char key_news[LB_KEY_NEWS_BYTES]; /* of the thread that calls lb_vault_keyrings_follow() */
+	pthread_mutex_t lock;             /* of what follows */
+	unsigned int slot;                /* that the passphrase opened */
 	bool store_proved;
 	const struct lb_repairs *repairs_pending; /* of a dry run of a repair, by one thread; NULL */
 	struct lb_vault_machine *machines;
@@ -53,15 +55,9 @@ int lb_vault_slots_read(struct lb_store *store, struct lb_slots *ret_slots, char
 /* -ESTALE when the vault key was changed since the vault was opened: what the old one seals would be lost. */
 int lb_vault_key_check(struct lb_vault *v);
 
-/* The object that holds, or would hold, the machine's key as wrapped by the vault key. */
-int lb_vault_machine_key_name(const struct lb_vault *v, const struct lb_uuid *machine, char name[LB_OBJECT_NAME_BYTES]);
-/* Of an object's name below its machine's folder: whether it can be one of those, and whether its vault key is still
- * in use. */
-bool lb_vault_machine_key_is_name(const char *rest);
-bool lb_vault_machine_key_is_used(const struct lb_vault *v, const char *rest);
-/* Wraps the machine's key by the vault key, if it is wrapped by the one before only. -ENOENT: it has none. */
+/* Wraps the machine's keys by the vault key, where they are wrapped by the one before only. -ENOENT: it has none. */
 int lb_vault_machine_key_rewrap(struct lb_vault *v, const struct lb_uuid *machine);
-/* Removes the wrap by the vault key before, where the one by the vault key opens. */
+/* Removes the wraps by the vault key before, where the one by the vault key opens. */
 int lb_vault_machine_key_drop_previous(struct lb_vault *v, const struct lb_uuid *machine);
 /* The same for one of the site's own objects; -EBADMSG when neither key opens it. */
 int lb_vault_site_rewrap(struct lb_vault *v, const char *name);
@@ -69,8 +65,9 @@ int lb_vault_site_rewrap(struct lb_vault *v, const char *name);
 /* Keeps the key that authenticates receipts of the time of the vault key before, sealed by the vault key. */
 int lb_receipt_key_keep(struct lb_vault *v);
 
-/* Reads the machine's key from the store once more and compares it with the one in memory: -EBADMSG, -ENOENT. */
-int lb_vault_machine_key_check(struct lb_vault *v, const struct lb_uuid *machine);
+/* Reads the machine's keys from the store once more and compares them with those in memory: -EBADMSG, -ENOENT, with the
+ * object's name. */
+int lb_vault_machine_key_check(struct lb_vault *v, const struct lb_uuid *machine, char object[LB_OBJECT_NAME_BYTES]);
 
 /* A whole small object: sealed and put, got and opened. */
 int lb_small_put_new(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data,

@@ -72,28 +72,24 @@ static void sealing_free(struct sealing *s)
 		lb_gcm_free(s->gcm);
 }
 
-static int sealing_begin(struct lb_vault *v, const struct lb_uuid *machine, const char *name,
+static int sealing_begin(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key, const char *name,
 			 const uint8_t prefix[PREFIX_BYTES], struct sealing *s)
 {
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	size_t length = strlen(name);
-	int r;
 
-	r = lb_vault_machine_key(v, machine, false, &key);
-	if (r < 0)
-		return r;
 	memcpy(s->aad, prefix, PREFIX_BYTES);
 	memcpy(s->aad + PREFIX_BYTES, v->id.bytes, 16);
 	memcpy(s->aad + PREFIX_BYTES + 16, machine->bytes, 16);
 	memcpy(s->aad + PREFIX_BYTES + 32, name, length);
 	s->aad_bytes = PREFIX_BYTES + 32 + length;
-	return lb_seal_cipher(&key, prefix + 16, USE, &s->gcm);
+	return lb_seal_cipher(key, prefix + 16, USE, &s->gcm);
 }
 
 static int seal(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const struct lb_buf *raw,
 		struct lb_buf *out)
 {
 	_cleanup_(sealing_free) struct sealing s = {0};
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	uint8_t prefix[PREFIX_BYTES] = MAGIC, *to;
 	size_t n;
 	int r;
@@ -107,8 +103,8 @@ static int seal(struct lb_vault *v, const struct lb_uuid *machine, const char *n
 		return lb_fail(-EIO, "a manifest can't be compressed: %s", ZSTD_getErrorName(n));
 	lb_put_le32(prefix + 8, (uint32_t)n);
 	lb_put_le32(prefix + 12, (uint32_t)raw->size_bytes);
-	if ((r = lb_vault_random(v, prefix + 16, LB_SALT_BYTES)) < 0 ||
-	    (r = sealing_begin(v, machine, name, prefix, &s)) < 0)
+	if ((r = lb_vault_key_to_seal(v, machine, prefix + 16, &key)) < 0 ||
+	    (r = sealing_begin(v, machine, &key, name, prefix, &s)) < 0)
 		return r;
 	memcpy(out->data, prefix, PREFIX_BYTES);
 	r = lb_gcm_seal(s.gcm, nonce_zero, s.aad, s.aad_bytes, to, n, to);
@@ -122,6 +118,7 @@ static int open_sealed(struct lb_vault *v, const struct lb_uuid *machine, const 
 		       struct lb_buf *raw)
 {
 	_cleanup_(sealing_free) struct sealing s = {0};
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	uint32_t n, raw_bytes;
 	size_t got;
 	int r;
@@ -132,7 +129,9 @@ static int open_sealed(struct lb_vault *v, const struct lb_uuid *machine, const 
 	raw_bytes = lb_get_le32(sealed->data + 12);
 	if (sealed->size_bytes != PREFIX_BYTES + (size_t)n + LB_TAG_BYTES || raw_bytes > LB_MANIFEST_BYTES_MAX)
 		return lb_fail(-EBADMSG, "its length is not what it says");
-	r = sealing_begin(v, machine, name, sealed->data, &s);
+	r = lb_vault_key_to_open(v, machine, sealed->data + 16, &key);
+	if (r == 0)
+		r = sealing_begin(v, machine, &key, name, sealed->data, &s);
 	if (r < 0)
 		return r;
 	r = lb_gcm_open(s.gcm, nonce_zero, s.aad, s.aad_bytes, sealed->data + PREFIX_BYTES, n,

@@ -156,6 +156,7 @@ int lb_pack_encode(const struct lb_uuid *vault, const struct lb_uuid *machine, c
 	r = lb_sha256(head + LB_HEAD_PREFIX_BYTES, lb_head_body_bytes(p->head_bytes), &p->digest);
 	if (r < 0)
 		return r;
+	p->generation = lb_salt_generation(salt);
 	r = lb_head_seal(&id, salt, p->total_bytes, head, p->head_bytes);
 	if (r < 0)
 		return r;
@@ -210,6 +211,7 @@ int lb_pack_decode(const struct lb_uuid *vault, const struct lb_uuid *machine, c
 	if (r < 0)
 		return r;
 	p->head_bytes = (uint32_t)head_bytes;
+	p->generation = lb_salt_generation(lb_head_salt(head));
 	body_decode(body, p);
 	if (p->place.epoch != place->epoch || p->place.number != place->number || memcmp(body, vault->bytes, 16) != 0 ||
 	    memcmp(body + 16, machine->bytes, 16) != 0)
@@ -233,13 +235,12 @@ int lb_pack_read(struct lb_vault *v, const struct lb_uuid *machine, const struct
 	char name[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	r = lb_vault_machine_key(v, machine, false, &key);
-	if (r < 0)
-		return r;
 	r = lb_pack_name(name, machine, place);
 	if (r < 0)
 		return r;
 	r = lb_head_read(v->store, &id, name, &head);
+	if (r == 0)
+		r = lb_vault_key_to_open(v, machine, lb_head_salt(head.data), &key);
 	if (r == 0)
 		r = lb_pack_decode(&v->id, machine, &key, place, head.data, head.size_bytes, ret_pack);
 	return r == -EBADMSG ? lb_wrap(r, "%s: object %s can't be trusted", v->store->url, name) : r;

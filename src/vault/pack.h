@@ -44,6 +44,7 @@ struct lb_pack {
 	uint32_t n;
 	struct lb_pack_entry *entries;
 	/* results of encoding and decoding */
+	uint32_t generation; /* of the machine's key that sealed it */
 	uint32_t head_bytes;
 	uint64_t total_bytes;
 	struct lb_digest digest; /* of the plain head: names the object to its successor */

@@ -334,7 +334,7 @@ static int check_machines(struct lb_vault *v, const struct lb_receipt *receipt)
 	for (size_t i = 0; i < receipt->n; i++) {
 		const struct lb_uuid *machine = &receipt->anchors[i].machine;
 		char prefix[LB_OBJECT_NAME_BYTES];
-		int r = lb_vault_machine_key_check(v, machine);
+		int r = lb_vault_machine_key_check(v, machine, prefix);
 
 		if (r != -ENOENT) /* what is damaged besides is told by verify */
 			continue;

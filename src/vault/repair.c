@@ -212,10 +212,8 @@ static int repair_machine(struct lb_repair_work *w, const struct lb_uuid *machin
 	int r;
 
 	w->machine = *machine;
-	r = w->v->has_key ? lb_vault_machine_key_check(w->v, machine) : 0;
-	if (r == 0)
-		r = lb_vault_machine_key(w->v, machine, false, &w->key);
-	if (lb_verify_is_damage(r) && lb_vault_machine_key_name(w->v, machine, object) == 0) {
+	r = w->v->has_key ? lb_vault_machine_key_check(w->v, machine, object) : 0;
+	if (lb_verify_is_damage(r)) {
 		lb_repair_say(w, NULL, false, object,
 			      "%s: nothing of this machine can be recovered without it; put the object back from "
 			      "a copy of the vault",
@@ -260,7 +258,6 @@ int lb_vault_repair(struct lb_vault *v, const struct lb_uuid *machine, bool deep
 	r = dry_run ? 0 : lb_vault_prove(v);
 	if (r == 0)
 		r = machine != NULL ? repair_one(&w, machine) : lb_vault_machines(v, repair_one, &w);
-	lb_key_wipe(&w.key);
 	if (r < 0)
 		return r;
 	lb_err_clear();

@@ -25,7 +25,6 @@ struct lb_repair_work {
 	struct lb_repair_report report;
 	/* of the machine under way */
 	struct lb_uuid machine;
-	struct lb_key key;
 	struct lb_chain chain;
 	struct lb_repair_places objects;
 	struct lb_repair_ends ends;

@@ -15,6 +15,9 @@
 #include "vault/repair_parts.h"
 #include "vault/replay.h"
 
+#define SECTORS_ASSUMED                                                                                                \
+	(UINT64_C(1) << 40) /* 512 TiB, of disks whose sizes nobody knows: a map bears as much of each */
+
 /* ---- what may have been written ---------------------------------------------------------------------------- */
 
 int lb_repair_add_range(struct lb_repair *r, uint16_t disk, uint64_t start, uint64_t sectors)
@@ -96,7 +99,7 @@ static int whole_disks(struct lb_repair_work *w, struct lb_repair *r)
 	if (result == -ENOENT || result == -EBADMSG) {
 		lb_err_clear();
 		for (uint16_t disk = 0; disk < LB_HRL_DISKS_MAX; disk++) {
-			result = lb_repair_add_range(r, disk, 0, LB_REPAIR_SECTORS_MAX);
+			result = lb_repair_add_range(r, disk, 0, SECTORS_ASSUMED);
 			if (result < 0)
 				return result;
 		}

@@ -150,7 +150,7 @@ static int check_object(struct lb_repair_work *w, const struct lb_pack *p)
 		struct lb_map_segment place = lb_pack_segment(p, i);
 		size_t had = r->n_frames + r->n_segments;
 
-		result = lb_segment_read(w->v, &w->machine, &w->key, &place, &s);
+		result = lb_segment_read(w->v, &w->machine, &place, &s);
 		if (lb_verify_is_damage(result))
 			result = add_segment(r, place.seq);
 		else if (result == 0 && w->deep)
@@ -187,7 +187,7 @@ static int state_before(struct lb_repair_work *w, const struct lb_pack *b, struc
 		r->after.position = (struct lb_position){.epoch = b->place.epoch, .seq = b->entries[0].seq - 1};
 	r->after.flags = 0;
 	place = lb_pack_segment(b, 0);
-	result = lb_segment_read(w->v, &w->machine, &w->key, &place, &s);
+	result = lb_segment_read(w->v, &w->machine, &place, &s);
 	if (result == 0)
 		r->after.digest = lb_hrl_header(s)->prev_digest;
 	return lb_verify_is_damage(result) ? 0 : result;

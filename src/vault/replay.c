@@ -33,12 +33,13 @@ struct lb_map_segment lb_pack_segment(const struct lb_pack *p, uint32_t i)
 				       .digest = p->entries[i].digest};
 }
 
-int lb_segment_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key,
-		    const struct lb_map_segment *place, struct lb_hrl_segment **ret_segment)
+int lb_segment_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_map_segment *place,
+		    struct lb_hrl_segment **ret_segment)
 {
 	_cleanup_buf_ struct lb_buf head = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
 	struct lb_hrl_header expect = {.vault = v->id, .machine = *machine, .epoch = place->epoch, .seq = place->seq};
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	char name[LB_OBJECT_NAME_BYTES];
 	int r;
 
@@ -51,7 +52,12 @@ int lb_segment_read(struct lb_vault *v, const struct lb_uuid *machine, const str
 			       (unsigned long long)place->epoch);
 	if (r < 0)
 		return r;
-	r = lb_hrl_open_sealed(key, &expect, head.data, head.size_bytes, &s);
+	if (head.size_bytes < LB_HRL_HEADER_BYTES)
+		return lb_fail(-EBADMSG, "%s: object %s: %u bytes are no head of a segment", v->store->url, name,
+			       place->head_bytes);
+	r = lb_vault_key_to_open(v, machine, lb_hrl_sealed_salt(head.data), &key);
+	if (r == 0)
+		r = lb_hrl_open_sealed(&key, &expect, head.data, head.size_bytes, &s);
 	if (r == 0 && !lb_equal_ct(lb_hrl_digest(s), &place->digest, sizeof(place->digest)))
 		r = lb_fail(-EBADMSG, "segment %llu of epoch %llu is another one than the journal names",
 			    (unsigned long long)place->seq, (unsigned long long)place->epoch);
@@ -82,7 +88,7 @@ static int pass_over(struct lb_vault *v, const struct lb_uuid *machine, const st
 	return r < 0 ? r : lb_repair_apply(record, map);
 }
 
-int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key, const struct lb_pack *p,
+int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_pack *p,
 		   const struct lb_position *until, struct lb_map *map)
 {
 	for (uint32_t i = 0; i < p->n && !is_after(p, i, until); i++) {
@@ -94,7 +100,7 @@ int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const stru
 
 		if (p->entries[i].extents == 0)
 			continue;
-		r = lb_segment_read(v, machine, key, &place, &s);
+		r = lb_segment_read(v, machine, &place, &s);
 		if (r == -EBADMSG) {
 			r = pass_over(v, machine, &p->place, place.seq, map);
 			if (r == 0)
@@ -204,7 +210,7 @@ static int no_position(const struct lb_chain *c, const struct lb_position *posit
 		(unsigned long long)c->after.position.epoch, (unsigned long long)c->after.position.seq);
 }
 
-static int step(struct lb_chain *c, const struct lb_key *key, const struct lb_position *position, struct lb_map *map,
+static int step(struct lb_chain *c, const struct lb_position *position, struct lb_map *map,
 		struct lb_replay_stats *stats)
 {
 	_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
@@ -217,7 +223,7 @@ static int step(struct lb_chain *c, const struct lb_key *key, const struct lb_po
 	stats->bytes_read += p->head_bytes;
 	for (uint32_t i = 0; i < p->n; i++)
 		stats->bytes_read += p->entries[i].extents > 0 ? p->entries[i].head_bytes : 0;
-	return lb_replay_pack(c->v, &c->machine, key, p, position, map);
+	return lb_replay_pack(c->v, &c->machine, p, position, map);
 }
 
 struct crossing {
@@ -251,7 +257,7 @@ static int replayed(const struct lb_replay_stats *stats, struct lb_replay_stats 
 int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_position *position,
 	      struct lb_map **ret_map, struct lb_chain *ret_chain, struct lb_replay_stats *ret_stats)
 {
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0};
 	_cleanup_(lb_map_freep) struct lb_map *map = NULL;
 	_cleanup_manifest_ struct lb_manifest *m = NULL;
 	struct lb_replay_stats stats = {0};
@@ -259,7 +265,7 @@ int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb
 	struct lb_chain c = {0};
 	int r;
 
-	r = lb_vault_machine_key(v, machine, false, &key);
+	r = lb_vault_keyring(v, machine, false, &ring); /* whether it can be read at all */
 	if (r == 0)
 		r = lb_manifest_read(v, machine, &m);
 	if (r < 0)
@@ -277,7 +283,7 @@ int lb_replay(struct lb_vault *v, const struct lb_uuid *machine, const struct lb
 	c.crossed_arg = &x;
 	x.map = map;
 	while (r == 0 && !reached(&c.after.position, position)) {
-		r = step(&c, &key, position, map, &stats);
+		r = step(&c, position, map, &stats);
 		if (r == -ENOENT && position == NULL) {
 			r = lb_chain_check_end(&c);
 			if (r == 0)

@@ -15,14 +15,14 @@ struct lb_replay_stats {
 };
 
 /* Opens the head of one segment of an object and checks it against the table's entry. */
-int lb_segment_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key,
-		    const struct lb_map_segment *place, struct lb_hrl_segment **ret_segment);
+int lb_segment_read(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_map_segment *place,
+		    struct lb_hrl_segment **ret_segment);
 /* The object's name: "m/<uuid>/e/...", for errors. */
 int lb_segment_object(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine,
 		      const struct lb_map_segment *place);
 struct lb_map_segment lb_pack_segment(const struct lb_pack *p, uint32_t i);
 /* Adds what segments [0, n) of an object hold that end at or before `until` (NULL: all). */
-int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key, const struct lb_pack *p,
+int lb_replay_pack(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_pack *p,
 		   const struct lb_position *until, struct lb_map *map);
 
 /*

@@ -265,6 +265,7 @@ static int segment_end(struct rewriting *w)
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
 	struct lb_hrl_header header = {
 		.vault = w->f->v->id, .machine = *w->f->machine, .epoch = w->epoch, .seq = w->object_number};
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	size_t offset_bytes = w->object.size_bytes;
 	uint8_t salt[LB_SALT_BYTES];
 	struct lb_digest digest;
@@ -274,8 +275,8 @@ static int segment_end(struct rewriting *w)
 		return 0;
 	if ((r = lb_hrl_builder_finish(w->builder, &header, &plain, &digest)) < 0 ||
 	    (r = lb_hrl_open_plain(plain.data, plain.size_bytes, &s)) < 0 ||
-	    (r = lb_vault_random(w->f->v, salt, sizeof(salt))) < 0 ||
-	    (r = lb_hrl_seal(s, &w->f->key, 0, salt, ZSTD_LEVEL, &w->object)) < 0 ||
+	    (r = lb_vault_key_to_seal(w->f->v, w->f->machine, salt, &key)) < 0 ||
+	    (r = lb_hrl_seal(s, &key, 0, salt, ZSTD_LEVEL, &w->object)) < 0 ||
 	    (r = map_segment(w, s, offset_bytes)) < 0)
 		return r;
 	w->data_bytes = 0;

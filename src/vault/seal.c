@@ -10,6 +10,7 @@
 #include "vault/internal.h"
 
 #define SMALL_MAGIC "LBSMALL1"
+#define SMALL_USE "lifeboat small object 1"
 #define SMALL_PREFIX_BYTES 32
 #define SMALL_AAD_BYTES_MAX (SMALL_PREFIX_BYTES + 32 + LB_STORE_NAME_BYTES_MAX)
 
@@ -74,21 +75,11 @@ static size_t small_aad(const struct lb_vault *v, const struct lb_uuid *machine,
 	return SMALL_PREFIX_BYTES + 32 + length;
 }
 
-static int small_cipher(struct lb_vault *v, const struct lb_uuid *machine, const uint8_t *salt, struct lb_gcm **ret_gcm)
-{
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
-	int r;
-
-	r = lb_vault_machine_key(v, machine, false, &key);
-	if (r < 0)
-		return r;
-	return lb_seal_cipher(&key, salt, "lifeboat small object 1", ret_gcm);
-}
-
 int lb_vault_seal_small(struct lb_vault *v, const struct lb_uuid *machine, const char *name, const void *data,
 			size_t size_bytes, struct lb_buf *out)
 {
 	_cleanup_(lb_gcm_freep) struct lb_gcm *gcm = NULL;
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	uint8_t prefix[SMALL_PREFIX_BYTES] = SMALL_MAGIC, aad[SMALL_AAD_BYTES_MAX];
 	size_t aad_bytes;
 	int r;
@@ -97,10 +88,9 @@ int lb_vault_seal_small(struct lb_vault *v, const struct lb_uuid *machine, const
 		return lb_fail(-EMSGSIZE, "%s of %zu bytes exceeds the limit of %u", name, size_bytes,
 			       LB_SMALL_BYTES_MAX);
 	lb_put_le32(prefix + 8, (uint32_t)size_bytes);
-	r = lb_vault_random(v, prefix + 16, LB_SALT_BYTES);
-	if (r < 0)
-		return r;
-	r = small_cipher(v, machine, prefix + 16, &gcm);
+	r = lb_vault_key_to_seal(v, machine, prefix + 16, &key);
+	if (r == 0)
+		r = lb_seal_cipher(&key, prefix + 16, SMALL_USE, &gcm);
 	if (r < 0)
 		return r;
 	r = lb_buf_reserve(out, size_bytes + LB_SMALL_OVERHEAD_BYTES);
@@ -120,6 +110,7 @@ int lb_vault_open_small(struct lb_vault *v, const struct lb_uuid *machine, const
 			size_t size_bytes, struct lb_buf *out)
 {
 	_cleanup_(lb_gcm_freep) struct lb_gcm *gcm = NULL;
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	uint8_t aad[SMALL_AAD_BYTES_MAX];
 	const uint8_t *p = data;
 	size_t plain_bytes, aad_bytes;
@@ -129,7 +120,11 @@ int lb_vault_open_small(struct lb_vault *v, const struct lb_uuid *machine, const
 	    memcmp(p, SMALL_MAGIC, 8) != 0 || lb_get_le32(p + 8) != size_bytes - LB_SMALL_OVERHEAD_BYTES)
 		return lb_fail(-EBADMSG, "%s: object %s is truncated or no sealed object", v->store->url, name);
 	plain_bytes = size_bytes - LB_SMALL_OVERHEAD_BYTES;
-	r = small_cipher(v, machine, p + 16, &gcm);
+	r = lb_vault_key_to_open(v, machine, p + 16, &key);
+	if (r == -EBADMSG)
+		return lb_wrap(r, "%s: object %s can't be trusted", v->store->url, name);
+	if (r == 0)
+		r = lb_seal_cipher(&key, p + 16, SMALL_USE, &gcm);
 	if (r < 0)
 		return r;
 	r = lb_buf_reserve(out, plain_bytes);

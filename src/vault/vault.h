@@ -6,13 +6,14 @@
  *
  * Keys: the random vault key is wrapped by the passphrase (scrypt, two slots, so that a passphrase can be changed while
  * the old one still opens). Each machine has a random key of its own, wrapped by the vault key: a process server holds
- * only the keys of its machines, and destroying `m/<machine>/key` erases one machine.
+ * only the keys of its machines, and destroying `m/<machine>/key*` erases one machine. A machine's key can be changed:
+ * what was sealed before stays readable by the generation of the key that its salt names (base/keyring.h).
  *
  * A struct lb_vault may be used from any thread.
  */
 #include <stdint.h>
 
-#include "base/crypto.h"
+#include "base/keyring.h"
 #include "base/text.h"
 #include "store/store.h"
 
@@ -60,10 +61,32 @@ struct lb_rotation {
  */
 int lb_vault_rotate(struct lb_vault *v, const char *passphrase, struct lb_rotation *ret_rotation);
 
-/* Makes a machine's key if it has none; both keep it in memory. -ENOKEY from a keyless vault. */
+/* All generations of a machine's key; makes the first if it has none. They are kept in memory. -ENOKEY from a keyless
+ * vault. */
+int lb_vault_keyring(struct lb_vault *v, const struct lb_uuid *machine, bool create, struct lb_keyring *ret_ring);
+/* Looks whether a machine whose key is in memory has newer ones by now. Nothing in a keyless vault. */
+int lb_vault_keyring_refresh(struct lb_vault *v, const struct lb_uuid *machine);
+/* The newest of them. */
 int lb_vault_machine_key(struct lb_vault *v, const struct lb_uuid *machine, bool create, struct lb_key *ret_key);
-/* Gives a keyless vault the key of one machine. */
-int lb_vault_machine_key_give(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_key *key);
+/* Gives a keyless vault the keys of one machine, or further ones of it. -EKEYREJECTED when they are others. */
+int lb_vault_machine_key_give(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_keyring *ring);
+
+/* The newest key of a machine, and a fresh salt that names it: whatever is sealed gets one of its own. */
+int lb_vault_key_to_seal(struct lb_vault *v, const struct lb_uuid *machine, uint8_t ret_salt[LB_SALT_BYTES],
+			 struct lb_key *ret_key);
+/* The key that a salt names. -EBADMSG when the machine has no such key. */
+int lb_vault_key_to_open(struct lb_vault *v, const struct lb_uuid *machine, const uint8_t salt[LB_SALT_BYTES],
+			 struct lb_key *ret_key);
+
+/*
+ * Gives a machine a new key for what is sealed from now on; data stays as it is, and opens with the keys before. One
+ * object is put: interrupted, it is done or it is not. Processes that were given the machine's keys go on with those
+ * until they are given this one as well. The keys of a machine are at most LB_KEYRING_MAX (-ENOSPC).
+ */
+int lb_vault_machine_key_rotate(struct lb_vault *v, const struct lb_uuid *machine, uint32_t *ret_generation);
+/* Takes up keys that others made for machines whose keys are in memory, when there is news of such; `anyway`: without,
+ * too, as who made one may have died before it told. By one thread. */
+int lb_vault_keyrings_follow(struct lb_vault *v, bool anyway);
 /* Wipes a machine's key from memory; what still runs for it fails with -ENOKEY. */
 void lb_vault_machine_key_forget(struct lb_vault *v, const struct lb_uuid *machine);
 

@@ -137,7 +137,7 @@ static int check_segment(struct lb_verify *w, const char *object, const struct l
 	uint32_t n, index;
 	int r;
 
-	r = lb_segment_read(w->v, &w->machine, &w->key, &place, &s);
+	r = lb_segment_read(w->v, &w->machine, &place, &s);
 	if (lb_verify_is_damage(r)) {
 		w->map_is_whole = w->is_whole = false;
 		lb_verify_find(w, object,
@@ -261,13 +261,12 @@ static int check_key(struct lb_verify *w, const struct lb_uuid *machine)
 	int r;
 
 	w->report.done.objects++;
-	r = w->v->has_key ? lb_vault_machine_key_check(w->v, machine) : 0;
-	if (lb_verify_is_damage(r) && lb_vault_machine_key_name(w->v, machine, object) == 0) {
-		lb_verify_find(w, object, "%s: without it nothing of this machine can be read, none of its points",
-			       lb_err_text());
-		return -ENOKEY;
-	}
-	return r < 0 ? r : lb_vault_machine_key(w->v, machine, false, &w->key);
+	r = w->v->has_key ? lb_vault_machine_key_check(w->v, machine, object) : 0;
+	if (!lb_verify_is_damage(r))
+		return r;
+	lb_verify_find(w, object, "%s: without it nothing can be read that was sealed by it%s", lb_err_text(),
+		       strchr(object, '.') == NULL ? ", and none of the points after that" : "");
+	return -ENOKEY;
 }
 
 static int verify_machine(struct lb_verify *w, const struct lb_uuid *machine)
@@ -316,7 +315,6 @@ int lb_vault_verify(struct lb_vault *v, const struct lb_uuid *machine, bool deep
 		r = machine != NULL ? verify_one(&w, machine) : lb_vault_machines(v, verify_one, &w);
 	if (r == 0 && machine == NULL)
 		r = lb_verify_site(&w);
-	lb_key_wipe(&w.key);
 	free(w.witnesses.w);
 	if (r < 0)
 		return r;

@@ -33,7 +33,7 @@ static int check_place(struct lb_verify *w, const struct lb_map_segment *place)
 
 	r = lb_segment_object(object, &w->machine, place);
 	if (r == 0)
-		r = lb_segment_read(w->v, &w->machine, &w->key, place, &s);
+		r = lb_segment_read(w->v, &w->machine, place, &s);
 	if (lb_verify_is_damage(r)) {
 		lb_verify_find(w, object,
 			       "what points of the folded journal have there is lost (%s): see `lifeboat vault verify "

@@ -37,7 +37,6 @@ struct lb_verify {
 	struct lb_verify_report report;
 	/* of the machine under way */
 	struct lb_uuid machine;
-	struct lb_key key;
 	struct lb_manifest *manifest; /* of the folded part */
 	uint64_t manifest_newest;     /* version read last */
 	struct lb_chain chain;

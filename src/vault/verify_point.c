@@ -45,7 +45,6 @@ static void proof_free(struct proof *p)
 	free(p->needed.at);
 	free(p->lost.at);
 	free(p->segment_lost);
-	lb_key_wipe(&p->w.key);
 }
 
 static uint64_t frame_id(const struct lb_map_extent *x)
@@ -141,7 +140,7 @@ static int check_segment(struct proof *p, size_t from, size_t to, uint8_t *raw)
 
 	r = lb_segment_object(object, &p->w.machine, place);
 	if (r == 0)
-		r = lb_segment_read(p->w.v, &p->w.machine, &p->w.key, place, &s);
+		r = lb_segment_read(p->w.v, &p->w.machine, place, &s);
 	if (lb_verify_is_damage(r)) {
 		p->segment_lost[index] = true;
 		return 0;
@@ -236,10 +235,8 @@ static int open_map(struct proof *p, const struct lb_position *position)
 	char object[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	r = p->w.v->has_key ? lb_vault_machine_key_check(p->w.v, &p->w.machine) : 0;
-	if (r == 0)
-		r = lb_vault_machine_key(p->w.v, &p->w.machine, false, &p->w.key);
-	if (lb_verify_is_damage(r) && lb_vault_machine_key_name(p->w.v, &p->w.machine, object) == 0) {
+	r = p->w.v->has_key ? lb_vault_machine_key_check(p->w.v, &p->w.machine, object) : 0;
+	if (lb_verify_is_damage(r)) {
 		lb_verify_find(&p->w, object, "%s: nothing of this machine can be read", lb_err_text());
 		return 1;
 	}

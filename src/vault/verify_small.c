@@ -8,6 +8,7 @@
 #include "vault/catalog.h"
 #include "vault/pins.h"
 #include "vault/repair.h"
+#include "vault/key_wrap.h"
 #include "vault/verify_parts.h"
 
 #define WITNESSES_MAX (4u << 20)
@@ -132,11 +133,13 @@ static int stray_object(void *arg, const char *object, uint64_t size_bytes)
 {
 	const char *rest = object + strlen("m/") + LB_UUID_TEXT_BYTES;
 	static const char *const folders[] = {"e/", "c/", "p/", "h/", "r/", "item/", "f/", "d/", "o/", "l/"};
+	uint8_t key_id[LB_VAULT_KEY_ID_BYTES];
 	struct lb_verify *w = arg;
+	uint32_t generation;
 
 	(void)size_bytes;
-	if (lb_vault_machine_key_is_name(rest)) {
-		if (w->v->has_key && !lb_vault_machine_key_is_used(w->v, rest))
+	if (lb_key_wrap_is_name(rest, key_id, &generation)) {
+		if (w->v->has_key && !lb_key_wrap_is_used(w->v, key_id))
 			lb_verify_note(w, object,
 				       "the machine's key as wrapped by a vault key that is not used any more; it may "
 				       "be removed");

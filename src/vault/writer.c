@@ -12,7 +12,6 @@
 
 struct lb_journal_writer {
 	struct lb_chain chain;
-	struct lb_key key;
 	struct lb_uuid writer;
 	struct lb_journal_tail tail;
 	bool fenced;
@@ -20,7 +19,6 @@ struct lb_journal_writer {
 
 void lb_journal_writer_free(struct lb_journal_writer *w)
 {
-	lb_key_wipe(&w->key);
 	free(w);
 }
 
@@ -56,9 +54,6 @@ static int take_up(struct lb_journal_writer *w, struct lb_vault *v, const struct
 {
 	int r;
 
-	r = lb_vault_machine_key(v, machine, false, &w->key);
-	if (r < 0)
-		return r;
 	r = lb_vault_random(v, &w->writer, sizeof(w->writer));
 	if (r < 0)
 		return r;
@@ -160,6 +155,7 @@ static int put(struct lb_journal_writer *w, struct lb_pack *p, const struct lb_s
 {
 	_cleanup_buf_ struct lb_buf object = LB_BUF(LB_PACK_BYTES_MAX);
 	_cleanup_(lb_pack_freep) struct lb_pack *theirs = NULL;
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	struct lb_vault *v = w->chain.v;
 	char name[LB_OBJECT_NAME_BYTES];
 	uint8_t salt[LB_SALT_BYTES];
@@ -169,9 +165,9 @@ static int put(struct lb_journal_writer *w, struct lb_pack *p, const struct lb_s
 	p->prev_digest = w->chain.last_digest;
 	p->writer = w->writer;
 	p->time_ns = lb_now_ns(v->store->env);
-	if ((r = lb_vault_random(v, salt, sizeof(salt))) < 0 ||
+	if ((r = lb_vault_key_to_seal(v, &w->chain.machine, salt, &key)) < 0 ||
 	    (r = lb_pack_name(name, &w->chain.machine, &p->place)) < 0 ||
-	    (r = lb_pack_encode(&v->id, &w->chain.machine, &w->key, salt, p, &object)) < 0)
+	    (r = lb_pack_encode(&v->id, &w->chain.machine, &key, salt, p, &object)) < 0)
 		return r;
 	for (uint32_t i = 0; i < p->n; i++) {
 		assert(segments != NULL);
@@ -208,6 +204,7 @@ static int admit(struct lb_journal_writer *w, const struct lb_sealed_segment *in
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *s = NULL;
 	struct lb_hrl_header expect = {
 		.vault = w->chain.v->id, .machine = w->chain.machine, .epoch = w->tail.epoch_open};
+	_cleanup_(lb_key_wipe) struct lb_key key = {0};
 	const struct lb_hrl_header *h;
 	uint64_t head_bytes, total_bytes;
 	int r;
@@ -221,7 +218,9 @@ static int admit(struct lb_journal_writer *w, const struct lb_sealed_segment *in
 	if (total_bytes != in->size_bytes || head_bytes > total_bytes)
 		return lb_fail(-EBADMSG, "it has %zu bytes and its header says %llu: truncated", in->size_bytes,
 			       (unsigned long long)total_bytes);
-	r = lb_hrl_open_sealed(&w->key, &expect, in->data, (size_t)head_bytes, &s);
+	r = lb_vault_key_to_open(w->chain.v, &w->chain.machine, lb_hrl_sealed_salt(in->data), &key);
+	if (r == 0)
+		r = lb_hrl_open_sealed(&key, &expect, in->data, (size_t)head_bytes, &s);
 	if (r < 0)
 		return r;
 	h = lb_hrl_header(s);
@@ -290,9 +289,7 @@ int lb_journal_seal_at(struct lb_chain *c, const char *reason)
 		return lb_fail(-ENOMEM, "out of memory for a journal writer");
 	w->chain = *c;
 	w->chain.crossed = NULL;
-	r = lb_vault_machine_key(c->v, &c->machine, false, &w->key);
-	if (r == 0)
-		r = lb_vault_random(c->v, &w->writer, sizeof(w->writer));
+	r = lb_vault_random(c->v, &w->writer, sizeof(w->writer));
 	if (r < 0)
 		return r;
 	lb_chain_tail(&w->chain, &w->tail);

@@ -201,6 +201,7 @@ static void write_segment(struct bench *b, uint32_t flags)
 	must(lb_hrl_builder_finish(b->builder, &h, &plain, &b->prev), "segment");
 	must(lb_hrl_open_plain(plain.data, plain.size_bytes, &s), "segment");
 	must(lb_env_real()->ops->random(lb_env_real(), salt, sizeof(salt)), "salt");
+	lb_salt_mark(salt, 0);
 	must(lb_hrl_seal(s, &b->key, virtual_ns, salt, 1, &sealed), "seal");
 	segment = (struct lb_sealed_segment){.data = sealed.data, .size_bytes = sealed.size_bytes};
 	must(lb_journal_append(b->writer, &segment, 1), "append");

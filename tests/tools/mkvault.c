@@ -95,6 +95,7 @@ static void put_segment(struct mkvault *m, uint32_t flags)
 	check(lb_hrl_builder_finish(m->builder, &m->header, &plain, &digest));
 	check(lb_hrl_open_plain(plain.data, plain.size_bytes, &segment));
 	check(lb_env_real()->ops->random(lb_env_real(), salt, sizeof(salt)));
+	lb_salt_mark(salt, 0);
 	check(lb_hrl_seal(segment, &m->key, receipt_ns, salt, 1, &sealed));
 	one = (struct lb_sealed_segment){.data = sealed.data, .size_bytes = sealed.size_bytes};
 	check(lb_journal_append(m->writer, &one, 1));

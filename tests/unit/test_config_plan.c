@@ -100,6 +100,7 @@ static void make_machine(const char *name, unsigned int n)
 	assert_int_equal(lb_hrl_builder_finish(builder, &header, &plain, &digest), 0);
 	assert_int_equal(lb_hrl_open_plain(plain.data, plain.size_bytes, &segment), 0);
 	assert_int_equal(env->ops->random(env, salt, sizeof(salt)), 0);
+	lb_salt_mark(salt, 0);
 	assert_int_equal(lb_hrl_seal(segment, &key, lb_now_ns(env), salt, 1, &sealed), 0);
 	one = (struct lb_sealed_segment){.data = sealed.data, .size_bytes = sealed.size_bytes};
 	assert_int_equal(lb_journal_append(writer, &one, 1), 0);

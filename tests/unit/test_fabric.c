@@ -440,25 +440,34 @@ static void a_passphrase_is_one_line_of_a_file_that_others_cannot_read(void **s)
 	assert_int_equal(lb_passphrase_read(env, path, &text), -EACCES);
 }
 
-static void a_key_file_holds_bytes_or_hex_digits(void **s)
+static void a_key_file_holds_the_bytes_of_all_keys_or_the_hex_digits_of_one(void **s)
 {
 	_cleanup_free_ char *path = strdup(in_folder("key"));
-	struct lb_key key, want;
+	struct lb_keyring ring;
+	struct lb_key want[3];
 	char hex[2 * LB_KEY_BYTES + 2];
 
 	(void)s;
-	memset(want.bytes, 0xa5, sizeof(want.bytes));
-	assert_int_equal(lb_file_write(env, path, want.bytes, LB_KEY_BYTES, 0600), 0);
-	assert_int_equal(lb_key_read(env, path, &key), 0);
-	assert_memory_equal(key.bytes, want.bytes, LB_KEY_BYTES);
-	lb_hex_encode(want.bytes, LB_KEY_BYTES, hex);
+	memset(want, 0xa5, sizeof(want));
+	assert_int_equal(lb_file_write(env, path, want, LB_KEY_BYTES, 0600), 0);
+	assert_int_equal(lb_keyring_read(env, path, &ring), 0);
+	assert_int_equal(ring.n, 1);
+	assert_memory_equal(ring.key, want, LB_KEY_BYTES);
+	lb_hex_encode(want[0].bytes, LB_KEY_BYTES, hex);
 	memcpy(hex + 2 * LB_KEY_BYTES, "\n", 2);
-	memset(&key, 0, sizeof(key));
 	assert_int_equal(lb_file_write(env, path, hex, strlen(hex), 0600), 0);
-	assert_int_equal(lb_key_read(env, path, &key), 0);
-	assert_memory_equal(key.bytes, want.bytes, LB_KEY_BYTES);
+	assert_int_equal(lb_keyring_read(env, path, &ring), 0);
+	assert_int_equal(ring.n, 1);
+	assert_memory_equal(ring.key, want, LB_KEY_BYTES);
 	assert_int_equal(lb_file_write(env, path, hex, strlen(hex) - 3, 0600), 0);
-	assert_int_equal(lb_key_read(env, path, &key), -EINVAL);
+	assert_int_equal(lb_keyring_read(env, path, &ring), -EINVAL);
+	memset(&want[2], 0x5a, sizeof(want[2]));
+	assert_int_equal(lb_file_write(env, path, want, sizeof(want), 0600), 0);
+	assert_int_equal(lb_keyring_read(env, path, &ring), 0);
+	assert_int_equal(ring.n, 3);
+	assert_memory_equal(ring.key, want, sizeof(want));
+	assert_int_equal(lb_file_write(env, path, want, sizeof(want) - 1, 0600), 0);
+	assert_int_equal(lb_keyring_read(env, path, &ring), -EINVAL);
 }
 
 static void the_trial_of_kvm_always_ends_with_a_word_about_it(void **s)
@@ -513,7 +522,7 @@ int main(void)
 		cmocka_unit_test(a_double_that_is_let_go_is_free_although_a_child_was_started_meanwhile),
 		cmocka_unit_test(a_record_that_is_cut_or_foreign_is_refused),
 		cmocka_unit_test(a_passphrase_is_one_line_of_a_file_that_others_cannot_read),
-		cmocka_unit_test(a_key_file_holds_bytes_or_hex_digits),
+		cmocka_unit_test(a_key_file_holds_the_bytes_of_all_keys_or_the_hex_digits_of_one),
 		cmocka_unit_test(the_trial_of_kvm_always_ends_with_a_word_about_it),
 	};
 

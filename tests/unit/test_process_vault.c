@@ -370,8 +370,8 @@ static void two_process_servers_never_extend_one_epoch(void **state)
 	twin = site.a;
 	make_segment(&twin, 0, 4096, 77, &plain);
 	assert_int_equal(lb_hrl_open_plain(plain.data, plain.size_bytes, &s), 0);
-	assert_int_equal(
-		lb_hrl_seal(s, &twin.key, shifted_now(&world), (const uint8_t *)"0123456789abcdef", 1, &sealed), 0);
+	assert_int_equal(lb_hrl_seal(s, &twin.key, shifted_now(&world), (const uint8_t *)"0123456789abcde", 1, &sealed),
+			 0);
 	theirs = (struct lb_sealed_segment){sealed.data, sealed.size_bytes};
 	assert_int_equal(lb_journal_writer_open(site.owner, &twin.id, &other), 0);
 	assert_int_equal(lb_journal_append(other, &theirs, 1), 0);

@@ -80,7 +80,7 @@ static void the_key_of_one_machine_is_no_key_of_another(void **state)
 	fails_naming(lb_vault_machine_key(v, &s.machine, false, &key), -EBADMSG, "key of another machine");
 	/* a process server that was given another machine's key reads nothing */
 	ok(lb_vault_open_keyless(s.store, &thief));
-	ok(lb_vault_machine_key_give(thief, &s.machine, &(struct lb_key){{1}}));
+	ok(lb_vault_machine_key_give(thief, &s.machine, &(struct lb_keyring){.n = 1, .key = {{{1}}}}));
 	assert_int_equal(lb_point_find(thief, &s.machine, "latest", &point), -EBADMSG);
 }
 
@@ -92,7 +92,7 @@ static void a_keyless_vault_serves_only_machines_whose_keys_it_was_given(void **
 	(void)state;
 	ok(lb_vault_open_keyless(s.store, &v));
 	assert_int_equal(lb_journal_tail_read(v, &s.machine, &tail), -ENOKEY);
-	ok(lb_vault_machine_key_give(v, &s.machine, &s.key));
+	ok(lb_vault_machine_key_give(v, &s.machine, &(struct lb_keyring){.n = 1, .key = {s.key}}));
 	ok(lb_journal_tail_read(v, &s.machine, &tail));
 	assert_int_equal(tail.position.epoch, 0);
 	assert_int_equal(lb_vault_passphrase_change(v, "the second passphrase"), -ENOKEY);

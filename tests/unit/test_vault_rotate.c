@@ -2,6 +2,7 @@
 /* The vault key is changed: at any instant the whole vault opens, and what is sealed stays readable. */
 #include <errno.h>
 
+#include "cheap_scrypt.h"
 #include "vault/anchor.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
@@ -16,21 +17,6 @@ static struct lb_uuid other = {{9}};
 static struct lb_key other_key;
 
 static const char registry[] = "{\"policies\": []}";
-
-/* ---- scrypt at a cost that hundreds of openings can pay; linked with --wrap=lb_scrypt ---- */
-
-static bool is_cheap;
-
-int __real_lb_scrypt(const char *passphrase, const uint8_t *salt, size_t salt_bytes, uint64_t n, uint32_t r, uint32_t p,
-		     struct lb_key *ret_key);
-int __wrap_lb_scrypt(const char *passphrase, const uint8_t *salt, size_t salt_bytes, uint64_t n, uint32_t r, uint32_t p,
-		     struct lb_key *ret_key);
-
-int __wrap_lb_scrypt(const char *passphrase, const uint8_t *salt, size_t salt_bytes, uint64_t n, uint32_t r, uint32_t p,
-		     struct lb_key *ret_key)
-{
-	return __real_lb_scrypt(passphrase, salt, salt_bytes, is_cheap ? 16 : n, r, p, ret_key);
-}
 
 /* ---- a store that dies at one of its writes ---- */
 

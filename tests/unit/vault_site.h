@@ -114,12 +114,13 @@ static inline void site_seal(struct site *s, uint32_t flags, struct lb_buf *out)
 	_cleanup_buf_ struct lb_buf plain = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
 	_cleanup_(lb_hrl_segment_freep) struct lb_hrl_segment *segment = NULL;
 	uint8_t salt[LB_SALT_BYTES];
+	struct lb_key key;
 
 	memset(header.instance.bytes, 0x11, sizeof(header.instance.bytes));
 	ok(lb_hrl_builder_finish(s->builder, &header, &plain, &s->prev));
 	ok(lb_hrl_open_plain(plain.data, plain.size_bytes, &segment));
-	ok(lb_env_real()->ops->random(lb_env_real(), salt, sizeof(salt)));
-	ok(lb_hrl_seal(segment, &s->key, s->receipt_ns, salt, 1, out));
+	ok(lb_vault_key_to_seal(s->vault, &s->machine, salt, &key));
+	ok(lb_hrl_seal(segment, &key, s->receipt_ns, salt, 1, out));
 	s->receipt_ns += LB_NS_PER_S;
 	s->seq++;
 }
