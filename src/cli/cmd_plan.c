@@ -244,6 +244,8 @@ int cmd_plan_failover(struct cli *c)
 
 int cmd_plan_commit(struct cli *c)
 {
+	if (cli_is_direct(c))
+		return cli_plan_commit_direct(c);
 	return order(c, "commit", "is committed: its doubles stand by themselves");
 }
 
@@ -251,7 +253,9 @@ int cmd_plan_cleanup(struct cli *c)
 {
 	int r = cli_confirm(c, "destroy the test doubles of plan", c->args[0]);
 
-	return r < 0 ? r : order(c, "cleanup", "has no test doubles any more");
+	if (r < 0)
+		return r;
+	return cli_is_direct(c) ? cli_plan_cleanup_direct(c) : order(c, "cleanup", "has no test doubles any more");
 }
 
 int cmd_plan_confirm(struct cli *c)

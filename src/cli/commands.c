@@ -60,6 +60,10 @@
 		"memory", "SIZE", "memory of the double (default: as the machine had)"                                 \
 	}
 
+#define PLAN_FOLDER                                                                                                    \
+	{                                                                                                              \
+		"folder", "PATH", "where the doubles' overlays live (with --vault)"                                    \
+	}
 #define PLAN_OPTIONS                                                                                                   \
 	POINT, {"note", "TEXT", "kept with the order"},                                                                \
 		{"folder", "PATH", "where the doubles' overlays live (with --vault)"},                                 \
@@ -457,8 +461,22 @@ const struct cli_command cli_commands[] = {
 	 1,
 	 cmd_plan_failover,
 	 {PLAN_OPTIONS}},
-	{"plan", "commit", "PLAN", "Commit the doubles of all its machines", 1, 1, cmd_plan_commit, {NO_WAIT}},
-	{"plan", "cleanup", "PLAN", "Remove the test doubles of all its machines", 1, 1, cmd_plan_cleanup, {NO_WAIT}},
+	{"plan",
+	 "commit",
+	 "PLAN",
+	 "Commit the doubles of all its machines",
+	 1,
+	 1,
+	 cmd_plan_commit,
+	 {PLAN_FOLDER, NO_WAIT}},
+	{"plan",
+	 "cleanup",
+	 "PLAN",
+	 "Remove the test doubles of all its machines",
+	 1,
+	 1,
+	 cmd_plan_cleanup,
+	 {PLAN_FOLDER, NO_WAIT}},
 	{"plan",
 	 "confirm",
 	 "PLAN",

@@ -7,8 +7,9 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "cli/plan_machines.h"
+#include "cli/plan_record.h"
 #include "fabric/double_settings.h"
-#include "fabric/failover.h"
 #include "fabric/hook.h"
 #include "fabric/plan.h"
 #include "vault/site.h"
@@ -68,105 +69,11 @@ int cli_plan_get_direct(struct cli *c, const char *name, json_t **ret_plan)
 /* ---- running -------------------------------------------------------------------------------------------------- */
 
 struct run {
-	struct cli *c;
-	const json_t *plan, *copy;
-	const char *vm_folder, *hook_folder, *point;
-	bool live;
+	struct cli_plan_run m; /* what its machines' work needs */
+	const char *hook_folder;
 	struct lb_together together;
-	json_t *points; /* {machine: "E:S"}: what the point is now it is for all groups */
-	json_t *done;   /* for JSON: {"machine", "double", "error"} */
-	unsigned int failed;
+	struct cli_plan_record record;
 };
-
-static void say(const struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void say(const struct run *run, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (!run->c->json)
-		vprintf(fmt, ap);
-	va_end(ap);
-	fflush(stdout);
-}
-
-static int tell_step(void *arg, enum lb_failover_step step)
-{
-	if (step != LB_STEP_DONE)
-		say(arg, "    %s\n", lb_failover_step_name(step));
-	return 0;
-}
-
-struct search {
-	const char *machine;
-	bool live;
-	char name[LB_VM_NAME_BYTES];
-};
-
-static int look_for(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
-{
-	struct search *s = arg;
-
-	(void)state;
-	if ((report->kind == LB_FAILOVER_LIVE) != s->live || strcmp(report->machine_name, s->machine) != 0)
-		return 0;
-	snprintf(s->name, sizeof(s->name), "%s", report->vm_name);
-	return 1;
-}
-
-/* One that was begun before, by this plan or by hand, goes on. */
-static int begin_or_open(struct run *run, const json_t *machine, struct lb_failover **ret_f)
-{
-	struct search s = {.machine = cli_text(machine, "machine"), .live = run->live};
-	const struct lb_vault_secret secret = {.passphrase_file = run->c->passphrase_file};
-	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
-	struct lb_failover_request request = {.vault_url = run->c->vault_url,
-					      .secret = secret,
-					      .vm_folder = run->vm_folder,
-					      .fabric = cli_value(run->c, "fabric")};
-	struct lb_double_source source;
-	_cleanup_json_ json_t *body = NULL;
-	const char *frozen;
-	int r;
-
-	r = lb_failover_list(run->c->env, run->vm_folder, look_for, &s);
-	if (r < 0)
-		return r;
-	if (s.name[0] != '\0') {
-		r = lb_failover_open(run->c->env, run->vm_folder, s.name, ret_f);
-		return r < 0 ? r : lb_failover_secret_set(*ret_f, &secret);
-	}
-	frozen = json_string_value(json_object_get(run->points, s.machine));
-	r = lb_plan_order(machine, run->live, frozen != NULL ? frozen : run->point, &body);
-	lb_double_source_find(run->copy, s.machine, &source);
-	r = r < 0 ? r : lb_double_fill(body, &source);
-	r = r < 0 ? r : lb_failover_request_parse(body, &request, forwards);
-	return r < 0 ? r : lb_failover_begin(run->c->env, &request, ret_f);
-}
-
-static int run_machine(struct run *run, const json_t *machine)
-{
-	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
-	struct lb_failover_report report = {.vm_name = ""};
-	char when[LB_TIME_TEXT_BYTES];
-	int r;
-
-	say(run, "  machine %s\n", cli_text(machine, "machine"));
-	r = begin_or_open(run, machine, &f);
-	r = r < 0 ? r : lb_failover_run(f, tell_step, run);
-	if (f != NULL)
-		lb_failover_report(f, &report);
-	json_array_append_new(run->done, json_pack("{s:s,s:s,s:s}", "machine", cli_text(machine, "machine"), "double",
-						   report.vm_name, "error", r < 0 ? lb_err_text() : ""));
-	if (r < 0) {
-		run->failed++;
-		say(run, "    failed: %s\n", lb_err_text());
-	} else {
-		say(run, "    double %s runs, as the machine was at %s\n", report.vm_name,
-		    lb_time_format(report.point_time_ns, when));
-	}
-	return r;
-}
 
 static int run_script(struct run *run, const json_t *action, const char *group)
 {
@@ -178,14 +85,14 @@ static int run_script(struct run *run, const json_t *action, const char *group)
 				     .values = values};
 	int r;
 
-	snprintf(texts[0], sizeof(texts[0]), "LIFEBOAT_PLAN=%s", cli_text(run->plan, "name"));
+	snprintf(texts[0], sizeof(texts[0]), "LIFEBOAT_PLAN=%s", cli_text(run->m.plan, "name"));
 	snprintf(texts[1], sizeof(texts[1]), "LIFEBOAT_GROUP=%s", group);
-	snprintf(texts[2], sizeof(texts[2]), "LIFEBOAT_KIND=%s", run->live ? "failover" : "test");
-	say(run, "  script %s\n", hook.name);
-	r = lb_hook_run(run->c->env, &hook, line);
+	snprintf(texts[2], sizeof(texts[2]), "LIFEBOAT_KIND=%s", run->m.live ? "failover" : "test");
+	cli_plan_say(&run->m, "  script %s\n", hook.name);
+	r = lb_hook_run(run->m.c->env, &hook, line);
 	if (r == 0 || strcmp(cli_text(action, "on_failure"), "continue") != 0)
 		return r < 0 ? lb_wrap(r, "%s: script %s", group, hook.name) : 0;
-	say(run, "    failed, and the plan goes on: %s\n", lb_err_text());
+	cli_plan_say(&run->m, "    failed, and the plan goes on: %s\n", lb_err_text());
 	return 0;
 }
 
@@ -198,50 +105,47 @@ static int ask_person(struct run *run, const json_t *action)
 	if (fgets(answer, sizeof(answer), stdin) == NULL || strncmp(answer, "yes", 3) != 0)
 		return lb_fail(-ECANCELED, "the plan was ended here: %s; run it again to go on",
 			       cli_text(action, "manual"));
-	say(run, "  confirmed\n");
+	cli_plan_say(&run->m, "  confirmed\n");
 	return 0;
 }
 
-static int run_actions(struct run *run, const json_t *group, const char *member, const char *name)
+static int run_actions(struct run *run, size_t n, const char *member, const char *name)
 {
 	const json_t *action;
+	char id[64];
 	size_t i;
 	int r = 0;
 
-	json_array_foreach(json_object_get(group, member), i, action)
+	json_array_foreach(json_object_get(lb_plan_group(run->m.plan, n), member), i, action)
 	{
-		if (r < 0 || !lb_plan_action_applies(action, run->live))
+		snprintf(id, sizeof(id), "%zu-%s-%zu", n + 1, member, i + 1);
+		if (r < 0 || !lb_plan_action_applies(action, run->m.live) || cli_plan_record_is_done(&run->record, id))
 			continue;
 		r = json_object_get(action, "script") != NULL ? run_script(run, action, name) : ask_person(run, action);
+		r = r < 0 ? r : cli_plan_record_done(&run->record, id);
 	}
 	return r;
 }
 
 static int run_group(struct run *run, size_t n)
 {
-	const json_t *group = lb_plan_group(run->plan, n), *machine;
+	const json_t *group = lb_plan_group(run->m.plan, n);
 	char name[LB_PLAN_GROUP_NAME_BYTES];
-	unsigned int failed = run->failed;
-	size_t i;
+	unsigned int failed;
 	int r;
 
-	lb_plan_group_name(run->plan, n, name);
-	say(run, "%s\n", name);
-	r = run_actions(run, group, "before", name);
+	lb_plan_group_name(run->m.plan, n, name);
+	cli_plan_say(&run->m, "%s\n", name);
+	r = run_actions(run, n, "before", name);
+	r = r < 0 ? r : cli_plan_machines(&run->m, group, CLI_PLAN_START, &failed);
 	if (r < 0)
 		return r;
-	json_array_foreach(json_object_get(group, "machines"), i, machine)
-	{
-		r = run_machine(run, machine);
-		if (r == -ECANCELED)
-			return r;
-	}
-	if (run->failed > failed && strcmp(cli_text(group, "on_failure"), "continue") != 0)
+	if (failed > 0 && strcmp(cli_text(group, "on_failure"), "continue") != 0)
 		return lb_fail(-EIO,
-			       "%s: %u of its machines failed, and later groups were not begun; run the plan again to "
-			       "go on",
-			       name, run->failed - failed);
-	return run_actions(run, group, "after", name);
+			       "%s: %u of its machines failed, and later groups were not begun (%s); run the plan "
+			       "again to go on",
+			       name, failed, run->m.told);
+	return run_actions(run, n, "after", name);
 }
 
 static int look_up(void *arg, size_t group, const json_t *machine)
@@ -254,46 +158,137 @@ static int look_up(void *arg, size_t group, const json_t *machine)
 	(void)group;
 	if (item == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
-	r = lb_catalog_find(run->c->vault, cli_text(machine, "machine"), item);
-	r = r < 0 ? r : lb_point_find_together(&run->together, run->c->vault, &item->machine, run->point, &point);
+	r = lb_catalog_find(run->m.c->vault, cli_text(machine, "machine"), item);
+	r = r < 0 ? r : lb_point_find_together(&run->together, run->m.c->vault, &item->machine, run->m.point, &point);
 	free(item);
-	if (r == 0 && json_object_set_new(run->points, cli_text(machine, "machine"),
+	if (r == 0 && json_object_set_new(run->m.points, cli_text(machine, "machine"),
 					  json_sprintf("%llu:%llu", (unsigned long long)point.position.epoch,
 						       (unsigned long long)point.position.seq)) < 0)
 		r = lb_fail(-ENOMEM, "out of memory for a plan");
 	return r < 0 ? lb_wrap(r, "nothing was begun: machine %s", cli_text(machine, "machine")) : 0;
 }
 
+/* What was begun before goes on as it was begun, whatever the vault says by now. */
+static int go_on(struct run *run)
+{
+	char when[LB_TIME_TEXT_BYTES];
+	const char *point = cli_text(run->record.body, "point");
+
+	if (cli_value(run->m.c, "point") != NULL && strcmp(run->m.point, point) != 0)
+		return lb_fail(
+			-EINVAL,
+			"plan %s was begun from %s and has not come to its end: run it without --point to go on, "
+			"or remove %s to begin anew (what runs already is left alone)",
+			run->m.c->args[0], point, run->record.path);
+	run->m.plan = json_object_get(run->record.body, "plan");
+	run->m.points = json_object_get(run->record.body, "points");
+	run->m.point = point;
+	cli_plan_say(&run->m, "Going on with what was begun at %s.\n",
+		     lb_time_format(cli_number(run->record.body, "begun_ns"), when));
+	return 0;
+}
+
+static int run_groups(struct run *run)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < lb_plan_groups(run->m.plan); i++)
+		r = run_group(run, i);
+	return r < 0 ? r : cli_plan_record_remove(&run->record);
+}
+
+static void run_close(struct run *run)
+{
+	cli_plan_record_close(&run->record);
+	cli_plan_run_clear(&run->m);
+}
+
+static int tell(struct run *run, const char *said)
+{
+	struct cli_plan_run *m = &run->m;
+
+	m->c->degraded |= m->failed > 0;
+	return cli_did(m->c, "plan-run",
+		       json_pack("{s:s,s:O,s:i}", "plan", m->c->args[0], "machines", m->done, "failed", (int)m->failed),
+		       "Plan %s %s%s.", m->c->args[0], said, m->failed > 0 ? ", with failures" : "");
+}
+
 int cli_plan_run_direct(struct cli *c, bool live)
 {
-	_cleanup_json_ json_t *plan = NULL, *copy = NULL, *points = json_object(), *done = json_array();
-	struct run run = {.c = c,
-			  .vm_folder = cli_value(c, "folder") != NULL ? cli_value(c, "folder") : "/var/lib/lifeboat/vm",
-			  .hook_folder = cli_value(c, "hooks") != NULL ? cli_value(c, "hooks") : HOOK_FOLDER,
-			  .point = cli_value(c, "point") != NULL ? cli_value(c, "point") : "latest",
-			  .live = live,
-			  .points = points,
-			  .done = done};
+	_cleanup_json_ json_t *plan = NULL, *copy = NULL, *points = json_object();
+	_cleanup_(run_close) struct run run = {.hook_folder = cli_value(c, "hooks") != NULL ? cli_value(c, "hooks")
+											    : HOOK_FOLDER,
+					       .record = {.lock_fd = -1}};
 	int r;
 
 	if (c->passphrase_file == NULL)
 		return lb_fail(-EINVAL,
 			       "the doubles' disks are served by processes of their own: give --passphrase-file FILE");
-	r = read_copy(c, &copy);
+	r = cli_plan_run_begin(&run.m, c, live);
+	r = r < 0 ? r : read_copy(c, &copy);
 	r = r < 0 ? r : plan_of(copy, c->args[0], &plan);
-	run.plan = plan;
-	run.copy = copy;
-	r = r < 0 ? r : lb_plan_each(plan, look_up, &run);
 	if (r < 0)
 		return r;
+	run.m.plan = plan;
+	run.m.copy = copy;
+	run.m.points = points;
+	if (c->dry_run) {
+		r = lb_plan_each(plan, look_up, &run);
+		return r < 0 ? r
+			     : cli_would(c, "run recovery plan %s from %s in %s", c->args[0], run.m.point,
+					 run.m.vm_folder);
+	}
+	r = cli_plan_record_open(c->env, run.m.vm_folder, c->args[0], live, &run.record);
+	if (r == 0 && run.record.goes_on) {
+		r = go_on(&run);
+	} else if (r == 0) {
+		r = lb_plan_each(plan, look_up, &run);
+		r = r < 0 ? r : cli_plan_record_begin(&run.record, plan, run.m.point, points);
+	}
+	r = r < 0 ? r : run_groups(&run);
+	return r < 0 ? r : tell(&run, "is done");
+}
+
+/* ---- what comes after ------------------------------------------------------------------------------------------- */
+
+static int for_all(struct cli *c, enum cli_plan_work work, bool live, const char *verb, const char *said)
+{
+	_cleanup_json_ json_t *plan = NULL;
+	_cleanup_(run_close) struct run run = {.record = {.lock_fd = -1}};
+	unsigned int failed = 0, there = 0;
+	int r;
+
+	if (c->passphrase_file == NULL)
+		return lb_fail(-EINVAL, "what is pinned in the vault is let go: give --passphrase-file FILE");
+	r = cli_plan_run_begin(&run.m, c, live);
+	r = r < 0 ? r : cli_plan_get_direct(c, c->args[0], &plan);
+	if (r < 0)
+		return r;
+	run.m.plan = plan;
 	if (c->dry_run)
-		return cli_would(c, "run recovery plan %s from %s in %s", c->args[0], run.point, run.vm_folder);
-	for (size_t i = 0; r == 0 && i < lb_plan_groups(plan); i++)
-		r = run_group(&run, i);
+		return cli_would(c, "%s the doubles of recovery plan %s in %s", verb, c->args[0], run.m.vm_folder);
+	r = cli_plan_record_open(c->env, run.m.vm_folder, c->args[0], live, &run.record);
+	for (size_t i = 0; r == 0 && i < lb_plan_groups(plan); i++) {
+		r = cli_plan_machines(&run.m, lb_plan_group(plan, i), work, &failed);
+		there += failed;
+	}
 	if (r < 0)
 		return r;
-	c->degraded |= run.failed > 0;
-	return cli_did(c, "plan-run",
-		       json_pack("{s:s,s:O,s:i}", "plan", c->args[0], "machines", done, "failed", (int)run.failed),
-		       "Plan %s is done%s.", c->args[0], run.failed > 0 ? ", with failures" : "");
+	if (json_array_size(run.m.done) == 0)
+		return lb_fail(-ENOENT, "plan %s has no %s double in %s", c->args[0], live ? "live" : "test",
+			       run.m.vm_folder);
+	if (there > 0)
+		return lb_fail(-EIO, "%u doubles of plan %s: %s", there, c->args[0], run.m.told);
+	r = cli_plan_record_remove(&run.record);
+	return r < 0 ? r : tell(&run, said);
+}
+
+int cli_plan_commit_direct(struct cli *c)
+{
+	return for_all(c, CLI_PLAN_COMMIT, true, "commit", "is committed: its doubles stand by themselves");
+}
+
+int cli_plan_cleanup_direct(struct cli *c)
+{
+	return for_all(c, CLI_PLAN_CLEANUP, false, "destroy", "has no test doubles any more");
 }

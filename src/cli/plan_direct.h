@@ -5,5 +5,8 @@
 
 int cli_plan_list_direct(struct cli *c, json_t **ret_reply);
 int cli_plan_get_direct(struct cli *c, const char *name, json_t **ret_plan);
-/* Group after group on this host; a person is asked here. */
+/* Group after group on this host, the machines of a group at once; a person is asked here. Killed, it goes on when it
+ * is run again. */
 int cli_plan_run_direct(struct cli *c, bool live);
+int cli_plan_commit_direct(struct cli *c);
+int cli_plan_cleanup_direct(struct cli *c);

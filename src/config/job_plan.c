@@ -715,17 +715,3 @@ const char *lb_plan_target(const char *name, char target[LB_PLAN_TARGET_BYTES])
 	snprintf(target, LB_PLAN_TARGET_BYTES, "plan:%.64s", name);
 	return target;
 }
-
-int lb_plan_double(const json_t *machine, bool live, char *double_name)
-{
-	const char *name = json_string_value(json_object_get(machine, "name"));
-	const char *base = name != NULL ? name : json_string_value(json_object_get(machine, "machine"));
-	int n;
-
-	n = snprintf(double_name, LB_VM_NAME_BYTES, "%s%s", base, !live ? "-test" : name != NULL ? "" : "-double");
-	if (n >= LB_VM_NAME_BYTES)
-		return lb_fail(-EINVAL,
-			       "machine %s: the name of its double would be too long; give it a shorter \"name\"",
-			       base);
-	return lb_name_check("double", double_name);
-}

@@ -29,8 +29,6 @@ int lb_reg_plans(struct lb_db *db, int (*fn)(void *arg, const json_t *plan), voi
 int lb_plan_check(struct lb_site *site, const json_t *plan);
 
 const char *lb_plan_target(const char *name, char target[LB_PLAN_TARGET_BYTES]);
-/* How its double is called; `double_name` takes LB_VM_NAME_BYTES. -EINVAL when it is too long. */
-int lb_plan_double(const json_t *machine, bool live, char *double_name);
 
 /* The kinds' functions. */
 int lb_plan_run_test(struct lb_job *job);

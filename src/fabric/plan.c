@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fabric/plan.h"
 
+#include "fabric/fabric.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -294,6 +296,20 @@ int lb_plan_order(const json_t *machine, bool live, const char *point, json_t **
 		return no_memory();
 	*ret_body = lb_steal_ptr(body);
 	return 0;
+}
+
+int lb_plan_double(const json_t *machine, bool live, char *double_name)
+{
+	const char *name = json_string_value(json_object_get(machine, "name"));
+	const char *base = name != NULL ? name : json_string_value(json_object_get(machine, "machine"));
+	int n;
+
+	n = snprintf(double_name, LB_VM_NAME_BYTES, "%s%s", base, !live ? "-test" : name != NULL ? "" : "-double");
+	if (n >= LB_VM_NAME_BYTES)
+		return lb_fail(-EINVAL,
+			       "machine %s: the name of its double would be too long; give it a shorter \"name\"",
+			       base);
+	return lb_name_check("double", double_name);
 }
 
 int lb_plan_each(const json_t *plan, int (*fn)(void *arg, size_t group, const json_t *machine), void *arg)

@@ -40,5 +40,8 @@ bool lb_plan_action_applies(const json_t *action, bool live);
 /* The machine entry as the body of an order: what is for the other kind of failover is left out. */
 int lb_plan_order(const json_t *machine, bool live, const char *point, json_t **ret_body);
 
+/* How its double is called; `double_name` takes LB_VM_NAME_BYTES. -EINVAL when it is too long. */
+int lb_plan_double(const json_t *machine, bool live, char *double_name);
+
 /* Each machine entry in the order of the groups; non-zero ends it and is passed on. */
 int lb_plan_each(const json_t *plan, int (*fn)(void *arg, size_t group, const json_t *machine), void *arg);

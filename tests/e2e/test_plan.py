@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recovery plans with doubles that run: by order to the server, over its kills, and from the vault alone."""
+import fcntl
 import json
 import os
 import pathlib
@@ -124,17 +125,82 @@ def test_a_plan_fails_over_waits_for_a_person_commits_and_bears_kills_of_the_ser
     assert all(d["committed"] for d in doubles(api).values())
 
 
+def alone(site, folder, *words, check=True, **kw):  # noqa: F811
+    """A command of plans with the vault alone."""
+    where = ("--folder", folder / "state/vm", "--vault", site.vault_url)
+    if words[1] in ("test", "failover"):
+        where += ("--hooks", folder / "hooks", "--fabric", "qemu")
+    return site.lifeboat(*words, *where, server=False, check=check, **kw)
+
+
 def test_a_plan_runs_from_the_vault_alone(site, api, folder):  # noqa: F811
     site.lifeboat("plan", "create", plan_file(folder))
     site.stop()
-    where = ("--folder", folder / "state/vm", "--hooks", folder / "hooks", "--fabric", "qemu")
     assert [p["name"] for p in site.vault_ask("plan", "list")["plans"]] == ["shop"]
     assert len(site.vault_ask("plan", "show", "shop")["groups"]) == 2
-    no = site.lifeboat("plan", "failover", "shop", "--vault", site.vault_url, "--confirm", "shop", *where, server=False, check=False,
-                       input="no\n")
+    no = alone(site, folder, "plan", "failover", "shop", "--confirm", "shop", check=False, input="no\n")
     assert no.returncode == 5 and "run it again" in no.stderr
-    p = site.lifeboat("plan", "failover", "shop", "--vault", site.vault_url, "--confirm", "shop", *where, "-o", "json", server=False,
-                      input="yes\n")
+    other = alone(site, folder, "plan", "failover", "shop", "--confirm", "shop", "--point", "latest-app", check=False)
+    assert other.returncode == 2 and "was begun from latest" in other.stderr
+    p = alone(site, folder, "plan", "failover", "shop", "--confirm", "shop", "-o", "json", input="yes\n")
     done = json.loads(p.stdout)["data"]
     assert [m["double"] for m in done["machines"]] == ["db1-double", "web1-double", "web2-double"] and done["failed"] == 0
-    assert (folder / "said").read_text().splitlines() == ["databases failover", "databases failover", "front failover"]
+    # what was done is not done again
+    assert (folder / "said").read_text().splitlines() == ["databases failover", "front failover"]
+    committed = json.loads(alone(site, folder, "plan", "commit", "shop", "-o", "json").stdout)["data"]
+    assert [m["error"] for m in committed["machines"]] == ["", "", ""]
+    assert not list((folder / "state/vm").glob("plan-*"))
+    site.start()
+    assert all(d["committed"] for d in doubles(api).values()) and len(doubles(api)) == 3
+
+
+def test_a_plan_from_the_vault_alone_bears_kills_and_two_at_once_and_its_cleanup_leaves_no_trace(site, folder, monkeypatch):  # noqa: F811
+    site.lifeboat("plan", "create", plan_file(folder))
+    site.stop()
+    places = folder / "places"
+    places.write_text("only double web1\n")
+    monkeypatch.setenv("LIFEBOAT_FAULT_PLACES", str(places))
+    deaths = 0
+
+    def to_the_end(*words):
+        nonlocal deaths
+        while True:
+            p = alone(site, folder, *words, check=False)
+            if p.returncode != -signal.SIGKILL:
+                # killed when the last of them was gone, a cleanup finds nothing more to do
+                assert p.returncode == 0 or words[1] == "cleanup" and deaths and p.returncode == 4, p.stderr
+                return
+            deaths += 1
+
+    to_the_end("plan", "test", "shop")
+    assert sorted(p.name for p in (folder / "state/vm").iterdir()) == ["db1-test", "web1-test", "web2-test"]
+    # an action is in the record before the next one begins: it is not done twice
+    assert (folder / "said").read_text() == "databases test\nfront test\n"
+    with open(folder / "state/vm/plan-shop-test.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        busy = alone(site, folder, "plan", "cleanup", "shop", "--confirm", "shop", check=False)
+        assert busy.returncode != 0 and "another `lifeboat plan` is at work" in busy.stderr
+    to_the_end("plan", "cleanup", "shop", "--confirm", "shop")
+    assert deaths == len(places.read_text().splitlines()) - 1 >= 15
+    assert processes_of(folder / "state/vm") == [] and list((folder / "state/vm").iterdir()) == []
+    assert alone(site, folder, "plan", "cleanup", "shop", "--confirm", "shop", check=False).returncode == 4
+
+
+def test_a_plans_script_that_hangs_or_fails_is_ended_and_named_with_the_vault_alone(site, folder):  # noqa: F811
+    for name, text in (("hangs", "sleep 1000"), ("fails", "echo no answer from the switch; exit 3")):
+        (folder / "hooks" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "hooks" / name).chmod(0o755)
+    plan = {"name": "shop", "groups": [{"name": "databases", "machines": [machine("db1")],
+                                        "before": [{"script": "hangs", "timeout_s": 1, "on_failure": "continue"}], "after": [{"script": "fails"}]}]}
+    (folder / "shop.json").write_text(json.dumps(plan))
+    site.lifeboat("plan", "create", folder / "shop.json")
+    site.stop()
+    p = alone(site, folder, "plan", "test", "shop", check=False)
+    assert p.returncode == 1 and "databases: script fails" in p.stderr and "no answer from the switch" in p.stderr
+    assert "has not ended within 1 s" in p.stdout
+    # mended, it goes on where it was
+    (folder / "hooks/fails").write_text("#!/bin/sh\ntrue\n")
+    p = alone(site, folder, "plan", "test", "shop")
+    assert "Going on with what was begun" in p.stdout and "script hangs" not in p.stdout and "script fails" in p.stdout
+    alone(site, folder, "plan", "cleanup", "shop", "--confirm", "shop")
+    assert list((folder / "state/vm").iterdir()) == []
