@@ -31,7 +31,7 @@ static int direct(struct cli *c, uint64_t wait_s)
 		return r;
 	if (c->dry_run)
 		return cli_would(c, "shut the double %s down and put what it wrote into the vault", c->args[0]);
-	r = lb_takeback_run(c->env, c->vault, f, (uint32_t)wait_s, progress, c, &back);
+	r = lb_takeback_run(c->env, c->vault, f, NULL, (uint32_t)wait_s, progress, c, &back);
 	cli_progress_end(c);
 	if (r < 0)
 		return r;

@@ -101,6 +101,8 @@ int cmd_machine_show(struct cli *c)
 		return cli_print_json("machine", json_incref(m));
 	printf("%s (%s)\n", cli_text(m, "name"), cli_text(m, "id"));
 	show_state(m);
+	line("double of", cli_text(m, "double_of"));
+	line("back as", cli_text(m, "replicates_back_as"));
 	line("policy", cli_text(m, "policy"));
 	show_size("bandwidth", cli_number(m, "bandwidth_bytes_per_s"), "/s now");
 	show_size("backlog", cli_number(m, "backlog_bytes"), "");

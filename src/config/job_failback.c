@@ -10,6 +10,7 @@
 #include "config/api.h"
 #include "config/failovers.h"
 #include "config/registry.h"
+#include "config/reprotect.h"
 #include "target/takeback.h"
 
 static int compared(void *arg, uint64_t done_bytes, uint64_t total_bytes)
@@ -22,12 +23,71 @@ static int keep_going(void *job)
 	return lb_job_check(job);
 }
 
+/*
+ * One that is reprotected goes home by its own journal: what its agent and process server had sent is there, and only
+ * the rest is read from its disks. From here on the way back is not taken away any more.
+ */
+static int leave(struct lb_job *job, struct lb_failover *f, uint32_t wait_s, struct lb_reprotect *p,
+		 bool *ret_gracefully)
+{
+	int r;
+
+	*ret_gracefully = true;
+	r = lb_reprotect_find(job->site->db, job->target, p);
+	if (r == -ENOENT) {
+		lb_err_clear();
+		return 0;
+	}
+	if (r == 0 && strcmp(p->state, LB_REPROTECT_PROTECTED) != 0 && strcmp(p->state, LB_REPROTECT_HOME) != 0)
+		r = lb_fail(
+			-EBUSY,
+			"the way back of %s is not complete: `lifeboat job watch %s` follows it, `lifeboat failover "
+			"reprotect %s --cancel` takes it away; it can then go home without",
+			job->target, p->job, job->target);
+	if (r < 0)
+		return r;
+	snprintf(p->state, sizeof(p->state), LB_REPROTECT_HOME);
+	r = lb_reprotect_put(job->site->db, p);
+	r = r < 0 ? r : lb_failover_shut(f, wait_s, ret_gracefully);
+	return r < 0 ? r : lb_reprotect_fence(job, p);
+}
+
+static int take_back(struct lb_job *job, struct lb_failover *f, uint32_t wait_s, struct lb_reprotect *p,
+		     struct lb_takeback *back)
+{
+	struct lb_uuid id;
+	bool gracefully;
+	int r;
+
+	r = leave(job, f, wait_s, p, &gracefully);
+	if (r == 0 && p->back[0] != '\0')
+		r = lb_uuid_parse(p->back, &id);
+	r = r < 0 ? r
+		  : lb_takeback_run(job->site->env, job->site->vault, f, p->back[0] != '\0' ? &id : NULL, wait_s,
+				    compared, job, back);
+	back->gracefully = back->gracefully && gracefully;
+	return r;
+}
+
+static int tell_taken(struct lb_job *job, const struct lb_reprotect *p, const struct lb_takeback *back)
+{
+	json_t *result = json_pack(
+		"{s:I,s:I,s:I,s:I,s:I,s:b,s:s?}", "epoch", (json_int_t)back->point.position.epoch, "seq",
+		(json_int_t)back->point.position.seq, "point_ns", (json_int_t)back->point.time_ns, "gathered_bytes",
+		(json_int_t)back->stats.gathered_bytes, "stored_bytes", (json_int_t)back->stats.stored_bytes,
+		"gracefully", (int)back->gracefully, "machine", p->back[0] != '\0' ? p->back_name : NULL);
+
+	if (result == NULL || json_object_update_new(job->result, result) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a result");
+	return 0;
+}
+
 int lb_job_failback_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
 	uint32_t wait_s = LB_TAKEBACK_WAIT_S_DEFAULT;
-	struct lb_takeback back;
-	json_t *result;
+	struct lb_takeback back = {0};
 	int r;
 
 	if (json_object_get(job->request, "wait_s") != NULL)
@@ -36,15 +96,10 @@ int lb_job_failback_run(struct lb_job *job)
 	r = r < 0 ? r : lb_job_double_open(job, &f);
 	if (r == 0)
 		lb_failover_idle_set(f, keep_going, job);
-	r = r < 0 ? r : lb_takeback_run(job->site->env, job->site->vault, f, wait_s, compared, job, &back);
+	r = r < 0 ? r : take_back(job, f, wait_s, &p, &back);
+	r = r < 0 ? r : tell_taken(job, &p, &back);
 	if (r < 0)
 		return r;
-	result = json_pack("{s:I,s:I,s:I,s:I,s:I,s:b}", "epoch", (json_int_t)back.point.position.epoch, "seq",
-			   (json_int_t)back.point.position.seq, "point_ns", (json_int_t)back.point.time_ns,
-			   "gathered_bytes", (json_int_t)back.stats.gathered_bytes, "stored_bytes",
-			   (json_int_t)back.stats.stored_bytes, "gracefully", (int)back.gracefully);
-	if (result == NULL || json_object_update_new(job->result, result) < 0)
-		return lb_fail(-ENOMEM, "out of memory for a result");
 	return back.gracefully ? 0 : lb_job_say(job, "it did not shut down within %u s and was turned off", wait_s);
 }
 
@@ -83,7 +138,7 @@ int lb_job_failback_commit_run(struct lb_job *job)
 	r = lb_job_step(job, "give the machine its identity and its replication back");
 	r = r < 0 ? r : lb_job_double_open(job, &f);
 	if (r == -ENOENT)
-		return 0; /* an earlier run of this job ended with it */
+		return lb_reprotect_end(job, job->target); /* an earlier run of this job removed it */
 	if (r < 0)
 		return r;
 	lb_failover_report(f, &report);
@@ -96,7 +151,8 @@ int lb_job_failback_commit_run(struct lb_job *job)
 	r = r < 0 ? r : lb_vault_copy_write(job->site);
 	r = r < 0 ? r : lb_job_step(job, "remove the double");
 	r = r < 0 ? r : lb_failover_cleanup(f, true);
-	if (r == 0)
-		f = NULL; /* freed with it */
-	return r;
+	if (r < 0)
+		return r;
+	f = NULL; /* freed with it */
+	return lb_reprotect_end(job, job->target);
 }

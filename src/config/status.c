@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "config/drills.h"
 #include "config/readiness.h"
+#include "config/reprotect.h"
 
 enum health { HEALTH_OK, HEALTH_WARNING, HEALTH_CRITICAL };
 static const char *const health_names[] = {"ok", "warning", "critical"};
@@ -265,6 +266,29 @@ static void judge_process(struct view *v)
 	reason(v, HEALTH_WARNING, cure, "its process server has been silent: nothing new reaches the vault");
 }
 
+/* It is failed over, or it is the double itself on its way home. */
+static void judge_fenced(struct view *v)
+{
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	char cure[160];
+
+	if (lb_reprotect_of(v->site->db, v->m->id, &p) < 0) {
+		lb_err_clear();
+		reason(v, HEALTH_WARNING, "lifeboat failover list", "it is failed over: it is no longer replicated");
+		return;
+	}
+	if (strcmp(p.state, LB_REPROTECT_HOME) == 0)
+		snprintf(cure, sizeof(cure), "when it runs at home: lifeboat failback commit %s", p.double_name);
+	else
+		snprintf(cure, sizeof(cure), "lifeboat failover list; to go home: lifeboat failback start %s",
+			 p.double_name);
+	if (strcmp(p.back, v->m->id) == 0)
+		reason(v, HEALTH_WARNING, cure, "it was %s, the double of %s, which goes home", p.double_name, p.name);
+	else
+		reason(v, HEALTH_WARNING, cure, "it is failed over; its double %s replicates back as %s", p.double_name,
+		       p.back_name);
+}
+
 static void judge(struct view *v)
 {
 	char cure[160];
@@ -272,8 +296,7 @@ static void judge(struct view *v)
 	if (v->live.point.error[0] != '\0')
 		reason(v, HEALTH_CRITICAL, "lifeboat vault verify", "the vault can't be read: %s", v->live.point.error);
 	if (v->m->fenced) {
-		snprintf(cure, sizeof(cure), "lifeboat failover list");
-		reason(v, HEALTH_WARNING, cure, "it is failed over: it is no longer replicated");
+		judge_fenced(v);
 		return;
 	}
 	if (!v->m->enabled) {
@@ -346,6 +369,23 @@ static json_t *progress_of(const struct view *v)
 			 (json_int_t)v->total_bytes);
 }
 
+/* Whose double it is, and as what its double replicates back; null where that is not so. */
+static int add_way_back(const struct view *v, json_t *object)
+{
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	int r = lb_reprotect_of(v->site->db, v->m->id, &p);
+	bool is_back = r == 0 && strcmp(p.back, v->m->id) == 0;
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	lb_err_clear();
+	return json_object_set_new(object, "double_of", is_back ? json_string(p.name) : json_null()) < 0 ||
+			       json_object_set_new(object, "replicates_back_as",
+						   r == 0 && !is_back ? json_string(p.back_name) : json_null()) < 0
+		       ? lb_fail(-ENOMEM, "out of memory for a status")
+		       : 0;
+}
+
 static json_t *view_json(const struct view *v)
 {
 	const struct lb_reg_machine *m = v->m;
@@ -384,6 +424,11 @@ int lb_status_machine(struct lb_site *site, const struct lb_reg_machine *machine
 	object = view_json(&v);
 	if (object == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a status");
+	r = add_way_back(&v, object);
+	if (r < 0) {
+		json_decref(object);
+		return r;
+	}
 	*ret_object = object;
 	return 0;
 }

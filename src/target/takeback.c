@@ -19,8 +19,8 @@ static int paths_of(struct lb_failover *f, const struct lb_catalog_item *item, c
 	return 0;
 }
 
-int lb_takeback_run(struct lb_env *env, struct lb_vault *v, struct lb_failover *f, uint32_t wait_s,
-		    int (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes), void *arg,
+int lb_takeback_run(struct lb_env *env, struct lb_vault *v, struct lb_failover *f, const struct lb_uuid *machine,
+		    uint32_t wait_s, int (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes), void *arg,
 		    struct lb_takeback *ret_takeback)
 {
 	_cleanup_free_ struct lb_catalog_item *item = malloc(sizeof(*item));
@@ -32,7 +32,7 @@ int lb_takeback_run(struct lb_env *env, struct lb_vault *v, struct lb_failover *
 	if (item == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a catalog entry");
 	lb_failover_report(f, &report);
-	r = lb_catalog_get(v, &report.machine, item);
+	r = lb_catalog_get(v, machine != NULL ? machine : &report.machine, item);
 	r = r < 0 ? r : paths_of(f, item, paths);
 	r = r < 0 ? r : lb_failover_shut(f, wait_s, &back.gracefully);
 	r = r < 0 ? r : lb_gather(env, v, item, paths, "failback", progress, arg, &back.point, &back.stats);

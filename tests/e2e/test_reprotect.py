@@ -16,6 +16,8 @@ from host_agent import HostAgent, LoopDisk
 from lifeboat_site import Site
 from test_config import Api
 from test_failback import write
+from test_recovery import same
+from test_target import write_in_double
 
 MIB = 1 << 20
 for tool in ("nbdkit", "qemu-img", "qemu-system-x86_64"):
@@ -128,6 +130,9 @@ def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_l
     assert back["state"] == "protected" and back["process"] == server["id"] != site.machine("host")["process"]
     assert [(d["id"], d["name"], d["path"]) for d in back["disks"]] == [(0, failed.name, failed.disk.device)]
     assert (failed.double.folder / "identity/cert.pem").read_bytes() == source and failed.double.own_identity()
+    assert back["double_of"] == "host" and site.machine("host")["replicates_back_as"] == "host-back"
+    assert "host-double replicates back as host-back" in site.lifeboat("machine", "show", "host", check=False).stdout
+    assert "host-back, which is protected" in site.lifeboat("failover", "list").stdout
     # what it writes is in its own journal, and nothing of it in its source's
     before = site.points("host")[-1]
     write(failed.disk, 6 * MIB, b"written on the double" * 1000)
@@ -153,3 +158,74 @@ def read_or_nothing(path):
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_temporary_goes(failed, site, folder):
+    failed.fail_over()
+    failed.double.boot()
+    failed.double.wait_text("waits for")
+    # not before it is reprotected, and not while it is being reprotected
+    site.stop(signal.SIGKILL)                               # what was told and asked is known again after a restart
+    site.start()
+    failed.reprotect()
+    write(failed.disk, 5 * MIB, b"the last order" * 4096)
+    write_in_double(site.folder / "state/vm/host-double", 0, 0x5a, 5 * MIB, 65536)
+    server = failed.server()
+    site.stop(signal.SIGKILL)                               # the temporary process server is a part of the site until then
+    site.start()
+    site.wait(lambda: (failed.server() or {}).get("health") == "ok", "the temporary process server after a restart", 60)
+    assert failed.server()["id"] == server["id"] and failed.server()["port"] == server["port"]
+    failed.double.wait(lambda: site.machine("host-back")["state"] == "protected", "protection after a restart")
+    done = site.ask("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double")
+    assert done["result"]["machine"] == "host-back"
+    failed.double.close()
+    undo = site.lifeboat("failover", "reprotect", "host-double", "--cancel", check=False)
+    assert undo.returncode != 0 and "on its way home" in undo.stderr
+    home = LoopDisk(folder / "home", 1)
+    home.path.write_bytes(bytes(failed.size_bytes))
+    subprocess.run(["losetup", "--set-capacity", home.device], check=True)
+    try:
+        restored = site.ask("failback", "restore", "host-back", "--vault", site.vault_url, "--passphrase-file", site.passphrase_file,
+                            "--to", f"{failed.name}={home.device}", "--state", folder / "target", "--confirm", "host-back")
+        assert restored["point"]["epoch"] == done["result"]["epoch"]
+        home.settle()
+        same(home.device, site.folder / "state/vm/host-double/disk0.qcow2", "-f", "raw", "-F", "qcow2")
+        site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double")
+        failed.check_no_trace()
+        assert site.ask("failover", "list")["failovers"] == []
+        assert site.machine("host")["state"] != "failed over"
+    finally:
+        home.close()
+
+
+def test_who_lacks_the_secret_gets_no_identity_and_a_double_cant_write_into_its_sources_journal(failed, site, folder, api):
+    failed.fail_over(commit=False)
+    early = site.lifeboat("failover", "reprotect", "host-double", check=False)
+    assert early.returncode != 0 and "is not committed" in early.stderr and "failover commit host-double" in early.stderr
+    assert failed.server() is None and failed.row() is None
+    unknown = site.lifeboat("failover", "reprotect", "nobody-double", check=False)
+    assert unknown.returncode != 0 and "there is no double" in unknown.stderr
+    nobody = Api(site)
+    for body, status in (({}, 400), ({"secret": "0" * 64}, 400), ({"secret": "0" * 63, "csr_pem": "x"}, 400),
+                         ({"secret": "0" * 64, "csr_pem": "x", "hardware": "0" * 64}, 403)):
+        assert nobody.ask("POST", "/v1/enrol/double", body)[0] == status, body
+    # the old primary with its own identity and without a secret: refused as ever
+    assert Api(site, failed.agent.folder / "identity").ask("POST", "/v1/enrol/double", {"secret": "0" * 64})[0] == 403
+    failed.double.boot(told=b"")
+    failed.double.wait_text("run `lifeboat-mobility enrol`")
+    # told something that is wrong, it is refused, too
+    failed.double.close()
+    told = {"version": 1, "config_url": site.config_url, "secret": "ab" * 32,
+            "ca_fingerprint": json.loads((site.folder / "state/vm/host-double/double.json").read_text())["ca_fingerprint"]}
+    failed.double.boot(told=json.dumps(told).encode())
+    failed.double.wait_text("no double of this server has this secret")
+    assert failed.double.own_identity() is None
+    # and its source's identity opens it no journal
+    before = site.points("host")[-1]
+    server = Api(site, failed.double.folder / "identity")
+    server.port = site.process_port
+    for method, path in (("GET", "/v1/journal"), ("POST", "/v1/heartbeat"), ("PUT", "/v1/journal/2/1")):
+        status, answer = server.ask(method, path, {} if method != "GET" else None)
+        assert status in (400, 403), answer
+        assert "enrol" in answer["error"]["message"] or "certificate" in answer["error"]["message"], answer
+    assert site.points("host")[-1] == before
