@@ -10,6 +10,9 @@
 #include "fabric/backends.h"
 #include "fabric/qmp.h"
 
+#define ENDING_MS_MAX 10000
+#define ENDING_LOOK_MS 50
+
 #define START_WAIT_MS 30000
 #define LOOK_AGAIN_MS 10
 
@@ -130,11 +133,31 @@ static int ask(struct lb_fabric *f, const struct lb_vm_spec *vm, const char *com
 	return r;
 }
 
+/* QEMU's monitor goes before QEMU does: whether a failure to reach it means that the VM has ended. */
+static bool has_ended(struct lb_fabric *f, const struct lb_vm_spec *vm, int r)
+{
+	const int64_t end_ns = lb_mono_ns(f->env) + ENDING_MS_MAX * LB_NS_PER_MS;
+
+	if (r != -ECONNRESET && r != -EPIPE && r != -ECONNREFUSED && r != -ENOENT)
+		return false;
+	while (find_process(f, vm) != 0) {
+		if (lb_mono_ns(f->env) > end_ns)
+			return false;
+		lb_proc_pause(f->env, ENDING_LOOK_MS);
+	}
+	return true;
+}
+
 static int qemu_stop(struct lb_fabric *f, const struct lb_vm_spec *vm, bool gracefully)
 {
+	int r;
+
 	if (find_process(f, vm) == 0)
 		return 0;
-	return gracefully ? ask(f, vm, "system_powerdown") : qemu_destroy(f, vm);
+	if (!gracefully)
+		return qemu_destroy(f, vm);
+	r = ask(f, vm, "system_powerdown");
+	return has_ended(f, vm, r) ? 0 : r;
 }
 
 static int qemu_resume(struct lb_fabric *f, const struct lb_vm_spec *vm)
@@ -177,6 +200,10 @@ static int qemu_state(struct lb_fabric *f, const struct lb_vm_spec *vm, enum lb_
 		r = lb_qmp_ask(q, "query-status", NULL, &value);
 	if (r == 0)
 		r = lb_json_get_str(value, "status", &status);
+	if (r != 0 && has_ended(f, vm, r)) {
+		*ret_state = LB_VM_STOPPED;
+		return 0;
+	}
 	if (r != 0)
 		return r;
 	*ret_state = state_of(status);

@@ -8,11 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "base/bytes.h"
@@ -143,6 +146,43 @@ static void a_spawned_program_inherits_one_descriptor_and_no_other(void **s)
 	snprintf(leaked, sizeof(leaked), "fd %d\n", leak);
 	assert_non_null(strstr((char *)text, kept));
 	assert_null(strstr((char *)text, leaked));
+}
+
+/* The monitor of a QEMU that is about to end: it takes calls and answers none. */
+static void *hang_up(void *arg)
+{
+	for (int listener = *(int *)arg, fd; (fd = accept(listener, NULL, NULL)) >= 0;)
+		close(fd);
+	return NULL;
+}
+
+static void a_vm_whose_monitor_has_gone_before_it_has_ended(void **s)
+{
+	_cleanup_(lb_fabric_freep) struct lb_fabric *f = NULL;
+	_cleanup_free_ char *pidfile = strdup(in_folder("qemu.pid")), *log = strdup(in_folder("ending"));
+	_cleanup_close_ int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const char *argv[] = {"sh", "-c", "sleep 0.5; :", "sh", pidfile, NULL};
+	const struct lb_vm_spec vm = {.name = "ending", .folder = folder};
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	enum lb_vm_state state = LB_VM_RUNNING;
+	pthread_t monitor;
+	pid_t pid;
+
+	(void)s;
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/qmp.sock", folder);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 4), 0);
+	assert_int_equal(pthread_create(&monitor, NULL, hang_up, &listener), 0);
+	assert_int_equal(lb_fabric_open(env, "qemu", &f), 0);
+	assert_int_equal(
+		lb_proc_spawn(env, &(struct lb_proc_spawn){.argv = argv, .log_path = log, .keep_fd = -1}, &pid), 0);
+	assert_int_equal(f->ops->stop(f, &vm, true), 0);
+	assert_int_equal(
+		lb_proc_spawn(env, &(struct lb_proc_spawn){.argv = argv, .log_path = log, .keep_fd = -1}, &pid), 0);
+	assert_int_equal(f->ops->state(f, &vm, &state), 0);
+	assert_int_equal(state, LB_VM_STOPPED);
+	shutdown(listener, SHUT_RDWR);
+	pthread_join(monitor, NULL);
 }
 
 static void a_folder_that_sockets_or_command_lines_cannot_take_is_refused(void **s)
@@ -510,6 +550,7 @@ int main(void)
 		cmocka_unit_test(a_program_whose_output_is_refused_is_ended),
 		cmocka_unit_test(a_spawned_program_lives_on_is_found_by_its_argument_and_ended),
 		cmocka_unit_test(a_spawned_program_inherits_one_descriptor_and_no_other),
+		cmocka_unit_test(a_vm_whose_monitor_has_gone_before_it_has_ended),
 		cmocka_unit_test(a_folder_that_sockets_or_command_lines_cannot_take_is_refused),
 		cmocka_unit_test(a_command_line_says_what_the_double_is_and_isolates_it),
 		cmocka_unit_test(an_address_is_given_by_user_mode_networking_and_ports_lead_to_it),
