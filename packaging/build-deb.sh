@@ -108,6 +108,7 @@ servers() {
 	program "$build/src/cli/lifeboat" "$tree/usr/bin/lifeboat"
 	program "$build/src/config/lifeboat-config" "$tree/usr/sbin/lifeboat-config"
 	program "$build/src/process/lifeboat-process" "$tree/usr/sbin/lifeboat-process"
+	program "$build/src/fabric/lifeboat-segment" "$tree/usr/sbin/lifeboat-segment"
 	plain "$build/src/nbd/nbdkit-lifeboat-plugin.so" "$tree$plugins/nbdkit-lifeboat-plugin.so"
 	plain "$here/systemd/lifeboat-config.service" "$tree/lib/systemd/system/lifeboat-config.service"
 	plain "$here/systemd/lifeboat-process.service" "$tree/lib/systemd/system/lifeboat-process.service"

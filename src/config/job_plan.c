@@ -16,6 +16,8 @@
 #include "config/drills.h"
 #include "config/failovers.h"
 #include "config/plans.h"
+#include "config/target.h"
+#include "fabric/network.h"
 #include "config/registry.h"
 #include "fabric/hook.h"
 #include "vault/catalog.h"
@@ -475,6 +477,25 @@ static int look_for_live(void *arg, const struct lb_failover_report *report, enu
 	return 1;
 }
 
+/* The doubles of one test see one another and nobody else, where this host can do that and no other network is wanted.
+ */
+static int set_segment(struct run *run, json_t *request)
+{
+	char network[LB_VM_NETWORK_BYTES];
+	int r;
+
+	r = lb_json_set_str(request, "kind", "test");
+	r = r < 0 ? r : lb_target_fill(run->job->site, request);
+	if (r < 0 || json_is_string(json_object_get(request, "network")))
+		return r;
+	snprintf(network, sizeof(network), "isolated:%.18s", run->job->id);
+	if (lb_target_network_check(run->job->site, network) < 0) {
+		lb_err_clear(); /* each double is then alone */
+		return 0;
+	}
+	return lb_json_set_str(request, "network", network);
+}
+
 /* What the order asks of all, unless the plan's entry asks something else of this one. */
 static int begin_drill(struct run *run, const char *name, json_t *body)
 {
@@ -492,6 +513,7 @@ static int begin_drill(struct run *run, const char *name, json_t *body)
 	}
 	r = lb_drill_request(body, &request, target);
 	r = r < 0 ? r : lb_drill_set_deadline(run->job->site, request);
+	r = r < 0 ? r : set_segment(run, request);
 	return r < 0 ? r : submit(run, "drill", name, target, request);
 }
 
@@ -522,6 +544,8 @@ static int begin_machine(struct run *run, const json_t *machine)
 	r = lb_plan_order(machine, run->live, frozen != NULL ? frozen : run->point, &body);
 	if (r == 0 && run->drill)
 		return begin_drill(run, name, body);
+	if (r == 0 && !run->live)
+		r = set_segment(run, body);
 	return r < 0 ? r : submit(run, "failover", name, s.there ? s.name : target, body);
 }
 

@@ -35,10 +35,17 @@ static int set_missing(json_t *body, const char *member, const json_t *value)
 		       : 0;
 }
 
+static bool is_shared(const json_t *body)
+{
+	const char *network = text_of(body, "network");
+
+	return network[0] != '\0' && lb_network_segment(network) == NULL;
+}
+
 static int set_mac(json_t *body, const struct lb_double_source *s, bool live)
 {
 	const char *wanted = text_of(body, "mac"), *mac = text_of(json_array_get(s->cards, 0), "mac");
-	bool shared = text_of(body, "network")[0] != '\0', asked = strcmp(wanted, LB_MAC_SOURCE) == 0;
+	bool shared = is_shared(body), asked = strcmp(wanted, LB_MAC_SOURCE) == 0;
 	char text[LB_MAC_TEXT_BYTES];
 
 	if (strcmp(wanted, LB_MAC_OWN) == 0) {
@@ -60,6 +67,20 @@ static int set_mac(json_t *body, const struct lb_double_source *s, bool live)
 								       : 0;
 }
 
+/* A test where nobody else is has the address of its source, so that its ports can be led to it. */
+static int set_address(json_t *body, const struct lb_double_source *s)
+{
+	const json_t *address = json_array_get(json_object_get(json_array_get(s->cards, 0), "addresses"), 0);
+
+	if (is_shared(body) || !json_is_string(address))
+		return 0;
+	if (lb_address_read(json_string_value(address), NULL, NULL) < 0) {
+		lb_err_clear();
+		return 0;
+	}
+	return set_missing(body, "address", address);
+}
+
 static int fill_network(json_t *body, const struct lb_double_source *s, bool live)
 {
 	const json_t *network = json_object_get(s->target, live ? "network" : "test_network");
@@ -73,8 +94,13 @@ static int fill_network(json_t *body, const struct lb_double_source *s, bool liv
 		if (r == 0)
 			r = set_missing(body, "address", json_object_get(s->target, live ? "address" : "test_address"));
 	}
+	/* nobody else is there */
+	if (r == 0 && lb_network_segment(text_of(body, "network")) != NULL)
+		r = set_missing(body, "address", json_object_get(s->target, live ? "address" : "test_address"));
 	if (strcmp(text_of(body, "network"), LB_NETWORK_NONE) == 0)
 		json_object_del(body, "network");
+	if (r == 0 && !live)
+		r = set_address(body, s);
 	return r < 0 ? r : set_mac(body, s, live);
 }
 

@@ -8,6 +8,7 @@
  * Of a network: "none" is none even where the settings name one. An address and a MAC address belong to the network
  * that they were set for. Of a MAC address: "source" is that of the machine's own first card, "own" is one that no
  * other has; without a word it is the source's, but in a test on a network that others are on: the source may be there.
+ * A test where nobody else is has the address of its source, if its agent has told of it and no other was set.
  */
 #include <jansson.h>
 #include <stdbool.h>

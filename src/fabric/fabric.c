@@ -16,8 +16,12 @@
 #include "fabric/backends.h"
 
 #define LONGEST_SOCKET_NAME "nbd63.sock"
-#define USER_PREFIX 24 /* where none is said */
+#define USER_BASE 0x0a000200u /* 10.0.2.0: guests are told to find this host at .2 */
+#define USER_PREFIX 24        /* where none is said */
 #define USER_PREFIX_MAX 28
+#define SEGMENT_BASE 0x0a400000u /* 10.64.0.0 */
+#define SEGMENT_PREFIX_BITS 10
+#define SEGMENT_FIRST 16u
 #define VARIABLES_BYTES_MAX (64u << 20)
 
 void lb_vm_spec_clear(struct lb_vm_spec *vm)
@@ -149,22 +153,26 @@ static char *address_text(uint32_t address, char text[INET_ADDRSTRLEN])
 }
 
 /* User-mode networking in the range of the VM's address, which its DHCP gives to the guest. */
-static int put_user_address(const struct lb_vm_spec *vm, struct lb_buf *out, char guest[INET_ADDRSTRLEN])
+static int put_user_address(const struct lb_vm_spec *vm, bool segment, struct lb_buf *out, char guest[INET_ADDRSTRLEN])
 {
 	char net[INET_ADDRSTRLEN], host[INET_ADDRSTRLEN], dns[INET_ADDRSTRLEN];
 	uint32_t address, prefix, base, own;
 	int r;
 
 	guest[0] = '\0';
-	if (vm->address[0] == '\0')
+	if (vm->address[0] == '\0' && !segment)
 		return 0;
-	r = lb_address_read(vm->address, &address, &prefix);
+	/* on a segment each guest gets another one */
+	address = SEGMENT_BASE + SEGMENT_FIRST + ((uint32_t)vm->uuid.bytes[0] << 12 | (uint32_t)vm->uuid.bytes[1] << 4);
+	prefix = SEGMENT_PREFIX_BITS;
+	r = vm->address[0] != '\0' ? lb_address_read(vm->address, &address, &prefix) : 0;
 	if (r < 0)
 		return r;
 	/* it needs room for two addresses of its own; the usual one of a gateway first */
 	prefix = prefix == 0 || prefix > USER_PREFIX_MAX ? USER_PREFIX : prefix;
 	base = address & ~(UINT32_MAX >> prefix);
-	own = base + (address == base + 1 ? 2 : 1);
+	own = base + (base == USER_BASE || address == base + 1 ? 2 : 1);
+	own += own == address;
 	return lb_buf_printf(out, ",net=%s/%u,host=%s,dns=%s,dhcpstart=%s", address_text(base, net), prefix,
 			     address_text(own, host), address_text(own + 1 + (address == own + 1), dns),
 			     address_text(address, guest));
@@ -172,11 +180,12 @@ static int put_user_address(const struct lb_vm_spec *vm, struct lb_buf *out, cha
 
 int lb_vm_netdev(const struct lb_vm_spec *vm, struct lb_buf *out)
 {
+	bool segment = lb_network_segment(vm->network) != NULL;
 	char guest[INET_ADDRSTRLEN];
 	int r;
 
-	r = lb_buf_printf(out, "user,id=net0%s", vm->isolated ? ",restrict=on" : "");
-	r = r < 0 ? r : put_user_address(vm, out, guest);
+	r = lb_buf_printf(out, "user,id=%s%s", segment ? "user,ipv6=off" : "net0", vm->isolated ? ",restrict=on" : "");
+	r = r < 0 ? r : put_user_address(vm, segment, out, guest);
 	for (uint32_t i = 0; r == 0 && i < vm->n_forwards; i++)
 		r = lb_buf_printf(out, ",hostfwd=tcp:%s:%u-%s:%u", vm->forwards[i].address, vm->forwards[i].host_port,
 				  guest, vm->forwards[i].guest_port);

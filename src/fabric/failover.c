@@ -168,15 +168,20 @@ static int take_bus(struct lb_failover *f, const char *bus)
 	return bus == NULL ? 0 : lb_fail(-EINVAL, "there is no bus \"%.40s\", but: virtio, scsi, sata", bus);
 }
 
+bool lb_failover_is_on_network(const struct lb_failover *f)
+{
+	return f->vm.network[0] != '\0' && lb_network_segment(f->vm.network) == NULL;
+}
+
 static int take_forwards(struct lb_failover *f, const struct lb_failover_request *request)
 {
-	bool probe_is_there = request->probe_port == 0 || (f->vm.network[0] != '\0' && f->vm.address[0] != '\0');
+	bool probe_is_there = request->probe_port == 0 || (lb_failover_is_on_network(f) && f->vm.address[0] != '\0');
 	uint32_t n = request->n_forwards;
 
 	if (request->n_forwards > LB_VM_FORWARDS_MAX)
 		return lb_fail(-E2BIG, "%u forwards are more than %d", request->n_forwards, LB_VM_FORWARDS_MAX);
 	/* a double on a network is reached by its own address */
-	if (n > 0 && f->vm.network[0] != '\0') {
+	if (n > 0 && lb_failover_is_on_network(f)) {
 		if (asprintf(&f->warning, "no port of this host is forwarded: the double is on network %s",
 			     f->vm.network) < 0)
 			return lb_fail(-ENOMEM, "out of memory");
@@ -194,7 +199,7 @@ static int take_forwards(struct lb_failover *f, const struct lb_failover_request
 		probe_is_there |= request->forwards[i].guest_port == request->probe_port;
 	}
 	if (!probe_is_there)
-		return f->vm.network[0] != '\0'
+		return lb_failover_is_on_network(f)
 			       ? lb_fail(-EINVAL,
 					 "port %u must answer: on network %s that needs the double's address "
 					 "(--address)",
@@ -231,7 +236,8 @@ static int take_request(struct lb_failover *f, const struct lb_failover_request 
 	f->kind = request->kind;
 	f->wait_s = request->wait_s != 0 ? request->wait_s : LB_FAILOVER_WAIT_S;
 	f->no_pull = request->no_pull || request->kind == LB_FAILOVER_TEST;
-	f->vm.isolated = request->isolated;
+	f->vm.isolated =
+		request->isolated || (request->network != NULL && lb_network_segment(request->network) != NULL);
 	f->vm.memory_bytes = request->memory_bytes;
 	f->vm.cpus = request->cpus;
 	r = take_network(f, request);

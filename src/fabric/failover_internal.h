@@ -62,6 +62,8 @@ int lb_record_load(struct lb_failover *f);
 /* failover.c */
 int lb_failover_fabric(struct lb_failover *f);
 int lb_failover_vault(struct lb_failover *f);
+/* On a network where others reach it by its own address, and not by forwards of this host. */
+bool lb_failover_is_on_network(const struct lb_failover *f);
 void lb_failover_serve_of(const struct lb_failover *f, uint32_t n, const struct lb_keyring *keys,
 			  struct lb_serve *ret_serve);
 /* "failover-<12 hex digits of the VM's UUID>" */

@@ -33,7 +33,7 @@ static bool address_of(const struct lb_failover *f, uint16_t guest_port, struct 
 
 	*ret_in = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(guest_port)};
 	if (forward == NULL) {
-		if (f->vm.network[0] == '\0' || lb_address_read(f->vm.address, &address, NULL) < 0)
+		if (!lb_failover_is_on_network(f) || lb_address_read(f->vm.address, &address, NULL) < 0)
 			return false;
 		ret_in->sin_addr.s_addr = htonl(address);
 		return true;

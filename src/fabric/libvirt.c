@@ -77,6 +77,11 @@ static int libvirt_network(struct lb_fabric *f, const char *network)
 	_cleanup_(virNetworkFreep) virNetworkPtr found = NULL;
 	int r;
 
+	if (lb_network_segment(network) != NULL)
+		return lb_fail(
+			-EOPNOTSUPP,
+			"isolated networks are made by the fabric qemu; make one of libvirt's (without <forward>) and "
+			"name it");
 	if (lb_network_bridge(network) != NULL)
 		return lb_bridge_check(lb_network_bridge(network));
 	r = connect_to(l);

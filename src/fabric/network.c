@@ -12,8 +12,10 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/text.h"
+#include "fabric/segment.h"
 
 #define BRIDGE_PREFIX "bridge:"
+#define SEGMENT_PREFIX "isolated:"
 #define PREFIX_MIN 8
 
 const char *lb_network_bridge(const char *network)
@@ -23,10 +25,30 @@ const char *lb_network_bridge(const char *network)
 	return strncmp(network, BRIDGE_PREFIX, length) == 0 ? network + length : NULL;
 }
 
+const char *lb_network_segment(const char *network)
+{
+	size_t length = strlen(SEGMENT_PREFIX);
+
+	return strncmp(network, SEGMENT_PREFIX, length) == 0 ? network + length : NULL;
+}
+
+static int check_segment(const char *segment)
+{
+	int r = lb_name_check("isolated network", segment);
+
+	return r == 0 && strlen(segment) >= LB_SEGMENT_NAME_BYTES
+		       ? lb_fail(-EINVAL, "an isolated network's name has at most %d characters, \"%.80s\" has more",
+				 LB_SEGMENT_NAME_BYTES - 1, segment)
+		       : r;
+}
+
 int lb_network_check(const char *network)
 {
-	const char *bridge = lb_network_bridge(network);
+	const char *bridge = lb_network_bridge(network), *segment = lb_network_segment(network);
 	int r;
+
+	if (segment != NULL)
+		return check_segment(segment);
 
 	r = lb_name_check(bridge != NULL ? "bridge" : "network", bridge != NULL ? bridge : network);
 	if (r == 0 && bridge != NULL && strlen(bridge) >= LB_BRIDGE_NAME_BYTES)

@@ -2,7 +2,8 @@
 #pragma once
 /*
  * The network that a VM joins. "bridge:NAME" is a bridge of this host, in the network namespace that we run in; "NAME"
- * is a network of libvirt's and, for QEMU without libvirt, a bridge too.
+ * is a network of libvirt's and, for QEMU without libvirt, a bridge too; "isolated:NAME" is an isolated network of
+ * the doubles that name it (segment.h).
  *
  * The tap device of a VM belongs to its QEMU alone: it is gone when that has ended, whatever it died of.
  */
@@ -20,6 +21,8 @@ struct lb_vm_spec;
 int lb_network_check(const char *network);
 /* The bridge's name in "bridge:NAME"; NULL when it is a network's name. */
 const char *lb_network_bridge(const char *network);
+/* The segment's name in "isolated:NAME"; NULL when it is another network. */
+const char *lb_network_segment(const char *network);
 /* Lower case into `mac`. -EINVAL: no address, or none that one card may have. */
 int lb_mac_read(const char *text, char mac[LB_MAC_TEXT_BYTES]);
 /* "A.B.C.D" or "A.B.C.D/PREFIX", of a host; parts may be NULL. A prefix that is not said is 0. */

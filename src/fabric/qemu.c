@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "fabric/backends.h"
+#include "fabric/segment.h"
 #include "fabric/qmp.h"
 
 #define ENDING_MS_MAX 10000
@@ -47,9 +48,20 @@ static int qemu_network(struct lb_fabric *f, const char *network)
 	const char *bridge = bridge_of(network);
 	int r;
 
-	(void)f;
+	if (lb_network_segment(network) != NULL)
+		return lb_segment_check(f->env);
 	r = lb_bridge_check(bridge);
 	return r < 0 ? r : lb_bridge_right(bridge);
+}
+
+static int open_tap(struct lb_fabric *f, const struct lb_vm_spec *vm, int *ret_tap)
+{
+	const char *segment = lb_network_segment(vm->network);
+
+	if (vm->network[0] == '\0')
+		return 0;
+	return segment != NULL ? lb_segment_tap(f->env, vm, segment, ret_tap)
+			       : lb_tap_open(vm, bridge_of(vm->network), ret_tap);
 }
 
 static int qemu_create(struct lb_fabric *f, const struct lb_vm_spec *vm)
@@ -97,7 +109,7 @@ static int qemu_start(struct lb_fabric *f, const struct lb_vm_spec *vm)
 	if (log_path == NULL)
 		return lb_fail(-ENOMEM, "out of memory");
 	if (find_process(f, vm) == 0) {
-		r = vm->network[0] != '\0' ? lb_tap_open(vm, bridge_of(vm->network), &tap) : 0;
+		r = open_tap(f, vm, &tap);
 		r = r < 0 ? r : lb_qemu_argv(f->env, vm, tap, &argv);
 		if (r == 0)
 			r = lb_proc_spawn(f->env,

@@ -121,18 +121,36 @@ static int add_disks(const struct lb_vm_spec *vm, struct lb_argv *a)
 	return 0;
 }
 
+/* The guest's card, the segment and its own user-mode networking (for forwards and DHCP) at one hub. */
+static void add_hub(int tap_fd, struct lb_argv *a)
+{
+	lb_argv_add(a, "-netdev");
+	lb_argv_add(a, "tap,id=segment,fd=%d", tap_fd);
+	lb_argv_add(a, "-netdev");
+	lb_argv_add(a, "hubport,id=hub-user,hubid=0,netdev=user");
+	lb_argv_add(a, "-netdev");
+	lb_argv_add(a, "hubport,id=hub-segment,hubid=0,netdev=segment");
+	lb_argv_add(a, "-netdev");
+	lb_argv_add(a, "hubport,id=net0,hubid=0");
+}
+
 static int add_network(const struct lb_vm_spec *vm, int tap_fd, struct lb_argv *a)
 {
 	_cleanup_buf_ struct lb_buf netdev = LB_BUF(8192);
 	char mac[LB_MAC_TEXT_BYTES];
 	int r;
 
-	r = tap_fd >= 0 ? lb_buf_printf(&netdev, "tap,id=net0,fd=%d", tap_fd) : lb_vm_netdev(vm, &netdev);
+	if (tap_fd >= 0 && lb_network_segment(vm->network) == NULL)
+		r = lb_buf_printf(&netdev, "tap,id=net0,fd=%d", tap_fd);
+	else
+		r = lb_vm_netdev(vm, &netdev);
 	if (r < 0)
 		return r;
 	lb_vm_mac(vm, mac);
 	lb_argv_add(a, "-netdev");
 	lb_argv_add(a, "%s", (char *)netdev.data);
+	if (lb_network_segment(vm->network) != NULL)
+		add_hub(tap_fd, a);
 	lb_argv_add(a, "-device");
 	lb_argv_add(a, "%s,netdev=net0,mac=%s", vm->bus == LB_VM_SATA ? "e1000e" : "virtio-net-pci", mac);
 	return 0;

@@ -52,9 +52,10 @@ int lb_hardware_fingerprint(struct lb_env *env, const char *root, const char *uu
 			    char ret_hex[LB_HARDWARE_HEX_BYTES], enum lb_hardware_source *ret_source);
 
 #define LB_CARDS_MAX 16
+#define LB_CARD_ADDRESSES_MAX 8
 /*
- * [{"name", "mac", "default": the default route goes through it}], at most LB_CARDS_MAX, that of the default route
- * first.
+ * [{"name", "mac", "default": the default route goes through it, "addresses": ["192.0.2.10/24"]}], at most
+ * LB_CARDS_MAX, that of the default route first. Addresses are IPv4, and of the real root only.
  */
 int lb_cards_json(struct lb_env *env, const char *root, json_t **ret_list);
 

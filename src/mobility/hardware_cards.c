@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The machine's network cards: what its double's card may be like. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +20,7 @@ struct cards {
 	struct lb_env *env;
 	const char *root;
 	json_t *list;
+	struct ifaddrs *addresses;
 	char out[IFNAMSIZ]; /* through which the default route goes */
 };
 
@@ -53,6 +56,32 @@ static void find_default(struct cards *c)
 	}
 }
 
+static unsigned int prefix_of(const struct sockaddr *mask)
+{
+	struct sockaddr_in in = {0};
+
+	if (mask != NULL)
+		memcpy(&in, mask, sizeof(in));
+	return mask == NULL ? 32 : (unsigned int)__builtin_popcount(in.sin_addr.s_addr);
+}
+
+static json_t *addresses_of(const struct cards *c, const char *name)
+{
+	json_t *list = json_array();
+	char text[INET_ADDRSTRLEN];
+	struct sockaddr_in in;
+
+	for (const struct ifaddrs *a = c->addresses; a != NULL && json_array_size(list) < LB_CARD_ADDRESSES_MAX;
+	     a = a->ifa_next) {
+		if (a->ifa_addr == NULL || a->ifa_addr->sa_family != AF_INET || strcmp(a->ifa_name, name) != 0)
+			continue;
+		memcpy(&in, a->ifa_addr, sizeof(in));
+		inet_ntop(AF_INET, &in.sin_addr, text, sizeof(text));
+		json_array_append_new(list, json_sprintf("%s/%u", text, prefix_of(a->ifa_netmask)));
+	}
+	return list;
+}
+
 static int take_card(void *arg, const char *name, bool is_dir)
 {
 	struct cards *c = arg;
@@ -71,7 +100,8 @@ static int take_card(void *arg, const char *name, bool is_dir)
 	if (read_text(c, path, &text) < 0 || sscanf(text, "%17[0-9a-f:]", mac) != 1 || strlen(mac) != 17 ||
 	    text[17] == ':')
 		return 0;
-	card = json_pack("{s:s,s:s,s:b}", "name", name, "mac", mac, "default", (int)out);
+	card = json_pack("{s:s,s:s,s:b,s:o}", "name", name, "mac", mac, "default", (int)out, "addresses",
+			 addresses_of(c, name));
 	return (out ? json_array_insert_new(c->list, 0, card) : json_array_append_new(c->list, card)) < 0 ? -ENOMEM : 0;
 }
 
@@ -84,8 +114,13 @@ int lb_cards_json(struct lb_env *env, const char *root, json_t **ret_list)
 	if (c.list == NULL)
 		return lb_fail(-ENOMEM, "out of memory for the list of network cards");
 	find_default(&c);
+	/* of another root it can't be known */
+	if (root[0] == '\0' && getifaddrs(&c.addresses) < 0)
+		c.addresses = NULL;
 	snprintf(path, sizeof(path), "%s/sys/class/net", root);
 	r = env->ops->list(env, path, take_card, &c);
+	if (c.addresses != NULL)
+		freeifaddrs(c.addresses);
 	lb_err_clear();
 	if (r == -ENOMEM) {
 		json_decref(c.list);

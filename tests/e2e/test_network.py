@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of doubles: bridges of this host, MAC addresses, addresses. The host is left as it was, whatever is killed."""
+import http.client
 import json
 import os
 import pathlib
@@ -10,8 +11,9 @@ import uuid
 
 import pytest
 
-from test_config import HARDWARE, Api, enrol_machine, wait_for
+from test_config import HARDWARE, Api, enrol_machine, is_gone, wait_for
 from test_config_failover import MIB, api, folder, job, order, processes_of, site  # noqa: F401
+from test_recovery import CONTROL_PORT, guest_vault, in_guest  # noqa: F401
 
 if os.geteuid() != 0 or not shutil.which("ip"):
     pytest.skip("needs root and iproute2: bridges", allow_module_level=True)
@@ -141,3 +143,46 @@ def test_settings_of_networks_are_checked_and_used_with_and_without_a_server(bui
     assert len(ports_of(bridge)) == 1
     run("failover", "cleanup", "db1-test", "--folder", vm_folder, "--confirm", "db1-test")
     site.start()
+
+
+def test_doubles_of_one_isolated_network_see_one_another_and_nobody_else(build, guest_vault, folder):  # noqa: F811
+    """With rights on networks and without: nothing is left of it when the last one has gone, or was killed."""
+    environment = dict(os.environ, LIFEBOAT_NBDKIT_PLUGIN=str(pathlib.Path(build).resolve() / "src/nbd/nbdkit-lifeboat-plugin.so"))
+    common = ["-o", "json", "--vault", guest_vault.url, "--passphrase-file", guest_vault.passphrase_file, "--folder", folder]
+
+    def lifeboat(*words):
+        ran = subprocess.run([build / "src/cli/lifeboat", *words, *common], capture_output=True, text=True, env=environment)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)["data"]
+
+    def start(name, network):
+        double = lifeboat("failover", "test", "db1", "--name", name, "--network", network, "--fabric", "qemu", "--memory", "192M", "--cpus", "1",
+                          "--address", "10.0.2.15/24", "--forward", f"0:{CONTROL_PORT}")
+        return double["forwards"][0]["host_port"]
+
+    def run(port, command):
+        return wait_for(lambda: answered(port, command), f"an answer to {command}")
+
+    def answered(port, command):
+        try:
+            return in_guest(port, command) or None
+        except (OSError, http.client.HTTPException):
+            return None
+
+    before = {link["ifname"] for link in ip("link", "show")}
+    a, b, c = start("a", "isolated:one"), start("b", "isolated:one"), start("c", "isolated:two")
+    for port, address in ((a, "192.0.2.1"), (b, "192.0.2.2"), (c, "192.0.2.3")):
+        assert "exit 0" in run(port, f"ip address add {address}/24 dev eth0")
+    assert "exit 0" in run(a, "ping -c 1 -W 20 192.0.2.2") and "exit 0" in run(b, "ping -c 1 -W 20 192.0.2.1")
+    assert "exit 0" not in run(a, "ping -c 1 -W 2 192.0.2.3") and "exit 0" not in run(c, "ping -c 1 -W 2 192.0.2.1")
+    # no device of this host has to do with it, and its forwards lead to each one
+    assert {link["ifname"] for link in ip("link", "show")} == before
+    segments = [p for p in processes_of(folder) if "lifeboat-segment" in pathlib.Path(f"/proc/{p}/cmdline").read_text()]
+    assert len(segments) == 2
+    lifeboat("failover", "cleanup", "c", "--confirm", "c")
+    wait_for(lambda: is_gone(segments[0]) or is_gone(segments[1]), "the end of an empty network")
+    os.kill(qemu_of(folder / "a")[0], signal.SIGKILL)
+    lifeboat("failover", "cleanup", "a", "--confirm", "a")
+    lifeboat("failover", "cleanup", "b", "--confirm", "b")
+    wait_for(lambda: not processes_of(folder), "the end of all")
+    assert not [p for p in folder.iterdir()], list(folder.iterdir())

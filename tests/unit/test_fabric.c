@@ -306,6 +306,9 @@ static void networks_and_addresses_that_cannot_be_are_refused(void **s)
 		assert_int_equal(lb_address_read(addresses[i], &address, &prefix), -EINVAL);
 	assert_int_equal(lb_network_check("bridge:br0"), 0);
 	assert_int_equal(lb_network_check("lan"), 0);
+	assert_int_equal(lb_network_check("isolated:plan-1"), 0);
+	assert_int_equal(lb_network_check("isolated:"), -EINVAL);
+	assert_int_equal(lb_network_check("isolated:a-name-of-more-than-twenty-four"), -EINVAL);
 	assert_int_equal(lb_address_read("192.0.2.10/24", &address, &prefix), 0);
 	assert_true(address == 0xc000020a && prefix == 24);
 	assert_int_equal(lb_bridge_check("lo"), -EINVAL);
@@ -318,6 +321,25 @@ static const char *filled(const char *order, const struct lb_double_source *sour
 	*keep = json_loads(order, 0, NULL);
 	assert_int_equal(lb_double_fill(*keep, source), 0);
 	return json_string_value(json_object_get(*keep, member));
+}
+
+static void a_test_where_nobody_else_is_has_the_address_of_its_source(void **s)
+{
+	_cleanup_json_ json_t *target = json_loads("{\"test_network\":\"bridge:lab\"}", 0, NULL),
+			      *chosen = json_loads("{\"test_address\":\"192.0.2.99/24\"}", 0, NULL),
+			      *cards = json_loads("[{\"addresses\":[\"192.0.2.10/24\",\"10.0.0.1/8\"]}]", 0, NULL),
+			      *keep = NULL;
+	const struct lb_double_source alone = {.cards = cards}, shared = {.target = target, .cards = cards},
+				      set = {.target = chosen, .cards = cards};
+
+	(void)s;
+	assert_string_equal(filled("{\"kind\":\"test\"}", &alone, "address", &keep), "192.0.2.10/24");
+	assert_string_equal(filled("{\"kind\":\"test\",\"network\":\"isolated:x\"}", &shared, "address", &keep),
+			    "192.0.2.10/24");
+	assert_string_equal(filled("{\"kind\":\"test\",\"network\":\"isolated:x\"}", &set, "address", &keep),
+			    "192.0.2.99/24");
+	assert_null(filled("{\"kind\":\"test\"}", &shared, "address", &keep));
+	assert_null(filled("{\"kind\":\"live\"}", &alone, "address", &keep));
 }
 
 static void an_order_without_words_on_it_takes_the_network_of_its_kind_and_the_sources_mac_address(void **s)
@@ -341,6 +363,8 @@ static void an_order_without_words_on_it_takes_the_network_of_its_kind_and_the_s
 	assert_string_equal(filled(test, &shared, "network", &keep), "bridge:lab");
 	assert_null(filled(test, &shared, "mac", &keep));
 	/* the order's own words come first, and an address is of the network that it was set for */
+	assert_string_equal(filled("{\"kind\":\"test\",\"network\":\"isolated:x\"}", &shared, "mac", &keep),
+			    "52:54:00:00:00:aa");
 	assert_null(filled("{\"kind\":\"live\",\"network\":\"bridge:x\"}", &source, "address", &keep));
 	assert_null(filled("{\"kind\":\"live\",\"network\":\"none\"}", &source, "network", &keep));
 	assert_null(filled("{\"kind\":\"live\",\"mac\":\"own\"}", &source, "mac", &keep));
@@ -558,6 +582,7 @@ int main(void)
 		cmocka_unit_test(networks_and_addresses_that_cannot_be_are_refused),
 		cmocka_unit_test(
 			an_order_without_words_on_it_takes_the_network_of_its_kind_and_the_sources_mac_address),
+		cmocka_unit_test(a_test_where_nobody_else_is_has_the_address_of_its_source),
 		cmocka_unit_test(more_disks_than_a_controller_takes_are_refused_with_the_cure),
 		cmocka_unit_test(a_record_comes_back_as_it_was_written),
 		cmocka_unit_test(a_double_that_is_let_go_is_free_although_a_child_was_started_meanwhile),

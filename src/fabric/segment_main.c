@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lifeboat-segment SOCKET: an isolated network (fabric/segment.h). Whoever connects names a tap device and gets it, on
+ * a bridge in a network namespace that only this process and the devices' holders have. It ends when no device is left.
+ * lifeboat-segment --check: whether this host can make one.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define BRIDGE "br0"
+#define LOOK_MS 100
+#define FIRST_WAIT_LOOKS 300 /* for the first device */
+#define BUSY_TRIES_MAX 100
+#define BUSY_PAUSE_US 20000
+#define PEER_WAIT_MS 5000
+
+#define OFFSET_IP 14
+/* MAC addresses of user-mode networking begin so */
+#define USER_MAC 0x5255
+
+/*
+ * What a guest may get from the bridge. Behind each guest there is user-mode networking of its own, for its forwards
+ * and its DHCP, which all have one MAC address: neither that of another guest nor other guests' DHCP requests go
+ * through.
+ */
+static struct sock_filter filter[] = {
+	BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 0),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, USER_MAC, 9, 0),
+	BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 6),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, USER_MAC, 7, 0),
+	BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x0800, 0, 6),
+	BPF_STMT(BPF_LD | BPF_B | BPF_ABS, OFFSET_IP + 9),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 17, 0, 4),
+	BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, OFFSET_IP),
+	BPF_STMT(BPF_LD | BPF_H | BPF_IND, OFFSET_IP + 2),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 67, 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, 0),
+	BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+};
+
+static int fail(const char *what)
+{
+	int error = errno;
+
+	fprintf(stderr, "can't %s: %s\n", what, strerror(error));
+	return -error;
+}
+
+static void set_name(struct ifreq *q, const char *name)
+{
+	*q = (struct ifreq){0};
+	snprintf(q->ifr_name, sizeof(q->ifr_name), "%s", name);
+}
+
+static int set_up(int control, const char *name)
+{
+	struct ifreq q;
+
+	set_name(&q, name);
+	if (ioctl(control, SIOCGIFFLAGS, &q) < 0)
+		return -errno;
+	q.ifr_flags |= IFF_UP;
+	return ioctl(control, SIOCSIFFLAGS, &q) < 0 ? -errno : 0;
+}
+
+/* Into a namespace of its own, with a bridge there; `ret_control` is a socket in it. */
+static int make_network(int *ret_control)
+{
+	int control;
+
+	/* who may not make one has it as the first of a user namespace */
+	if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
+		return fail("make a network namespace");
+	control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (control < 0)
+		return fail("open a socket");
+	if (ioctl(control, SIOCBRADDBR, BRIDGE) < 0)
+		return fail("make a bridge");
+	if (set_up(control, BRIDGE) < 0)
+		return fail("set the bridge up");
+	*ret_control = control;
+	return 0;
+}
+
+static int make_tap(int control, const char *name)
+{
+	const struct sock_fprog program = {.len = sizeof(filter) / sizeof(filter[0]), .filter = filter};
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK), index;
+	struct ifreq q;
+
+	if (fd < 0)
+		return -errno;
+	for (unsigned int tries = 0; tries < BUSY_TRIES_MAX; tries++) {
+		set_name(&q, name);
+		q.ifr_flags = IFF_TAP | IFF_NO_PI;
+		if (ioctl(fd, TUNSETIFF, &q) == 0)
+			break;
+		if (errno != EBUSY || tries + 1 == BUSY_TRIES_MAX)
+			goto failed;
+		usleep(BUSY_PAUSE_US); /* its QEMU is still ending */
+	}
+	set_name(&q, name);
+	if (ioctl(fd, TUNATTACHFILTER, &program) < 0 || ioctl(control, SIOCGIFINDEX, &q) < 0)
+		goto failed;
+	index = q.ifr_ifindex;
+	set_name(&q, BRIDGE);
+	q.ifr_ifindex = index;
+	if (ioctl(control, SIOCBRADDIF, &q) < 0 || set_up(control, name) < 0)
+		goto failed;
+	return fd;
+failed:
+	index = errno;
+	close(fd);
+	return -index;
+}
+
+static bool name_is_ours(const char *name)
+{
+	return strlen(name) == 14 && strncmp(name, "lb", 2) == 0 && strspn(name + 2, "0123456789abcdef") == 12;
+}
+
+static void answer(int peer, int control)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} extra = {0};
+	char name[64] = "", text[128] = "device";
+	struct iovec part = {.iov_base = text};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+	struct pollfd p = {.fd = peer, .events = POLLIN};
+	struct cmsghdr *head;
+	int tap;
+
+	if (poll(&p, 1, PEER_WAIT_MS) != 1 || recv(peer, name, sizeof(name) - 1, 0) <= 0)
+		return;
+	tap = name_is_ours(name) ? make_tap(control, name) : -EINVAL;
+	if (tap < 0) {
+		snprintf(text, sizeof(text), "%s", strerror(-tap));
+	} else {
+		message.msg_control = extra.bytes;
+		message.msg_controllen = sizeof(extra.bytes);
+		head = CMSG_FIRSTHDR(&message);
+		head->cmsg_level = SOL_SOCKET;
+		head->cmsg_type = SCM_RIGHTS;
+		head->cmsg_len = CMSG_LEN(sizeof(tap));
+		memcpy(CMSG_DATA(head), &tap, sizeof(tap));
+	}
+	part.iov_len = strlen(text);
+	if (sendmsg(peer, &message, MSG_NOSIGNAL) < 0)
+		fail("answer");
+	if (tap >= 0)
+		close(tap);
+}
+
+static bool any_device(void)
+{
+	struct if_nameindex *all = if_nameindex();
+	bool any = false;
+
+	for (struct if_nameindex *one = all; one != NULL && one->if_index != 0; one++)
+		any |= name_is_ours(one->if_name);
+	if (all != NULL)
+		if_freenameindex(all);
+	return any;
+}
+
+static void take_peers(int listener, int control, int wait_ms)
+{
+	struct pollfd p = {.fd = listener, .events = POLLIN};
+	int peer;
+
+	while (poll(&p, 1, wait_ms) == 1) {
+		peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		if (peer < 0)
+			return;
+		answer(peer, control);
+		close(peer);
+		wait_ms = 0;
+	}
+}
+
+static void serve(int listener, int control, const char *path)
+{
+	unsigned int looks = 0;
+	bool had = false;
+
+	for (;;) {
+		take_peers(listener, control, LOOK_MS);
+		if (any_device()) {
+			had = true;
+			continue;
+		}
+		if (!had && ++looks < FIRST_WAIT_LOOKS)
+			continue;
+		/* from here on nobody comes; who came just now is still served */
+		unlink(path);
+		take_peers(listener, control, 0);
+		if (!any_device())
+			return;
+		/* without a name nobody else finds it: it lives as long as those do */
+		had = true;
+	}
+}
+
+static int open_listener(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	if (strlen(path) >= sizeof(address.sun_path)) {
+		errno = ENAMETOOLONG;
+		return fail("listen");
+	}
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	/* whoever began it has the lock, and found nobody behind the name */
+	unlink(path);
+	umask(0177);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return fail("listen");
+	return fd;
+}
+
+int main(int argc, char **argv)
+{
+	bool check = argc == 2 && strcmp(argv[1], "--check") == 0;
+	int listener = -1, control = -1, tap;
+
+	if (argc != 2) {
+		fprintf(stderr, "usage: lifeboat-segment SOCKET|--check\n");
+		return 2;
+	}
+	if (!check)
+		listener = open_listener(argv[1]);
+	if ((!check && listener < 0) || make_network(&control) < 0)
+		return 1;
+	if (check) {
+		tap = make_tap(control, "lb000000000000");
+		errno = -tap;
+		return tap < 0 ? fail("make a tap device"), 1 : 0;
+	}
+	if (listen(listener, 64) < 0)
+		return fail("listen"), 1;
+	serve(listener, control, argv[1]);
+	return 0;
+}
