@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "cli/setup_ask.h"
 #include "cli/setup_steps.h"
 
 #define NAME_BYTES_MAX 64
@@ -207,6 +208,25 @@ static const char *local_host(const struct cli *c, char host[256])
 	return host;
 }
 
+/* What was said now, before, or is said when it is asked for. */
+static int all_answers(struct cli *c, const struct cli_setup *s, const char *conf, json_t **answers)
+{
+	int r;
+
+	r = cli_setup_answers(c, s->etc, answers);
+	if (r == 0)
+		r = take_answers(c, *answers);
+	if (r == 0 && cli_setup_may_ask(c)) {
+		printf("Seven steps lead from an empty host to a machine whose recovery was proven. Each looks first "
+		       "whether it is\n"
+		       "done; `lifeboat setup` goes on where it stopped.\n");
+		r = cli_setup_ask(c, s->etc, access(conf, F_OK) == 0, *answers);
+		if (r == 0)
+			r = take_answers(c, *answers);
+	}
+	return r < 0 ? r : check_answers(c);
+}
+
 int cmd_setup(struct cli *c)
 {
 	_cleanup_json_ json_t *answers = NULL, *steps = json_array();
@@ -215,17 +235,13 @@ int cmd_setup(struct cli *c)
 	char conf[PATH_MAX], host[256] = "localhost";
 	int r;
 
-	r = cli_setup_answers(c, s.etc, &answers);
-	if (r == 0)
-		r = take_answers(c, answers);
-	if (r == 0)
-		r = check_answers(c);
+	if (snprintf(conf, sizeof(conf), "%s/config.conf", s.etc) >= (int)sizeof(conf))
+		return lb_fail(-ENAMETOOLONG, "--etc-folder is too long");
+	r = all_answers(c, &s, conf, &answers);
 	if (r < 0)
 		return r;
 	s.answers = answers;
 	state = value_or(c, "state-folder", "/var/lib/lifeboat");
-	if (snprintf(conf, sizeof(conf), "%s/config.conf", s.etc) >= (int)sizeof(conf))
-		return lb_fail(-ENAMETOOLONG, "--etc-folder is too long");
 	if (c->dry_run)
 		return would_set_up(c, state, conf);
 	s.machine = cli_value(c, "machine");

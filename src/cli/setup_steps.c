@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/setup_steps.h"
+#include "cli/setup_ask.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -133,6 +134,10 @@ static int agent_step(struct cli *c, struct cli_setup *s, json_t **ret_machine, 
 		return cli_setup_step(c, s, 6, "Agent", false,
 				      "say which machine is the first (`lifeboat setup --machine NAME`)");
 	r = cli_callf(c, "GET", NULL, ret_machine, "/v1/machine/%s", s->machine);
+	if (r == -ENOENT && cli_setup_may_ask(c))
+		printf("6. Agent. The package lifeboat-mobility sees each write of a machine's disks as it happens and "
+		       "sends it. It\n"
+		       "   joins with a token that is good once.\n");
 	if (r == -ENOENT)
 		return cli_setup_step(
 			c, s, 6, "Agent", false,
@@ -181,8 +186,16 @@ static int test_step(struct cli *c, struct cli_setup *s, const json_t *machine)
 	/* a double that ran is enough here; whether its services answer is for a drill with a probe */
 	bool proven = cli_number(machine, "proven_ns") > 0 ||
 		      strcmp(cli_text(s->answers, TESTED), cli_text(machine, "id")) == 0;
-	int r;
+	int r = 0;
 
+	if (!proven && !s->test && cli_setup_may_ask(c)) {
+		printf("7. First test failover. A double of %s is started, isolated from everything, and removed "
+		       "again.\n",
+		       s->machine);
+		r = cli_setup_ask_yes(c, "Shall it be made now", &s->test);
+	}
+	if (r < 0)
+		return r;
 	if (!proven && !s->test)
 		return cli_setup_step(
 			c, s, 7, "First test failover", false,
