@@ -119,6 +119,10 @@ int cli_disk_find(const struct lb_catalog_item *item, const char *text, const st
 /* For the commands that only a vault can answer: $LIFEBOAT_VAULT counts also when a server is known. */
 int cli_vault_need(struct cli *c);
 
+/* cmd_failback_order.c: --target SERVER was given; orders that kind of it and follows the job. */
+bool cli_is_ordered(const struct cli *c);
+int cli_target_order(struct cli *c, const char *kind);
+
 /* exec.c: becomes another program of ours: beside this one, in the build's folder, or on the path. Returns when there
  * is none. */
 void cli_exec(const char *build_folder, const char *const *argv);
@@ -191,12 +195,15 @@ int cmd_failback_restore(struct cli *c);
 int cmd_failback_finish(struct cli *c);
 int cmd_failback_status(struct cli *c);
 int cmd_failback_back(struct cli *c);
+int cmd_failback_drop(struct cli *c);
+int cmd_failback_boot(struct cli *c);
 int cmd_rescue_build(struct cli *c);
 int cmd_policy_list(struct cli *c);
 int cmd_policy_show(struct cli *c);
 int cmd_policy_set(struct cli *c);
 int cmd_server_port(struct cli *c);
 int cmd_server_list(struct cli *c);
+int cmd_server_show(struct cli *c);
 int cmd_server_add(struct cli *c);
 int cmd_server_drain(struct cli *c);
 int cmd_server_remove(struct cli *c);

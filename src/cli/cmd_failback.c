@@ -285,7 +285,11 @@ int cmd_failback_restore(struct cli *c)
 	struct sigaction action = {.sa_handler = stop};
 	int r;
 
+	if (cli_is_ordered(c) && c->dry_run)
+		return cli_target_order(c, "check");
 	r = cli_confirm(c, "write over the disks that --to names with those of", c->args[0]);
+	if (r == 0 && cli_is_ordered(c))
+		return cli_target_order(c, follows ? "follow" : "finish");
 	r = r < 0 ? r : open_all(&rs);
 	if (r < 0)
 		return r;
@@ -329,6 +333,10 @@ int cmd_failback_finish(struct cli *c)
 	char path[PATH_MAX];
 	int r;
 
+	if (cli_is_ordered(c))
+		return c->dry_run
+			       ? cli_would(c, "let target server %s finish with %s", cli_value(c, "target"), c->args[0])
+			       : cli_target_order(c, "finish");
 	r = record == NULL ? lb_fail(-ENOMEM, "out of memory") : state_folder(c, &rs, record);
 	if (r < 0)
 		return r;
@@ -379,6 +387,10 @@ int cmd_failback_back(struct cli *c)
 	int r;
 
 	r = cli_confirm(c, "take the newest point back from the target's disks of", c->args[0]);
+	if (r == 0 && cli_is_ordered(c))
+		return c->dry_run ? cli_would(c, "let target server %s go back with %s", cli_value(c, "target"),
+					      c->args[0])
+				  : cli_target_order(c, "back");
 	r = r < 0 ? r : open_all(&rs);
 	if (r < 0)
 		return r;

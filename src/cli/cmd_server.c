@@ -86,15 +86,15 @@ int cmd_server_remove(struct cli *c)
 {
 	int r;
 
-	r = cli_confirm(c, "revoke the certificate of process server", c->args[0]);
+	r = cli_confirm(c, "revoke the certificate of server", c->args[0]);
 	if (r < 0)
 		return r;
 	if (c->dry_run)
-		return cli_would(c, "revoke the certificate of process server %s and forget it", c->args[0]);
+		return cli_would(c, "revoke the certificate of server %s and forget it", c->args[0]);
 	r = cli_callf(c, "DELETE", NULL, NULL, "/v1/server/%s", c->args[0]);
 	return r < 0 ? r
 		     : cli_did(c, "server", json_pack("{s:s,s:s}", "name", c->args[0], "state", "removed"),
-			       "Process server %s is forgotten and its certificate revoked.", c->args[0]);
+			       "Server %s is forgotten and its certificate revoked.", c->args[0]);
 }
 
 int cmd_server_list(struct cli *c)

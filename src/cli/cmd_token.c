@@ -58,6 +58,9 @@ static void print_next(const json_t *body, const json_t *reply, const char *file
 	if (strcmp(kind, "machine") == 0)
 		printf("There: lifeboat-mobility enrol --config-url %s --ca-fingerprint %s --token-file %s%s%s\n", url,
 		       fingerprint, file, name[0] != '\0' ? " --name " : "", name);
+	else if (strcmp(kind, "target") == 0)
+		printf("There: lifeboat-target join %s --server %s --ca-fingerprint %s --token-file %s\n",
+		       name[0] != '\0' ? name : "NAME", url, fingerprint, file);
 	else
 		printf("There: lifeboat token use %s --kind %s --server %s --ca-fingerprint %s --token-file %s "
 		       "--identity "
@@ -85,9 +88,10 @@ static int make_token(struct cli *c, const json_t *body, const char *file)
 
 static int check_kind(const char *kind)
 {
-	if (strcmp(kind, "machine") == 0 || strcmp(kind, "process") == 0 || strcmp(kind, "user") == 0)
+	if (strcmp(kind, "machine") == 0 || strcmp(kind, "process") == 0 || strcmp(kind, "target") == 0 ||
+	    strcmp(kind, "user") == 0)
 		return 0;
-	return lb_fail(-EINVAL, "--kind takes machine, process or user, not \"%.40s\"", kind);
+	return lb_fail(-EINVAL, "--kind takes machine, process, target or user, not \"%.40s\"", kind);
 }
 
 int cmd_token_create(struct cli *c)
@@ -115,8 +119,11 @@ int cmd_token_create(struct cli *c)
 
 int cmd_server_add(struct cli *c)
 {
-	_cleanup_json_ json_t *body = json_pack("{s:s,s:s}", "kind", "process", "name", c->args[0]);
+	const char *kind = cli_value(c, "kind") != NULL ? cli_value(c, "kind") : "process";
+	_cleanup_json_ json_t *body = json_pack("{s:s,s:s}", "kind", kind, "name", c->args[0]);
 
+	if (strcmp(kind, "process") != 0 && strcmp(kind, "target") != 0)
+		return lb_fail(-EINVAL, "--kind takes process or target, not \"%.40s\"", kind);
 	return make_token(c, body, cli_value(c, "file"));
 }
 
@@ -203,6 +210,8 @@ int cmd_token_use(struct cli *c)
 	r = check_kind(kind);
 	if (r == 0 && kind[0] == 'm')
 		r = lb_fail(-EINVAL, "a machine enrols by `lifeboat-mobility enrol`, on the machine itself");
+	if (r == 0 && kind[0] == 't')
+		r = lb_fail(-EINVAL, "a target server joins by `lifeboat-target join`, on its own host");
 	if (r == 0 && cli_value(c, "ca-fingerprint") == NULL)
 		r = lb_fail(-EINVAL, "whose certificates are to be trusted? Give --ca-fingerprint HEX, which came with "
 				     "the token");

@@ -11,16 +11,18 @@
 #define NONE LB_ROLE_BIT(LB_ROLE_NONE)
 #define MACHINE LB_ROLE_BIT(LB_ROLE_MACHINE)
 #define PROCESS LB_ROLE_BIT(LB_ROLE_PROCESS)
+#define TARGET LB_ROLE_BIT(LB_ROLE_TARGET)
 #define ADMIN LB_ROLE_BIT(LB_ROLE_ADMIN)
 #define OPERATOR (LB_ROLE_BIT(LB_ROLE_OPERATOR) | ADMIN)
 #define READER (LB_ROLE_BIT(LB_ROLE_READER) | OPERATOR)
 /* who enrols may hold a certificate already */
-#define ANYBODY (NONE | MACHINE | PROCESS | READER)
+#define ANYBODY (NONE | MACHINE | PROCESS | TARGET | READER)
 
 #define ORDER_BYTES_MAX (64u << 10)
 #define ENROL_BYTES_MAX (256u << 10)
 #define PLAN_BYTES_MAX LB_HTTP_JSON_BYTES_MAX
 #define AGENT_REPORT_BYTES_MAX (256u << 10)
+#define TARGET_REPORT_BYTES_MAX (256u << 10)
 
 /* Orders leave a trace: who, what, with which result. */
 #define AUDITED(name)                                                                                                  \
@@ -44,6 +46,7 @@ AUDITED(lb_api_machine_remove)
 AUDITED(lb_api_machine_move)
 AUDITED(lb_api_server_drain)
 AUDITED(lb_api_server_remove)
+AUDITED(lb_api_server_order)
 AUDITED(lb_api_install)
 AUDITED(lb_api_point_pin)
 AUDITED(lb_api_point_unpin)
@@ -91,6 +94,9 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/process/report", PROCESS, LB_HTTP_JSON_BYTES_MAX, lb_api_process_report, false},
 	{"POST", "/v1/process/install/{}", PROCESS, ORDER_BYTES_MAX, lb_api_install_report, false},
 	{"POST", "/v1/process/renew", PROCESS, ORDER_BYTES_MAX, lb_api_renew_audited, true},
+	{"GET", "/v1/target/orders", TARGET, 0, lb_api_target_orders, false},
+	{"POST", "/v1/target/report", TARGET, TARGET_REPORT_BYTES_MAX, lb_api_target_report, false},
+	{"POST", "/v1/target/renew", TARGET, ORDER_BYTES_MAX, lb_api_renew_audited, true},
 	{"POST", "/v1/user/renew", READER, ORDER_BYTES_MAX, lb_api_renew_audited, false},
 
 	{"GET", "/v1/status", READER, 0, lb_api_status, false},
@@ -125,6 +131,8 @@ const struct lb_http_route lb_config_routes[] = {
 	{"PUT", "/v1/policy/{}", ADMIN, ORDER_BYTES_MAX, lb_api_policy_put_audited, false},
 	{"GET", "/v1/server", READER, 0, lb_api_server_list, false},
 	{"GET", "/v1/anchor", READER, 0, lb_api_anchor_list, false},
+	{"GET", "/v1/server/{}", READER, 0, lb_api_server_get, false},
+	{"POST", "/v1/server/{}/order", OPERATOR, ORDER_BYTES_MAX, lb_api_server_order_audited, false},
 	{"DELETE", "/v1/server/{}", ADMIN, 0, lb_api_server_remove_audited, false},
 	{"PUT", "/v1/server/{}/port", ADMIN, ORDER_BYTES_MAX, lb_api_server_port_audited, false},
 	{"POST", "/v1/server/{}/drain", OPERATOR, ORDER_BYTES_MAX, lb_api_server_drain_audited, false},

@@ -14,6 +14,7 @@
 #include "config/live.h"
 #include "config/ports.h"
 #include "config/status.h"
+#include "config/targets.h"
 
 #define SEEN_INTERVAL_S 20
 
@@ -197,6 +198,18 @@ static int server_one(void *arg, const struct lb_reg_process *p)
 	return json_array_append_new(s->list, one) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
 }
 
+static int target_one(void *arg, const struct lb_targets_server *t)
+{
+	struct servers *s = arg;
+	json_t *one;
+	int r;
+
+	r = lb_status_target(s->site, t, &one);
+	if (r < 0)
+		return r;
+	return json_array_append_new(s->list, one) < 0 ? lb_fail(-ENOMEM, "out of memory for an answer") : 0;
+}
+
 int lb_api_server_list(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
@@ -212,5 +225,7 @@ int lb_api_server_list(void *arg, const struct lb_http_call *call, struct lb_htt
 	if (json_array_append_new(list, self) < 0)
 		return lb_fail(-ENOMEM, "out of memory for an answer");
 	r = lb_reg_processes(site->db, server_one, &s);
+	if (r == 0)
+		r = lb_targets_each(site->db, target_one, &s);
 	return r < 0 ? r : lb_api_reply_list(reply, "servers", lb_steal_ptr(list));
 }

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "config/api.h"
 #include "config/moves.h"
+#include "config/targets.h"
 
 int lb_api_machine_move(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
@@ -114,14 +115,22 @@ static int let_go(struct lb_site *site, const char *name, struct lb_reg_process 
 
 int lb_api_server_remove(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
+	_cleanup_(lb_targets_server_clear) struct lb_targets_server t = {0};
 	struct lb_site *site = arg;
 	struct lb_reg_process p = {0};
+	bool target;
 	int r;
 
-	r = let_go(site, call->params[0], &p);
+	r = lb_targets_find(site->db, call->params[0], &t);
+	target = r == 0;
+	if (r == 0)
+		r = lb_targets_remove(site, &t);
+	else if (r == -ENOENT)
+		r = let_go(site, call->params[0], &p);
 	if (r < 0)
 		return r;
-	lb_event(site, "info", p.name, "process server removed by %s", call->peer.name);
+	lb_event(site, "info", target ? t.name : p.name, "%s server removed by %s", target ? "target" : "process",
+		 call->peer.name);
 	reply->json = json_object();
 	return 0;
 }

@@ -25,10 +25,13 @@ static int read_kind(const json_t *body, struct lb_reg_token *t)
 		t->role = LB_ROLE_MACHINE;
 	else if (strcmp(kind, "process") == 0)
 		t->role = LB_ROLE_PROCESS;
+	else if (strcmp(kind, "target") == 0)
+		t->role = LB_ROLE_TARGET;
 	else if (strcmp(kind, "user") == 0)
 		t->role = role != NULL ? lb_role_parse(role) : LB_ROLE_READER;
 	else
-		return lb_fail(-EINVAL, "a token is for a machine, a process or a user, not for a \"%.40s\"", kind);
+		return lb_fail(-EINVAL, "a token is for a machine, a process, a target or a user, not for a \"%.40s\"",
+			       kind);
 	if (strcmp(kind, "user") == 0 && t->role != LB_ROLE_READER && t->role != LB_ROLE_OPERATOR &&
 	    t->role != LB_ROLE_ADMIN)
 		return lb_fail(-EINVAL, "a user's role is reader, operator or administrator");

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "config/enrol.h"
+#include "config/targets.h"
 #include "wire/pki.h"
 
 #define PROCESS_PORT_DEFAULT 9443
@@ -216,6 +217,40 @@ static int enrol_process(struct enrolment *e)
 	return lb_reg_process_put(e->site->db, &p);
 }
 
+/* Nobody calls it: it needs no names of hosts. */
+static int enrol_target(struct enrolment *e)
+{
+	struct lb_targets_server t = {.created_ns = e->now_ns};
+	int r = 0;
+
+	memcpy(t.name, e->name, sizeof(t.name));
+	if (e->token.used_by[0] != '\0')
+		memcpy(t.id, e->token.used_by, sizeof(t.id));
+	else
+		r = lb_site_uuid(e->site, t.id);
+	if (r < 0)
+		return r;
+	memcpy(e->holder, t.id, sizeof(t.id));
+	e->role = LB_ROLE_TARGET;
+	return lb_targets_put(e->site->db, &t);
+}
+
+/* `lifeboat server` orders both kinds about by their names. */
+static int check_server_name(struct enrolment *e, const char *kind)
+{
+	int64_t others;
+	int r;
+
+	r = lb_db_get_int(
+		e->site->db, &others,
+		"SELECT (SELECT count(*) FROM process WHERE ? = 'target' AND name = ?) + (SELECT count(*) FROM "
+		"target_server WHERE ? = 'process' AND name = ?)",
+		"ssss", kind, e->name, kind, e->name);
+	if (r < 0 || others == 0)
+		return r;
+	return lb_fail(-EEXIST, "there is a server \"%s\" of another kind; choose another name", e->name);
+}
+
 static int enrol_user(struct enrolment *e)
 {
 	struct lb_uuid uuid;
@@ -253,8 +288,8 @@ static int issue(struct enrolment *e, const char *csr_pem, char **ret_cert_pem)
 	if (r < 0)
 		return r;
 	lb_hex_encode(info.fingerprint.bytes, LB_DIGEST_BYTES, fingerprint);
-	/* a user may have several devices; a machine and a process server are one */
-	if (e->role == LB_ROLE_MACHINE || e->role == LB_ROLE_PROCESS)
+	/* a user may have several devices; a machine and a server are one */
+	if (e->role == LB_ROLE_MACHINE || e->role == LB_ROLE_PROCESS || e->role == LB_ROLE_TARGET)
 		r = lb_reg_certs_revoke(e->site->db, e->holder, fingerprint, "enrolled again", e->now_ns);
 	if (r < 0)
 		return r;
@@ -278,10 +313,15 @@ static int enrol(struct enrolment *e, const char *token, const char *kind, const
 		r = take_name(e);
 	if (r < 0)
 		return r;
+	r = check_server_name(e, kind);
+	if (r < 0)
+		return r;
 	if (strcmp(kind, "machine") == 0)
 		r = enrol_machine(e);
 	else if (strcmp(kind, "process") == 0)
 		r = enrol_process(e);
+	else if (strcmp(kind, "target") == 0)
+		r = enrol_target(e);
 	else
 		r = enrol_user(e);
 	if (r == 0)

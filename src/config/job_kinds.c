@@ -6,6 +6,7 @@
 #include "config/moves.h"
 #include "config/plans.h"
 #include "config/point_orders.h"
+#include "config/targets.h"
 
 const struct lb_job_kind lb_job_kinds[] = {
 	{"failover", lb_job_failover_run},
@@ -26,5 +27,6 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"group-point", lb_group_point_job_run},
 	{"move", lb_move_run},
 	{"install", lb_job_install_run},
+	{"target", lb_job_target_run},
 	{NULL, NULL},
 };

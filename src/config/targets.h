@@ -73,3 +73,8 @@ int lb_targets_withdraw(struct lb_site *site, const char *id);
  * words when it failed; -ECANCELED withdraws it. `ret_report` (may be NULL) is the caller's own.
  */
 int lb_targets_run(struct lb_job *job, const struct lb_targets_order *order, json_t **ret_report);
+/* The job that is one order. */
+int lb_job_target_run(struct lb_job *job);
+
+/* {"id", "name", "kind", "health", "text", "cure", ...} */
+int lb_status_target(struct lb_site *site, const struct lb_targets_server *server, json_t **ret_object);

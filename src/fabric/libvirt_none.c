@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "fabric/backends.h"
+#include "fabric/domain.h"
 
 int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric)
 {
@@ -12,4 +13,12 @@ int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric)
 	return lb_fail(-EOPNOTSUPP,
 		       "this Lifeboat was built without libvirt; install libvirt-dev and build it again, or use "
 		       "--fabric qemu");
+}
+
+int lb_domain_start(const char *uri, const char *name)
+{
+	return lb_fail(-EOPNOTSUPP,
+		       "domain %.80s at %s can't be started: this Lifeboat was built without libvirt; install "
+		       "libvirt-dev and build it again, or start it by a hook",
+		       name, uri);
 }

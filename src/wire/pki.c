@@ -16,7 +16,7 @@
 static const char *const role_names[] = {
 	[LB_ROLE_NONE] = "none",           [LB_ROLE_CONFIG] = "config", [LB_ROLE_PROCESS] = "process",
 	[LB_ROLE_MACHINE] = "machine",     [LB_ROLE_READER] = "reader", [LB_ROLE_OPERATOR] = "operator",
-	[LB_ROLE_ADMIN] = "administrator",
+	[LB_ROLE_ADMIN] = "administrator", [LB_ROLE_TARGET] = "target",
 };
 
 const char *lb_role_name(enum lb_role role)
