@@ -19,7 +19,7 @@ BUILD="make git gcc libc6-dev meson ninja-build pkg-config clang llvm bpftool li
         libcap-dev libssh-dev libext2fs-dev libvirt-dev nbdkit nbdkit-plugin-dev libnbd-dev dpkg-dev fakeroot"
 TEST="libcmocka-dev libclang-rt-14-dev clang-format clang-tidy python3 python3-pytest python3-pytest-xdist fio sqlite3
         e2fsprogs fdisk xfsprogs btrfs-progs dosfstools mtools shellcheck openssl curl iproute2 procps util-linux mount
-        openssh-client openssh-server sudo radosgw ceph-osd ceph-mon"
+        openssh-client openssh-server sudo radosgw ceph-osd ceph-mon postgresql mariadb-server-core mariadb-client-core"
 DEMO="qemu-system-x86 qemu-utils seabios libnbd-bin busybox-static cpio kmod grub-common grub-pc-bin mmdebstrap
         xz-utils zstd ca-certificates xorriso ovmf"
 FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients uidmap"

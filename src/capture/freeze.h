@@ -23,6 +23,9 @@ struct lb_freezer;
  */
 int lb_freezer_new(const char *socket_path, const char *const *mounts, size_t mount_count,
 		   struct lb_freezer **ret_freezer);
+/* Syncs them once more, in `max_ms`: the less is unwritten, the shorter is the freeze. -ETIMEDOUT: of no use any more.
+ */
+int lb_freezer_sync(struct lb_freezer *f, unsigned int max_ms);
 /*
  * Freezes all of them, or none; thaws by itself `max_ms` after it began. Bit i of `ret_skipped`: filesystem i can't be
  * frozen by its kind (vfat); it was synced. -EBUSY somebody else has frozen one, -ETIMEDOUT it took longer than
@@ -37,7 +40,7 @@ LB_DEFINE_CLEANUP(struct lb_freezer *, lb_freezer_free);
 
 /* ---- what goes over the socket, in whole packets ---------------------------------------------------------------- */
 
-enum lb_freeze_what { LB_FREEZE_FREEZE = 'f', LB_FREEZE_THAW = 't' };
+enum lb_freeze_what { LB_FREEZE_SYNC = 's', LB_FREEZE_FREEZE = 'f', LB_FREEZE_THAW = 't' };
 
 struct lb_freeze_order {
 	uint32_t what;

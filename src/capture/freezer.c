@@ -22,9 +22,9 @@ void lb_freezer_free(struct lb_freezer *f)
 	free(f);
 }
 
-static int hear(struct lb_freezer *f, unsigned int wait_s, struct lb_freeze_answer *ret_answer)
+static int hear(struct lb_freezer *f, unsigned int wait_ms, struct lb_freeze_answer *ret_answer)
 {
-	struct timeval wait = {.tv_sec = wait_s};
+	struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
 	ssize_t n;
 
 	setsockopt(f->socket, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
@@ -66,11 +66,25 @@ int lb_freezer_new(const char *socket_path, const char *const *mounts, size_t mo
 	if (n_fds != 1)
 		return lb_fail(-EPROTO, "capture helper: no watchdog came; is it of the same version?");
 	f->socket = fd;
-	r = hear(f, LB_FREEZE_READY_S_MAX, &ready);
+	r = hear(f, LB_FREEZE_READY_S_MAX * 1000, &ready);
 	if (r < 0)
 		return lb_fail(r, "the filesystems could not be made ready for a freeze: %s", strerror(-r));
 	*ret_freezer = lb_steal_ptr(f);
 	return 0;
+}
+
+int lb_freezer_sync(struct lb_freezer *f, unsigned int max_ms)
+{
+	struct lb_freeze_answer a;
+	int r;
+
+	r = say(f, LB_FREEZE_SYNC, 0);
+	if (r == 0)
+		r = hear(f, max_ms, &a);
+	if (r == -ETIMEDOUT)
+		return lb_fail(r, "the filesystems were not synced within %u ms: their disks are busy or stuck",
+			       max_ms);
+	return r < 0 ? lb_fail(r, "the filesystems can't be synced: %s", strerror(-r)) : 0;
 }
 
 int lb_freezer_freeze(struct lb_freezer *f, unsigned int max_ms, uint64_t *ret_skipped)
@@ -80,7 +94,7 @@ int lb_freezer_freeze(struct lb_freezer *f, unsigned int max_ms, uint64_t *ret_s
 
 	r = say(f, LB_FREEZE_FREEZE, max_ms);
 	if (r == 0)
-		r = hear(f, max_ms / 1000 + LB_FREEZE_READY_S_MAX, &a);
+		r = hear(f, max_ms + LB_FREEZE_READY_S_MAX * 1000, &a);
 	if (r < 0)
 		return lb_fail(r, "the filesystems can't be frozen: %s", strerror(-r));
 	*ret_skipped = a.skipped;
@@ -94,7 +108,7 @@ int lb_freezer_thaw(struct lb_freezer *f, int64_t *ret_frozen_ns)
 
 	/* one that thawed already has gone: what it said then is still to be heard */
 	(void)say(f, LB_FREEZE_THAW, 0);
-	r = hear(f, LB_FREEZE_READY_S_MAX, &a);
+	r = hear(f, LB_FREEZE_READY_S_MAX * 1000, &a);
 	*ret_frozen_ns = a.frozen_ns;
 	if (r < 0)
 		return lb_fail(r, "the filesystems were thawed before their time: %s", strerror(-r));

@@ -124,6 +124,11 @@ static void note_skipped(struct lb_consistent *c, uint64_t skipped)
 				 c->note[0] != '\0' ? "; " : "", c->mounts[i].path, c->mounts[i].type);
 }
 
+int lb_consistent_settle(struct lb_consistent *c, uint32_t max_ms)
+{
+	return c->freezer != NULL ? lb_freezer_sync(c->freezer, max_ms) : 0;
+}
+
 int lb_consistent_freeze(struct lb_consistent *c, uint32_t max_ms)
 {
 	uint64_t skipped = 0;

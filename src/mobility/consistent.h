@@ -27,6 +27,8 @@ struct lb_consistent_options {
 struct lb_consistent;
 /* Scripts, then the watchdog with synced filesystems. On failure nothing is left: the post-scripts ran. */
 int lb_consistent_prepare(const struct lb_consistent_options *options, struct lb_consistent **ret_c);
+/* Syncs them once more, for when others were waited for since; nothing is frozen. -ETIMEDOUT. */
+int lb_consistent_settle(struct lb_consistent *c, uint32_t max_ms);
 /* From here to the thaw no file of ours is written and no line logged. */
 int lb_consistent_freeze(struct lb_consistent *c, uint32_t max_ms);
 /* The mark, held. */

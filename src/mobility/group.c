@@ -14,9 +14,9 @@
 const char *lb_group_phase_name(enum lb_group_phase phase)
 {
 	static const char *const names[LB_GROUP_PHASES] = {
-		[LB_GROUP_HELLO] = "hello", [LB_GROUP_PREPARE] = "prepare", [LB_GROUP_FREEZE] = "freeze",
-		[LB_GROUP_MARK] = "mark",   [LB_GROUP_THAW] = "thaw",       [LB_GROUP_COMMIT] = "commit",
-		[LB_GROUP_ABORT] = "abort", [LB_GROUP_RESULT] = "result"};
+		[LB_GROUP_HELLO] = "hello",   [LB_GROUP_PREPARE] = "prepare", [LB_GROUP_SETTLE] = "settle",
+		[LB_GROUP_FREEZE] = "freeze", [LB_GROUP_MARK] = "mark",       [LB_GROUP_THAW] = "thaw",
+		[LB_GROUP_COMMIT] = "commit", [LB_GROUP_ABORT] = "abort",     [LB_GROUP_RESULT] = "result"};
 
 	return names[phase];
 }
@@ -122,6 +122,18 @@ static int do_prepare(struct lb_group *g, const struct lb_group_message *m)
 	return r;
 }
 
+static int do_settle(struct lb_group *g)
+{
+	int r;
+
+	if (g->stage != LB_STAGE_PREPARED)
+		return -EPROTO;
+	r = g->ops->settle(g->arg, LB_GROUP_SETTLE_MS);
+	/* the others may take as long */
+	expect_more(g, LB_GROUP_SETTLE_MS + LB_GROUP_MEMBER_WAIT_MS);
+	return r;
+}
+
 static int do_freeze(struct lb_group *g)
 {
 	if (g->stage != LB_STAGE_PREPARED)
@@ -175,6 +187,9 @@ static int obey(struct lb_group *g, const struct lb_group_message *m, struct lb_
 	if (m->phase != LB_GROUP_RESULT)
 		expect_more(g, LB_GROUP_MEMBER_WAIT_MS);
 	switch (m->phase) {
+	case LB_GROUP_SETTLE:
+		r = do_settle(g);
+		break;
 	case LB_GROUP_FREEZE:
 		r = do_freeze(g);
 		break;

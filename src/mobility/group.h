@@ -5,6 +5,7 @@
  * them at a time the coordinator. A point is made in phases, each with a deadline on the monotonic clock:
  *
  *     PREPARE  every member: scripts (if asked for), filesystems synced, watchdog made
+ *     SETTLE   every member syncs once more: what was written while the slowest one prepared is not left to the freeze
  *     FREEZE   every member frozen ...
  *     MARK     ... before the first one marks its journal; every mark set ...
  *     THAW     ... before the first one thaws: nothing that was sent after a mark is written before another's mark
@@ -34,6 +35,7 @@
 #define LB_GROUP_HOST_BYTES 128
 
 #define LB_GROUP_PREPARE_MS 90000 /* scripts and a sync */
+#define LB_GROUP_SETTLE_MS 8000   /* the sync right before the freeze */
 #define LB_GROUP_FREEZE_MS 2000   /* each member's watchdog thaws after it */
 #define LB_GROUP_PHASE_MS 1500    /* freeze, mark, thaw: what a coordinator waits for */
 #define LB_GROUP_COMMIT_MS 4000   /* below LB_MARK_HELD_S, above which a member's journal goes on without the mark */
@@ -62,6 +64,7 @@ struct lb_group_roster {
 enum lb_group_phase {
 	LB_GROUP_HELLO,
 	LB_GROUP_PREPARE,
+	LB_GROUP_SETTLE,
 	LB_GROUP_FREEZE,
 	LB_GROUP_MARK,
 	LB_GROUP_THAW,
@@ -99,6 +102,7 @@ struct lb_group_call {
 struct lb_group_ops {
 	/* What this member does; errors with text. `end` thaws, runs post-scripts, cancels a mark: after anything. */
 	int (*prepare)(void *arg, bool app);
+	int (*settle)(void *arg, uint32_t max_ms);
 	int (*freeze)(void *arg, uint32_t max_ms);
 	int (*mark)(void *arg);
 	int (*thaw)(void *arg, int64_t *ret_frozen_ns);
@@ -132,6 +136,7 @@ struct lb_group_outcome {
 	char text[LB_GROUP_TEXT_BYTES + LB_GROUP_NAME_BYTES + 32];
 	struct lb_group_reply members[LB_GROUP_MEMBERS_MAX]; /* frozen_ns, epoch, seq of each */
 	int64_t frozen_ns;                                   /* the longest of them */
+	int64_t phase_ns[LB_GROUP_PHASES];                   /* until the last one had answered */
 };
 /* Makes a shared point, as the coordinator. -EAGAIN when this is none; otherwise the outcome's result. */
 int lb_group_round(struct lb_group *g, bool app, struct lb_group_outcome *ret_outcome);

@@ -133,7 +133,11 @@ static int tell(struct round *w, enum lb_group_phase phase, unsigned int from, u
 
 static int tell_all(struct round *w, enum lb_group_phase phase, uint32_t timeout_ms)
 {
-	return tell(w, phase, 0, w->o->roster.n, timeout_ms);
+	const int64_t begun_ns = lb_mono_ns(w->g->env);
+	int r = tell(w, phase, 0, w->o->roster.n, timeout_ms);
+
+	w->o->phase_ns[phase] = lb_mono_ns(w->g->env) - begun_ns;
+	return r;
 }
 
 #ifdef LB_FAULT_INJECTION
@@ -229,6 +233,8 @@ int lb_group_round(struct lb_group *g, bool app, struct lb_group_outcome *o)
 	if (r < 0)
 		return r;
 	r = tell_all(&w, LB_GROUP_PREPARE, LB_GROUP_PREPARE_MS);
+	if (r == 0)
+		r = tell_all(&w, LB_GROUP_SETTLE, LB_GROUP_SETTLE_MS + LB_GROUP_PHASE_MS);
 	if (r == 0)
 		r = pass_barrier(&w);
 	if (r == 0)

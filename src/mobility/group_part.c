@@ -64,6 +64,11 @@ int lb_group_part_prepare(struct lb_group_part *p, bool app)
 	return lb_consistent_prepare(&options, &p->c);
 }
 
+int lb_group_part_settle(struct lb_group_part *p, uint32_t max_ms)
+{
+	return p->c == NULL ? -EPROTO : lb_consistent_settle(p->c, max_ms);
+}
+
 int lb_group_part_freeze(struct lb_group_part *p, uint32_t max_ms)
 {
 	return p->c == NULL ? -EPROTO : lb_consistent_freeze(p->c, max_ms);

@@ -10,6 +10,7 @@ int lb_group_part_new(struct lb_env *env, struct lb_mark *mark, const char *capt
 void lb_group_part_free(struct lb_group_part *p);
 
 int lb_group_part_prepare(struct lb_group_part *p, bool app);
+int lb_group_part_settle(struct lb_group_part *p, uint32_t max_ms);
 int lb_group_part_freeze(struct lb_group_part *p, uint32_t max_ms);
 int lb_group_part_mark(struct lb_group_part *p);
 int lb_group_part_thaw(struct lb_group_part *p, int64_t *ret_frozen_ns);

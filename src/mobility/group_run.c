@@ -175,6 +175,11 @@ static int op_prepare(void *arg, bool app)
 	return lb_group_part_prepare(((struct lb_group_run *)arg)->part, app);
 }
 
+static int op_settle(void *arg, uint32_t max_ms)
+{
+	return lb_group_part_settle(((struct lb_group_run *)arg)->part, max_ms);
+}
+
 static int op_freeze(void *arg, uint32_t max_ms)
 {
 	return lb_group_part_freeze(((struct lb_group_run *)arg)->part, max_ms);
@@ -206,6 +211,7 @@ static void op_end(void *arg)
 }
 
 static const struct lb_group_ops ops = {.prepare = op_prepare,
+					.settle = op_settle,
 					.freeze = op_freeze,
 					.mark = op_mark,
 					.thaw = op_thaw,
@@ -294,6 +300,11 @@ static void keep(struct lb_group_run *run, const struct lb_group_outcome *o, uin
 	run->outcomes[run->n_outcomes++] = (struct outcome){.number = ++run->number, .json = json};
 }
 
+static double ms(int64_t ns)
+{
+	return (double)ns / (double)LB_NS_PER_MS;
+}
+
 /* False: this is no coordinator any more, nothing was made. */
 static bool make(struct lb_group_run *run, bool app, uint64_t generation)
 {
@@ -307,9 +318,12 @@ static bool make(struct lb_group_run *run, bool app, uint64_t generation)
 	if (r == -EAGAIN && o->roster.n == 0)
 		return false;
 	if (r == 0)
-		lb_notice("group %s: shared %s point; frozen for %.1f ms", o->roster.name,
-			  app ? "application-consistent" : "crash-consistent",
-			  (double)o->frozen_ns / (double)LB_NS_PER_MS);
+		lb_notice("group %s: shared %s point; frozen for %.1f ms (all members froze in %.1f, marked in %.1f, "
+			  "thawed "
+			  "in %.1f ms)",
+			  o->roster.name, app ? "application-consistent" : "crash-consistent", ms(o->frozen_ns),
+			  ms(o->phase_ns[LB_GROUP_FREEZE]), ms(o->phase_ns[LB_GROUP_MARK]),
+			  ms(o->phase_ns[LB_GROUP_THAW]));
 	else
 		lb_warning("group %s: no shared point: %s", o->roster.name, o->text);
 	keep(run, o, generation);

@@ -150,6 +150,14 @@ static int op_prepare(void *arg, bool app)
 	return chance(w.p_slow / 4) ? lb_fail(-EREMOTEIO, "a script failed") : 0;
 }
 
+static int op_settle(void *arg, uint32_t max_ms)
+{
+	(void)arg;
+	(void)max_ms;
+	dawdle();
+	return chance(w.p_slow / 4) ? lb_fail(-ETIMEDOUT, "its disk is busy") : 0;
+}
+
 static int op_freeze(void *arg, uint32_t max_ms)
 {
 	struct member *m = arg;
@@ -275,6 +283,7 @@ static void op_call(void *arg, struct lb_group_call *calls, size_t n, uint32_t t
 }
 
 static const struct lb_group_ops ops = {.prepare = op_prepare,
+					.settle = op_settle,
 					.freeze = op_freeze,
 					.mark = op_mark,
 					.thaw = op_thaw,
