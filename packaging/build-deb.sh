@@ -93,6 +93,8 @@ mobility() {
 	program "$build/src/capture/lifeboat-capture" "$tree/usr/libexec/lifeboat/lifeboat-capture"
 	plain "$here/systemd/lifeboat-mobility.service" "$tree/lib/systemd/system/lifeboat-mobility.service"
 	plain "$here/systemd/lifeboat-capture.service" "$tree/lib/systemd/system/lifeboat-capture.service"
+	plain "$here/systemd/lifeboat-mend.service" "$tree/lib/systemd/system/lifeboat-mend.service"
+	plain "$here/systemd/lifeboat-mend.path" "$tree/lib/systemd/system/lifeboat-mend.path"
 	for script in "$here"/scripts.d/*.example; do
 		name=$(basename "$script" .example)
 		plain "$script" "$tree/usr/share/doc/lifeboat-mobility/examples/scripts.d/$name"

@@ -154,13 +154,21 @@ def bench_memory(t, build, folder, quick):
               f"{'' if most < r['promise_bytes'] else ': NOT KEPT'}")
 
 
+def bench_group(t, build, folder, quick):
+    for line in output("/usr/bin/python3", TOP / "tests/bench/group_bench.py", *([3] if quick else [3, 16]), build=build).splitlines():
+        r = json.loads(line)
+        t.row(f"{r['members']} members frozen for a shared point, at load {r['load']}", f"{r['frozen_ms_median']} ms",
+              f"at most {r['frozen_ms_max']} ms of {r['points']} points; freeze {r['freeze_ms_median']}, mark {r['mark_ms_median']}, "
+              f"thaw {r['thaw_ms_median']} ms; aim: {100 if r['members'] <= 3 else 500}")
+
+
 BENCHES = [("Capture: cost of a write to a memory disk", bench_capture), ("Segments: build, seal, open; one core", bench_hrl),
            ("Process server: taking segments in", bench_process), ("Object stores: uploads", bench_store),
            ("Vault: write, open, read; aim: open in 2 s and 512 MiB, a frame a read", bench_vault),
            ("Vault: a folded journal, opened at its points; aim: 2 s, 512 MiB", bench_folded),
            ("Vault: what is asked of a large one", bench_list),
            ("Folding: 15 days of a database, by the default ladder", bench_fold),
-           ("Recovery", bench_recovery), ("Agent: anonymous memory at full churn", bench_memory)]
+           ("Replication groups", bench_group), ("Recovery", bench_recovery), ("Agent: anonymous memory at full churn", bench_memory)]
 
 
 def main():

@@ -143,6 +143,7 @@ int cmd_machine_show(struct cli *c);
 int cmd_machine_assess(struct cli *c);
 int cmd_machine_target(struct cli *c);
 int cmd_machine_check(struct cli *c);
+int cmd_machine_mend(struct cli *c);
 int cmd_machine_protect(struct cli *c);
 int cmd_machine_pause(struct cli *c);
 int cmd_machine_resync(struct cli *c);

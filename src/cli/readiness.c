@@ -51,6 +51,41 @@ bool cli_readiness_known(const json_t *machine)
 	return json_array_size(json_object_get(json_object_get(machine, "readiness"), "findings")) > 0;
 }
 
+static json_t *mend_body(struct cli *c)
+{
+	json_t *what = json_array();
+
+	if (cli_value(c, "network") != NULL)
+		json_array_append_new(what, json_string("network"));
+	if (cli_value(c, "initramfs") != NULL)
+		json_array_append_new(what, json_string("initramfs"));
+	return json_pack("{s:o}", "what", what);
+}
+
+int cmd_machine_mend(struct cli *c)
+{
+	_cleanup_json_ json_t *body = mend_body(c), *m = NULL, *reply = NULL, *job = NULL;
+	const char *id;
+	int r;
+
+	r = cli_callf(c, "GET", NULL, &m, "/v1/machine/%s", c->args[0]);
+	if (r == 0 && c->dry_run)
+		return cli_would(c, "mend on %s itself what a double of it would lack", c->args[0]);
+	if (r == 0)
+		r = cli_callf(c, "POST", body, &reply, "/v1/machine/%s/mend", c->args[0]);
+	r = r < 0 ? r : lb_json_get_str(reply, "job", &id);
+	if (r == 0 && cli_value(c, "no-wait") != NULL) {
+		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
+		return r < 0 ? r
+			     : cli_did(c, "job", json_incref(job),
+				       "Job %s has begun; `lifeboat job watch %s` follows it.", id, id);
+	}
+	r = r < 0 ? r : cli_job_follow(c, id, &job);
+	return r < 0 ? r
+		     : cli_did(c, "job", json_incref(job), "%s is mended: %s.", c->args[0],
+			       cli_text(json_object_get(job, "result"), "text"));
+}
+
 int cmd_machine_check(struct cli *c)
 {
 	_cleanup_json_ json_t *m = NULL;

@@ -44,6 +44,7 @@ AUDITED(lb_api_machine_disable)
 AUDITED(lb_api_machine_resync)
 AUDITED(lb_api_machine_remove)
 AUDITED(lb_api_machine_move)
+AUDITED(lb_api_machine_mend)
 AUDITED(lb_api_server_drain)
 AUDITED(lb_api_server_remove)
 AUDITED(lb_api_server_order)
@@ -108,6 +109,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"DELETE", "/v1/machine/{}", ADMIN, 0, lb_api_machine_remove_audited, false},
 	{"PUT", "/v1/machine/{}/target", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_target_audited, false},
 	{"POST", "/v1/machine/{}/check", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_check, false},
+	{"POST", "/v1/machine/{}/mend", ADMIN, ORDER_BYTES_MAX, lb_api_machine_mend_audited, false},
 	{"POST", "/v1/machine/{}/enable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_enable_audited, false},
 	{"POST", "/v1/machine/{}/disable", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_disable_audited, false},
 	{"POST", "/v1/machine/{}/resync", OPERATOR, ORDER_BYTES_MAX, lb_api_machine_resync_audited, false},

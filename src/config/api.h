@@ -73,6 +73,7 @@ LB_API_HANDLER(lb_api_policy_put);
 LB_API_HANDLER(lb_api_server_list);
 LB_API_HANDLER(lb_api_server_port);
 LB_API_HANDLER(lb_api_anchor_list);
+LB_API_HANDLER(lb_api_machine_mend);
 LB_API_HANDLER(lb_api_server_drain);
 LB_API_HANDLER(lb_api_server_remove);
 LB_API_HANDLER(lb_api_server_get);

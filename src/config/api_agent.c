@@ -80,6 +80,15 @@ static int group_of(struct lb_site *site, const char *machine, json_t **ret_grou
 	return r == -ENOENT ? 0 : r < 0 ? r : lb_group_json(site, &g, ret_group);
 }
 
+static json_t *mend_json(struct lb_site *site, const char *machine)
+{
+	const struct lb_live_mend mend = lb_live_mend_ordered(site->live, machine);
+
+	return mend.generation == 0 ? json_null()
+				    : json_pack("{s:I,s:b,s:b}", "generation", (json_int_t)mend.generation, "network",
+						mend.network, "initramfs", mend.initramfs);
+}
+
 int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
@@ -114,11 +123,11 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json =
-		json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:I,s:O?,s:O?}", "machine", m.id, "name", m.name,
-			  "vault_id", vault_id, "enabled", m.enabled, "process_url", url, "disks", disks, "policy",
-			  policy_json, "resync_generation", (json_int_t)m.resync_generation, "check_ns",
-			  (json_int_t)lb_live_check_ordered(site->live, m.id), "point_order", order, "group", group);
+	reply->json = json_pack("{s:s,s:s,s:s,s:b,s:s,s:O,s:O,s:I,s:I,s:O?,s:O?,s:o}", "machine", m.id, "name", m.name,
+				"vault_id", vault_id, "enabled", m.enabled, "process_url", url, "disks", disks,
+				"policy", policy_json, "resync_generation", (json_int_t)m.resync_generation, "check_ns",
+				(json_int_t)lb_live_check_ordered(site->live, m.id), "point_order", order, "group",
+				group, "mend", mend_json(site, m.id));
 	return reply->json != NULL ? add_proof(site, &m, reply->json) : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 

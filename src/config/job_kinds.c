@@ -3,6 +3,7 @@
 #include "config/drills.h"
 #include "config/failovers.h"
 #include "config/groups.h"
+#include "config/mend.h"
 #include "config/moves.h"
 #include "config/plans.h"
 #include "config/point_orders.h"
@@ -28,5 +29,6 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"move", lb_move_run},
 	{"install", lb_job_install_run},
 	{"target", lb_job_target_run},
+	{"mend", lb_job_mend_run},
 	{NULL, NULL},
 };

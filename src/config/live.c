@@ -254,6 +254,25 @@ int64_t lb_live_flush_ordered(struct lb_live *live, const char *machine)
 	return e != NULL ? e->m.flush_ns : 0;
 }
 
+void lb_live_mend_order(struct lb_live *live, const char *machine, const struct lb_live_mend *mend)
+{
+	struct entry *e;
+
+	LB_LOCK_SCOPE(&live->lock);
+	e = find_or_add(live, machine);
+	if (e != NULL)
+		e->m.mend = *mend;
+}
+
+struct lb_live_mend lb_live_mend_ordered(struct lb_live *live, const char *machine)
+{
+	const struct entry *e;
+
+	LB_LOCK_SCOPE(&live->lock);
+	e = find(live, machine);
+	return e != NULL ? e->m.mend : (struct lb_live_mend){0};
+}
+
 void lb_live_reach_put(struct lb_live *live, const char *machine, const char *host, uint16_t port)
 {
 	struct entry *e;

@@ -38,12 +38,19 @@ struct lb_live_point {
 	int64_t asked_ns;
 };
 
+/* What the machine's agent is to have mended there. */
+struct lb_live_mend {
+	uint64_t generation; /* 0: nothing */
+	bool network, initramfs;
+};
+
 struct lb_live_machine {
 	json_t *agent;                /* last report of its agent, or NULL; the caller's own */
 	json_t *process;              /* last report of its process server on it, or NULL */
 	int64_t agent_ns, process_ns; /* when they came; 0: never since this server started */
 	int64_t check_ns;             /* lb_live_check_order() */
 	int64_t flush_ns;             /* lb_live_flush_order() */
+	struct lb_live_mend mend;     /* lb_live_mend_order() */
 	struct lb_live_point point;
 };
 /* Never fails for a machine that nobody spoke of: then it is empty. */
@@ -60,6 +67,9 @@ int64_t lb_live_check_ordered(struct lb_live *live, const char *machine);
 /* Likewise: an order that the machine's process server bring all that it holds into the vault. */
 void lb_live_flush_order(struct lb_live *live, const char *machine, int64_t now_ns);
 int64_t lb_live_flush_ordered(struct lb_live *live, const char *machine);
+
+void lb_live_mend_order(struct lb_live *live, const char *machine, const struct lb_live_mend *mend);
+struct lb_live_mend lb_live_mend_ordered(struct lb_live *live, const char *machine);
 
 void lb_live_point_put(struct lb_live *live, const char *machine, const struct lb_live_point *point);
 

@@ -94,6 +94,18 @@ static int parse_order(const json_t *order, struct lb_agent_config *config)
 	return r < 0 ? r : lb_json_get_bool(order, "app", &config->point_app);
 }
 
+static int parse_mend(const json_t *order, struct lb_mend_order *mend)
+{
+	int r;
+
+	if (!json_is_object(order))
+		return 0;
+	r = lb_json_get_u64(order, "generation", &mend->generation);
+	if (r == 0)
+		r = lb_json_get_bool(order, "network", &mend->network);
+	return r == 0 ? lb_json_get_bool(order, "initramfs", &mend->initramfs) : r;
+}
+
 int lb_agent_config_parse(const json_t *object, struct lb_agent_config *ret_config)
 {
 	struct lb_agent_config config = {.policy = lb_policy_default};
@@ -131,6 +143,9 @@ int lb_agent_config_parse(const json_t *object, struct lb_agent_config *ret_conf
 	r = parse_order(json_object_get(object, "point_order"), &config);
 	if (r == 0)
 		r = lb_group_roster_parse(json_object_get(object, "group"), &config.group);
+	if (r < 0)
+		return r;
+	r = parse_mend(json_object_get(object, "mend"), &config.mend);
 	if (r < 0)
 		return r;
 	if (json_object_get(object, "check_ns") != NULL) {
@@ -214,6 +229,7 @@ int lb_agent_settings_read(struct lb_env *env, const char *path, struct lb_agent
 		{"capture_socket", LB_CONF_STR, &s.capture_socket},
 		{"state_folder", LB_CONF_STR, &s.state_folder},
 		{"run_folder", LB_CONF_STR, &s.run_folder},
+		{"mend_folder", LB_CONF_STR, &s.mend_folder},
 		{"name", LB_CONF_STR, &s.name},
 		{"group_address", LB_CONF_STR, &s.group_address},
 		{"group_host", LB_CONF_STR, &s.group_host},
@@ -232,7 +248,8 @@ int lb_agent_settings_read(struct lb_env *env, const char *path, struct lb_agent
 	if (set_default(&s.identity_folder, "/var/lib/lifeboat/mobility") < 0 ||
 	    set_default(&s.capture_socket, LB_CAPTURE_SOCKET) < 0 ||
 	    set_default(&s.state_folder, "/var/lib/lifeboat/mobility") < 0 ||
-	    set_default(&s.run_folder, "/run/lifeboat-mobility") < 0 || set_default(&s.group_address, "0.0.0.0") < 0)
+	    set_default(&s.run_folder, "/run/lifeboat-mobility") < 0 ||
+	    set_default(&s.mend_folder, LB_MEND_FOLDER) < 0 || set_default(&s.group_address, "0.0.0.0") < 0)
 		return -ENOMEM;
 	*ret_settings = s;
 	s = (struct lb_agent_settings){0};
@@ -246,6 +263,7 @@ void lb_agent_settings_free(struct lb_agent_settings *s)
 	free(s->capture_socket);
 	free(s->state_folder);
 	free(s->run_folder);
+	free(s->mend_folder);
 	free(s->name);
 	free(s->group_address);
 	free(s->group_host);

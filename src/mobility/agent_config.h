@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "capture/abi.h"
 #include "mobility/group.h"
+#include "mobility/mend_order.h"
 #include "wire/policy.h"
 
 #define LB_AGENT_TEXT_BYTES 256
@@ -40,6 +41,7 @@ struct lb_agent_config {
 	uint64_t point_generation;    /* a point is asked for; 0: none is */
 	bool point_app;               /* ... an application-consistent one */
 	int64_t check_ns;             /* another value asks for the readiness to be looked at now */
+	struct lb_mend_order mend;    /* what is to be mended here */
 	struct lb_group_roster group; /* all zeroes: in none */
 };
 
@@ -57,6 +59,7 @@ struct lb_agent_settings {
 	char *capture_socket;
 	char *state_folder;
 	char *run_folder;    /* on tmpfs: what outlives the agent but not the boot */
+	char *mend_folder;   /* root's: the outcomes of mend_order.h */
 	char *name;          /* NULL: the host's */
 	char *group_address; /* on which members of a replication group are heard */
 	char *group_host;    /* where they reach this machine; NULL: where it speaks to the configuration server from */

@@ -19,6 +19,7 @@
 #include "mobility/daemon.h"
 #include "mobility/enrol.h"
 #include "mobility/mend.h"
+#include "mobility/mend_order.h"
 #include "mobility/report.h"
 
 #define STATUS_AGE_NS (30 * LB_NS_PER_S)
@@ -31,6 +32,7 @@ struct arguments {
 	struct lb_assess assess;
 	bool check, json;
 	const char *what; /* to mend */
+	const char *root; /* below which; empty: this machine */
 };
 
 static const char usage_text[] =
@@ -42,6 +44,7 @@ static const char usage_text[] =
 	"       lifeboat-mobility prove [--config FILE]\n"
 	"       lifeboat-mobility assess [--seconds N] [--socket PATH] [--json]\n"
 	"       lifeboat-mobility mend initramfs|network\n"
+	"       lifeboat-mobility mend ordered [--root FOLDER] [--config FILE]\n"
 	"       lifeboat-mobility --version | --help\n"
 	"\n"
 	"run      protect this machine, as the configuration server asks (the default)\n"
@@ -50,6 +53,7 @@ static const char usage_text[] =
 	"prove    on a double: say on a serial port which word its disk carries, so that a drill can check it\n"
 	"assess   churn, fitness, and the ring and link that protection would need; needs nothing installed\n"
 	"mend     put right what a double of this machine would lack: drivers in the initramfs, a card's name\n"
+	"         (ordered: what the configuration server asked this agent for; run by lifeboat-mend.service)\n"
 	"\n"
 	"--config FILE   " LB_AGENT_SETTINGS_PATH " unless given\n"
 	"--check         read the configuration and exit\n";
@@ -64,7 +68,8 @@ enum {
 	OPT_NAME,
 	OPT_SECONDS,
 	OPT_SOCKET,
-	OPT_JSON
+	OPT_JSON,
+	OPT_ROOT
 };
 
 static const struct option options[] = {
@@ -79,6 +84,7 @@ static const struct option options[] = {
 	{"seconds", required_argument, NULL, OPT_SECONDS},
 	{"socket", required_argument, NULL, OPT_SOCKET},
 	{"json", no_argument, NULL, OPT_JSON},
+	{"root", required_argument, NULL, OPT_ROOT},
 	{NULL, 0, NULL, 0},
 };
 
@@ -122,6 +128,9 @@ static void parse(int argc, char **argv, struct arguments *a)
 			break;
 		case OPT_SOCKET:
 			a->assess.capture_socket = optarg;
+			break;
+		case OPT_ROOT:
+			a->root = optarg;
 			break;
 		case OPT_JSON:
 			a->json = a->assess.json = true;
@@ -245,11 +254,23 @@ static int mend_network(struct lb_env *env)
 	return EXIT_DONE;
 }
 
+static int mend_ordered(struct lb_env *env, const struct arguments *a)
+{
+	_cleanup_(lb_agent_settings_free) struct lb_agent_settings settings = {0};
+	int r;
+
+	r = lb_agent_settings_read(env, a->config_path, &settings);
+	if (r == 0)
+		r = lb_mend_obey(env, a->root, settings.run_folder, settings.mend_folder);
+	return r < 0 ? say_failed() : EXIT_DONE;
+}
+
 static int do_mend(struct lb_env *env, const struct arguments *a)
 {
 	const char *const *command;
 
-	if (a->what == NULL || (strcmp(a->what, "initramfs") != 0 && strcmp(a->what, "network") != 0)) {
+	if (a->what == NULL ||
+	    (strcmp(a->what, "initramfs") != 0 && strcmp(a->what, "network") != 0 && strcmp(a->what, "ordered") != 0)) {
 		fputs("lifeboat-mobility: mend what? initramfs or network\n", stderr);
 		return EXIT_USAGE;
 	}
@@ -257,6 +278,8 @@ static int do_mend(struct lb_env *env, const struct arguments *a)
 		fputs("lifeboat-mobility: mending writes to /etc and /boot: run it as root\n", stderr);
 		return EXIT_USAGE;
 	}
+	if (strcmp(a->what, "ordered") == 0)
+		return mend_ordered(env, a);
 	if (strcmp(a->what, "network") == 0)
 		return mend_network(env);
 	if (lb_mend_initramfs(env, "", &command) < 0 || lb_mend_run(command) < 0)
@@ -268,6 +291,7 @@ int main(int argc, char **argv)
 {
 	struct arguments a = {
 		.config_path = LB_AGENT_SETTINGS_PATH,
+		.root = "",
 		.assess = {.seconds = LB_ASSESS_SECONDS_DEFAULT},
 	};
 	struct lb_env *env = lb_env_real();

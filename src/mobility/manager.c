@@ -34,6 +34,9 @@ struct lb_manager {
 	enum lb_session_state reported;
 	json_t *readiness; /* what was found, or NULL */
 	bool readiness_told;
+	uint64_t mending, mended; /* generations: the order under way, the last that came to its end */
+	int64_t mending_since_ns;
+	json_t *mend_outcome;                 /* of the last, or NULL */
 	int64_t ready_due_ns, checked_for_ns; /* the order that the last check answers */
 	char last_error[LB_ERR_TEXT_BYTES_MAX];
 
@@ -151,6 +154,39 @@ static void look_at_readiness(struct lb_manager *m)
 	m->ready_due_ns = lb_mono_ns(m->o.env) + LB_READY_INTERVAL_S * LB_NS_PER_S;
 }
 
+/* What an operator asked for: done by root, told when it is done. */
+static void follow_mend(struct lb_manager *m)
+{
+	struct lb_mend_order order;
+	json_t *outcome = NULL;
+
+	pthread_mutex_lock(&m->lock);
+	order = m->config.mend;
+	pthread_mutex_unlock(&m->lock);
+	if (order.generation == 0 && m->mending != m->mended) {
+		lb_mend_withdraw(m->o.env, m->o.settings->run_folder);
+		m->mending = m->mended;
+	}
+	if (order.generation == 0 || order.generation == m->mended)
+		return;
+	if (order.generation != m->mending) {
+		m->mending = order.generation;
+		m->mending_since_ns = 0;
+	}
+	if (lb_mend_follow(m->o.env, m->o.settings->run_folder, m->o.settings->mend_folder, &order,
+			   &m->mending_since_ns, &outcome) < 0) {
+		lb_warning("what is to be mended can't be ordered: %s", lb_err_text());
+		m->mending = 0;
+	}
+	if (outcome == NULL)
+		return;
+	json_decref(m->mend_outcome);
+	m->mend_outcome = outcome;
+	m->mended = order.generation;
+	m->report_due_ns = 0;
+	m->ready_due_ns = 0; /* it may be ready now */
+}
+
 static int report(struct lb_manager *m)
 {
 	_cleanup_json_ json_t *body = NULL;
@@ -181,6 +217,8 @@ static int report(struct lb_manager *m)
 		return r;
 	/* in each report: a server that was restored, or had no room for the last one, knows it too */
 	if (m->readiness != NULL && json_object_set(body, "readiness", m->readiness) < 0)
+		return lb_fail(-ENOMEM, "out of memory for the report");
+	if (m->mend_outcome != NULL && json_object_set(body, "mend", m->mend_outcome) < 0)
 		return lb_fail(-ENOMEM, "out of memory for the report");
 	url_of(m, "/v1/agent/report", url);
 	r = lb_http_json(m->client, "POST", url, body, NULL);
@@ -266,6 +304,7 @@ static void *run(void *arg)
 
 	while (read(m->stop_fd, &stop, sizeof(stop)) < 0) {
 		r = ask(m);
+		follow_mend(m);
 		look_at_readiness(m);
 		if (r == 0)
 			r = report(m);
@@ -286,6 +325,7 @@ static void manager_free(struct lb_manager *m)
 	if (m->stop_fd >= 0)
 		close(m->stop_fd);
 	json_decref(m->readiness);
+	json_decref(m->mend_outcome);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 }

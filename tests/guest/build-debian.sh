@@ -15,6 +15,7 @@ usage()
         cat <<'END'
 usage: build-debian.sh [options] OUT.img
   --deb PATH              a package to install, with what it depends on from Debian
+  --package NAME          one of Debian's packages, with what it depends on
   --file SRC:DEST[:MODE]  a file
   --hostname NAME         (debian)
   --kernel-append TEXT    words for the kernel's command line
@@ -35,7 +36,7 @@ UNUSED=(--dpkgopt='path-exclude=/usr/lib/x86_64-linux-gnu/libLLVM*' --dpkgopt='p
 ROOT_CACHE_AGE_MIN_MAX=$((7 * 24 * 60))
 CONTROL_PORT=7001
 
-debs=() files=()
+debs=() files=() packages=()
 hostname=debian append="" size_mib=2048 scale=4 control="" out=""
 
 parse_arguments()
@@ -48,6 +49,7 @@ parse_arguments()
                 esac
                 case $1 in
                 --deb) debs+=("$2") ;;
+                --package) packages+=("$2") ;;
                 --file) files+=("$2") ;;
                 --hostname) hostname=$2 ;;
                 --kernel-append) append=$2 ;;
@@ -70,6 +72,7 @@ deb_dependencies()
 {
         local deb
 
+        [ ${#packages[@]} -eq 0 ] || printf '%s\n' "${packages[@]}" | sort -u
         for deb in "${debs[@]}"; do
                 [ -f "$deb" ] || guest_die "--deb: there is no $deb"
                 { dpkg-deb -f "$deb" Pre-Depends; dpkg-deb -f "$deb" Depends; } |
