@@ -13,6 +13,7 @@
 #include "config/installs.h"
 #include "config/live.h"
 #include "config/ports.h"
+#include "config/reprotect.h"
 #include "config/status.h"
 #include "config/targets.h"
 
@@ -175,6 +176,8 @@ int lb_api_process_report(void *arg, const struct lb_http_call *call, struct lb_
 		r = lb_ports_reported(site, &p, report);
 	if (r == 0)
 		r = lb_group_points_settle(site);
+	if (r == 0)
+		r = lb_reprotect_wake(site);
 	if (r < 0)
 		return r;
 	reply->json = json_pack("{s:[]}", "commands");

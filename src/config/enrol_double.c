@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "config/api.h"
 #include "config/doubles.h"
@@ -144,6 +145,7 @@ int lb_api_enrol_double(void *arg, const struct lb_http_call *call, struct lb_ht
 		return wait(&a, reply);
 	if (r < 0)
 		return r; /* said to the one who asks, who asks again: no trace of each */
+	lb_fault_place("double %s: enrolled, not answered", a.double_name);
 	lb_audit(a.site, call, r);
 	lb_event(a.site, "info", a.row.back_name, "double %s enrolled from %s", a.double_name, call->peer.address);
 	if (lb_reprotect_wake(a.site) < 0)

@@ -48,6 +48,7 @@ static int leave(struct lb_job *job, struct lb_failover *f, uint32_t wait_s, str
 		return r;
 	snprintf(p->state, sizeof(p->state), LB_REPROTECT_HOME);
 	r = lb_reprotect_put(job->site->db, p);
+	lb_fault_place("failback of %s: noted, the double runs", job->target);
 	r = r < 0 ? r : lb_failover_shut(f, wait_s, ret_gracefully);
 	return r < 0 ? r : lb_reprotect_fence(job, p);
 }

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "config/api.h"
 #include "config/failovers.h"
@@ -41,6 +42,7 @@ static int go_on(struct work *w, const char *from, const char *to)
 			      w->p.process, w->p.double_name, from);
 	if (r < 0)
 		return r;
+	lb_fault_place("reprotect of %s: noted: %s", w->job->target, to);
 	lb_reprotect_clear(&w->p);
 	return lb_reprotect_find(w->site->db, w->job->target, &w->p);
 }
@@ -227,7 +229,9 @@ static int begin(struct work *w)
 	if (r < 0 || json_is_true(json_object_get(w->job->request, "dry_run")))
 		return r;
 	r = describe(w->job, &w->p);
-	return r < 0 ? r : lb_reprotect_put(w->site->db, &w->p);
+	r = r < 0 ? r : lb_reprotect_put(w->site->db, &w->p);
+	lb_fault_place("reprotect of %s: noted: begun", w->job->target);
+	return r;
 }
 
 /* One that failed before goes on where it was, with what is asked now. */

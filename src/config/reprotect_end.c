@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "config/anchors.h"
 #include "config/api.h"
 #include "config/failovers.h"
@@ -118,10 +119,13 @@ int lb_reprotect_end(struct lb_job *job, const char *double_name)
 	r = r < 0 ? r : lb_reprotect_put(site->db, &p);
 	r = r < 0 ? r : lb_reprotect_fence(job, &p);
 	if (r == 0 && p.back[0] != '\0') {
+		lb_fault_place("reprotect of %s: ending: fenced", double_name);
 		r = forget_machine(site, p.back);
+		lb_fault_place("reprotect of %s: ending: its machine is forgotten, its journal is there", double_name);
 		r = r < 0 ? r : lb_vault_copy_write(site);
 		r = r < 0 ? r : erase(job, &p);
 	}
 	r = r < 0 ? r : lb_reprotect_remove(site->db, double_name);
+	lb_fault_place("reprotect of %s: ended, the process server is there", double_name);
 	return r < 0 ? r : lb_temporary_release(site);
 }

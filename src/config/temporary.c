@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/io.h"
 #include "config/process_child.h"
 #include "config/registry.h"
@@ -163,6 +164,7 @@ int lb_temporary_start(struct lb_site *site, char ret_process[LB_UUID_TEXT_BYTES
 	is_new = p.id[0] == '\0';
 	if (r == 0 && is_new)
 		r = enlist(site, &p);
+	lb_fault_place("temporary process server: registered, not started");
 	if (r == 0 && site->temporary == NULL)
 		r = spawn(site, &p);
 	if (r < 0)
@@ -259,6 +261,7 @@ int lb_temporary_release(struct lb_site *site)
 	r = remove_folder(site);
 	if (r < 0 || p.id[0] == '\0')
 		return r;
+	lb_fault_place("temporary process server: its folder is gone, it is registered");
 	r = lb_reg_certs_revoke(site->db, p.id, NULL, "no double needs it any more", lb_now_ns(site->env));
 	r = r < 0 ? r : lb_reg_process_remove(site->db, p.id);
 	if (r == 0)

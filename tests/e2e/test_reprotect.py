@@ -16,6 +16,7 @@ from host_agent import HostAgent, LoopDisk
 from lifeboat_site import Site
 from test_config import Api
 from test_failback import write
+from test_job_kills import Faults, cancelled_at_each_step, come_to_rest, deadly
 from test_recovery import same
 from test_target import write_in_double
 
@@ -35,11 +36,17 @@ def folder():
 
 
 @pytest.fixture
-def site(build, folder, capture_possible):
+def faults(folder, monkeypatch):
+    return Faults(folder, monkeypatch)
+
+
+@pytest.fixture
+def site(build, folder, faults, capture_possible):
     s = Site(build, folder / "site").make()
     with open(s.folder / "etc/config.conf", "a") as conf:
         conf.write("double_host = 127.0.0.1\n")         # the agents are here, and in no guest
     s.start()
+    s.deaths = 0
     yield s
     s.stop()
 
@@ -67,6 +74,8 @@ class Failed:
     def fail_over(self, commit=True):
         write(self.disk, 0, os.urandom(4 * MIB))
         self.agent.protect([self.disk])
+        self.site.lifeboat("policy", "set", "default-failback", "--consistency-interval", 1, "--upload-interval", 1, "--heartbeat-interval", 1,
+                           "--ring", "64M")
         self.site.lifeboat("failover", "start", "host", "--confirm", "host", "--memory", "64M")
         if commit:
             self.site.lifeboat("failover", "commit", "host-double")
@@ -145,12 +154,8 @@ def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_l
     assert again.returncode != 0 and "reprotected already, as host-back" in again.stderr
     failed.reprotect("--cancel")
     failed.check_no_trace()
-    failed.double.wait_text("waits for")
+    failed.double.wait_text("waits for")                    # and it can be done anew
     assert failed.double.own_identity() is None
-    assert failed.reprotect()["state"] == "done"            # and it can be done anew
-    assert site.machine("host-back")["id"] != back["id"]
-    failed.reprotect("--cancel")
-    failed.check_no_trace()
 
 
 def read_or_nothing(path):
@@ -229,3 +234,34 @@ def test_who_lacks_the_secret_gets_no_identity_and_a_double_cant_write_into_its_
         assert status in (400, 403), answer
         assert "enrol" in answer["error"]["message"] or "certificate" in answer["error"]["message"], answer
     assert site.points("host")[-1] == before
+
+
+def test_a_reprotect_that_is_cancelled_at_any_step_leaves_no_trace(failed, site, api, faults):
+    def after(done):
+        assert done["state"] == "cancelled", done
+        failed.check_no_trace()
+
+    failed.fail_over()
+    failed.double.boot()
+    failed.double.wait_text("waits for")
+    done, times = cancelled_at_each_step(site, api, faults, "/v1/failover/host-double/reprotect", {}, after)
+    assert done["state"] == "done" and times >= 4
+    assert site.machine("host-back")["state"] == "protected"
+
+
+def test_a_server_that_dies_at_each_place_of_the_way_home_ends_it_as_if_nothing_had_happened(failed, site, api, faults):
+    failed.fail_over()
+    failed.double.boot()
+    failed.double.wait_text("waits for")
+    deadly(site, api, faults, "/v1/failover/host-double/reprotect", {})
+    site.wait(site.answers, "answer of the configuration server", 60)
+    failed.double.wait(lambda: site.machine("host-back")["state"] == "protected", "protection")
+    assert [m["name"] for m in site.ask("status")["machines"]].count("host-back") == 1
+    assert [s["name"] for s in site.ask("server", "list")["servers"] if s.get("temporary")] == ["temporary"]
+    write_in_double(site.folder / "state/vm/host-double", 0, 0x5a, 5 * MIB, 65536)
+    done = deadly(site, api, faults, "/v1/failover/host-double/failback", {"wait_s": 0})
+    assert done["result"]["machine"] == "host-back"
+    deadly(site, api, faults, "/v1/failover/host-double/home", {})
+    site.wait(site.answers, "answer of the configuration server", 60)
+    failed.check_no_trace()
+    assert site.ask("failover", "list")["failovers"] == []
