@@ -122,6 +122,8 @@ int cli_vault_need(struct cli *c);
 /* cmd_failback_order.c: --target SERVER was given; orders that kind of it and follows the job. */
 bool cli_is_ordered(const struct cli *c);
 int cli_target_order(struct cli *c, const char *kind);
+/* --to, --some, --overwrite, --keep-points, --keep as members of an order. */
+int cli_target_disks(const struct cli *c, json_t *body);
 
 /* exec.c: becomes another program of ours: beside this one, in the build's folder, or on the path. Returns when there
  * is none. */

@@ -57,21 +57,28 @@ static int set_numbers(const struct cli *c, json_t *body)
 	return r;
 }
 
+int cli_target_disks(const struct cli *c, json_t *body)
+{
+	static const char *const flags[] = {"some", "overwrite"};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof(flags) / sizeof(flags[0]); i++)
+		if (cli_value(c, flags[i]) != NULL)
+			r = lb_json_set_bool(body, flags[i], true);
+	r = r < 0 ? r : set_to(c, body);
+	return r < 0 ? r : set_numbers(c, body);
+}
+
 static int make_body(const struct cli *c, const char *kind, json_t **ret_body)
 {
 	static const char *const texts[] = {"point", "domain", "uri", "hook"};
-	static const char *const flags[] = {"some", "overwrite"};
 	_cleanup_json_ json_t *body = json_pack("{s:s,s:s}", "kind", kind, "machine", c->args[0]);
 	int r = body == NULL ? lb_fail(-ENOMEM, "out of memory for an order") : 0;
 
 	for (size_t i = 0; r == 0 && i < sizeof(texts) / sizeof(texts[0]); i++)
 		if (cli_value(c, texts[i]) != NULL)
 			r = lb_json_set_str(body, texts[i], cli_value(c, texts[i]));
-	for (size_t i = 0; r == 0 && i < sizeof(flags) / sizeof(flags[0]); i++)
-		if (cli_value(c, flags[i]) != NULL)
-			r = lb_json_set_bool(body, flags[i], true);
-	r = r < 0 ? r : set_to(c, body);
-	r = r < 0 ? r : set_numbers(c, body);
+	r = r < 0 ? r : cli_target_disks(c, body);
 	if (r == 0)
 		*ret_body = lb_steal_ptr(body);
 	return r;

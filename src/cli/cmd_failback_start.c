@@ -65,15 +65,34 @@ static int order(struct cli *c, const char *verb, const json_t *body, const char
 	return r < 0 ? r : cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
 }
 
+/* What the target server starts when its disks are at the last point. */
+static int set_boot(const struct cli *c, json_t *body)
+{
+	static const char *const members[] = {"domain", "uri", "hook"};
+	json_t *boot = json_object();
+	int r = boot == NULL ? lb_fail(-ENOMEM, "out of memory for an order") : 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof(members) / sizeof(members[0]); i++)
+		if (cli_value(c, members[i]) != NULL)
+			r = lb_json_set_str(boot, members[i], cli_value(c, members[i]));
+	if (r < 0 || json_object_size(boot) == 0) {
+		json_decref(boot);
+		return r;
+	}
+	return json_object_set_new(body, "boot", boot) < 0 ? lb_fail(-ENOMEM, "out of memory for an order") : 0;
+}
+
 static int order_start(struct cli *c, uint64_t wait_s)
 {
 	_cleanup_json_ json_t *body = json_pack("{s:I}", "wait_s", (json_int_t)wait_s);
+	int r;
 
 	if (cli_value(c, "folder") != NULL)
 		return lb_fail(-EINVAL, "--folder is for work on the vault alone (--vault URL)");
 	if (c->dry_run)
 		return cli_would(c, "shut the double %s down and put what it wrote into the vault", c->args[0]);
-	return order(c, "failback", body, "is shut down; its last point is in the vault");
+	r = set_boot(c, body);
+	return r < 0 ? r : order(c, "failback", body, "is shut down; its last point is in the vault");
 }
 
 int cmd_failback_commit(struct cli *c)

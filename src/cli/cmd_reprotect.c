@@ -70,6 +70,9 @@ int cmd_failover_reprotect(struct cli *c)
 	r = body == NULL ? lb_fail(-ENOMEM, "out of memory") : 0;
 	if (r == 0 && c->dry_run)
 		r = lb_json_set_bool(body, "dry_run", true);
+	if (r == 0 && cli_value(c, "target") != NULL)
+		r = lb_json_set_str(body, "target", cli_value(c, "target"));
+	r = r < 0 ? r : cli_target_disks(c, body);
 	return r < 0 ? r
 		     : order(c, "POST", body,
 			     c->dry_run ? "could replicate back; nothing was begun"

@@ -215,6 +215,25 @@ int lb_api_failover_unreprotect(void *arg, const struct lb_http_call *call, stru
 	return r < 0 ? r : submit(site, "reprotect-cancel", call, body, reply);
 }
 
+/* Found out before the double is shut down. */
+static int check_boot(struct lb_site *site, const char *double_name, const json_t *boot)
+{
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	bool domain = json_is_string(json_object_get(boot, "domain")),
+	     hook = json_is_string(json_object_get(boot, "hook"));
+	int r;
+
+	if (domain == hook)
+		return lb_fail(-EINVAL,
+			       "what is to be started? \"boot\" names a libvirt \"domain\", or a \"hook\", of the "
+			       "target server's host");
+	r = lb_reprotect_find(site->db, double_name, &p);
+	if (r == 0 && json_object_get(p.request, "target") == NULL)
+		r = lb_fail(-EINVAL, "%s was reprotected without a target server: nobody could start its original",
+			    double_name);
+	return r;
+}
+
 int lb_api_failover_failback(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	_cleanup_json_ json_t *body = NULL;
@@ -224,6 +243,8 @@ int lb_api_failover_failback(void *arg, const struct lb_http_call *call, struct 
 	r = lb_api_body(call, &body);
 	if (r == 0 && json_object_get(body, "wait_s") != NULL)
 		r = lb_json_get_u32(body, "wait_s", FAILBACK_WAIT_S_MAX, &wait_s);
+	if (r == 0 && json_object_get(body, "boot") != NULL)
+		r = check_boot(arg, call->params[0], json_object_get(body, "boot"));
 	return r < 0 ? r : submit(arg, "failback", call, body, reply);
 }
 

@@ -99,9 +99,10 @@ int lb_job_failback_run(struct lb_job *job)
 		lb_failover_idle_set(f, keep_going, job);
 	r = r < 0 ? r : take_back(job, f, wait_s, &p, &back);
 	r = r < 0 ? r : tell_taken(job, &p, &back);
-	if (r < 0)
-		return r;
-	return back.gracefully ? 0 : lb_job_say(job, "it did not shut down within %u s and was turned off", wait_s);
+	if (r == 0 && !back.gracefully)
+		r = lb_job_say(job, "it did not shut down within %u s and was turned off", wait_s);
+	r = r < 0 ? r : lb_reprotect_target_finish(job, &p, &back.point.position);
+	return r < 0 ? r : lb_reprotect_target_boot(job, &p);
 }
 
 /* Its certificate counts again; every disk is compared, because nobody replicated it while it was away. */

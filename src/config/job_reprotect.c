@@ -181,6 +181,8 @@ static int replicate(struct work *w)
 
 static int next(struct work *w)
 {
+	int r;
+
 	if (is(w, LB_REPROTECT_STARTING))
 		return start(w);
 	if (is(w, LB_REPROTECT_ENROLLING))
@@ -189,8 +191,10 @@ static int next(struct work *w)
 		return enable(w);
 	if (is(w, LB_REPROTECT_REPLICATING))
 		return replicate(w);
-	if (is(w, LB_REPROTECT_FOLLOWING))
-		return go_on(w, LB_REPROTECT_FOLLOWING, LB_REPROTECT_PROTECTED);
+	if (is(w, LB_REPROTECT_FOLLOWING)) {
+		r = lb_reprotect_target_follow(w->job, &w->p);
+		return r < 0 ? r : go_on(w, LB_REPROTECT_FOLLOWING, LB_REPROTECT_PROTECTED);
+	}
 	return lb_fail(-EINVAL, "%s is %s: it can't be reprotected now", w->p.double_name,
 		       is(w, LB_REPROTECT_HOME) ? "on its way home" : "losing its way back");
 }
@@ -313,19 +317,6 @@ int lb_job_reprotect_cancel_run(struct lb_job *job)
 
 /* ---- ordering ---------------------------------------------------------------------------------------------- */
 
-static int check_body(const json_t *body)
-{
-	const json_t *value;
-	const char *name;
-
-	json_object_foreach((json_t *)(uintptr_t)body, name, value)
-	{
-		if (strcmp(name, "dry_run") != 0)
-			return lb_fail(-EINVAL, "reprotect knows no \"%.40s\"", name);
-	}
-	return 0;
-}
-
 int lb_reprotect_order(struct lb_site *site, const char *parent, const char *double_name, const json_t *body,
 		       const char *made_by, char ret_job[LB_UUID_TEXT_BYTES])
 {
@@ -337,7 +328,7 @@ int lb_reprotect_order(struct lb_site *site, const char *parent, const char *dou
 	r = lb_failovers_has(site, double_name, &there);
 	if (r == 0 && !there)
 		r = lb_fail(-ENOENT, "there is no double \"%.64s\"; `lifeboat failover list` shows them", double_name);
-	r = r < 0 ? r : check_body(body);
+	r = r < 0 ? r : lb_reprotect_check_body(site, body);
 	r = r < 0 ? r : lb_db_begin(site->db, &txn); /* of two operators exactly one */
 	r = r < 0 ? r : lb_job_check_free(site, double_name, double_name);
 	if (r < 0)

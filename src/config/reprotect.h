@@ -66,6 +66,15 @@ int lb_reprotect_check(struct lb_job *job, json_t **ret_findings);
 /* reprotect_disks.c: the double's disks under the lasting numbers and names of its source's. */
 int lb_reprotect_disks(struct lb_site *site, const struct lb_reprotect *p, struct lb_reg_machine *back);
 
+/* reprotect_target.c: nothing to do where no target server is named */
+int lb_reprotect_check_body(struct lb_site *site, const json_t *body);
+int lb_reprotect_target_check(struct lb_job *job, const char *machine, json_t **ret_findings);
+int lb_reprotect_target_follow(struct lb_job *job, const struct lb_reprotect *p);
+int lb_reprotect_target_finish(struct lb_job *job, const struct lb_reprotect *p, const struct lb_position *last);
+/* If the job's request says what to start ("boot"). */
+int lb_reprotect_target_boot(struct lb_job *job, const struct lb_reprotect *p);
+int lb_reprotect_target_drop(struct lb_job *job, const struct lb_reprotect *p);
+
 /* reprotect_end.c */
 /* Its journal takes nothing more; what the process server acknowledged is in the vault. */
 int lb_reprotect_fence(struct lb_job *job, struct lb_reprotect *p);

@@ -147,8 +147,30 @@ static int check_vault(struct check *c)
 
 static int check_target(struct check *c)
 {
-	return found(c, "warning", "target",
-		     "no target server is named: what replicates back rests in the vault until one follows it");
+	const char *server = json_string_value(json_object_get(c->job->request, "target"));
+	_cleanup_json_ json_t *findings = NULL;
+	const json_t *one;
+	size_t i;
+	int r;
+
+	if (server == NULL)
+		return found(c, "warning", "target",
+			     "no target server is named: what replicates back rests in the vault until one follows it");
+	r = lb_reprotect_target_check(c->job, c->machine, &findings);
+	if (r == -ECANCELED || r == -ESHUTDOWN)
+		return r;
+	if (r < 0)
+		return found(c, "error", "target", "%s", lb_err_text());
+	json_array_foreach(findings, i, one)
+	{
+		const char *level = json_string_value(json_object_get(one, "level")),
+			   *text = json_string_value(json_object_get(one, "text"));
+
+		r = level != NULL && text != NULL ? found(c, level, "target", "%s: %s", server, text) : 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static const char *first_error(const json_t *findings)

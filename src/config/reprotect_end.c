@@ -118,6 +118,7 @@ int lb_reprotect_end(struct lb_job *job, const char *double_name)
 	snprintf(p.state, sizeof(p.state), LB_REPROTECT_ENDING);
 	r = r < 0 ? r : lb_reprotect_put(site->db, &p);
 	r = r < 0 ? r : lb_reprotect_fence(job, &p);
+	r = r < 0 ? r : lb_reprotect_target_drop(job, &p);
 	if (r == 0 && p.back[0] != '\0') {
 		lb_fault_place("reprotect of %s: ending: fenced", double_name);
 		r = forget_machine(site, p.back);

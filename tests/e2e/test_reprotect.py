@@ -14,6 +14,7 @@ import pytest
 from double_agent import DoubleAgent, secret_of
 from host_agent import HostAgent, LoopDisk
 from lifeboat_site import Site
+from target_server import TargetServer
 from test_config import Api
 from test_failback import write
 from test_job_kills import Faults, cancelled_at_each_step, come_to_rest, deadly
@@ -120,7 +121,18 @@ def failed(site, folder, build, monkeypatch):
     f.close()
 
 
-def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_leaves_no_trace(failed, site, folder):
+@pytest.fixture
+def target(site, folder, build):
+    hooks = folder / "hooks"
+    hooks.mkdir(mode=0o755)
+    (hooks / "power-on").write_text(f"#!/bin/sh\necho on >{folder}/turned-on\n")
+    (hooks / "power-on").chmod(0o755)
+    t = TargetServer(site, pathlib.Path(build).resolve(), folder / "away", "away").join(hook_folder=hooks).start()
+    yield t
+    t.close()
+
+
+def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_leaves_no_trace(failed, site, folder, target):
     failed.fail_over()
     told = site.folder / "state/vm/host-double/double.json"
     assert told.stat().st_mode & 0o777 == 0o600
@@ -131,10 +143,12 @@ def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_l
     failed.double.wait_text("waits for `lifeboat failover reprotect")
     assert [f["level"] for f in failed.reprotect("--dry-run")["result"]["findings"]].count("error") == 0
     failed.check_no_trace()
-    done = failed.reprotect()
+    (folder / "home.raw").write_bytes(bytes(failed.size_bytes))
+    done = failed.reprotect("--target", "away", "--to", f"{failed.name}={folder}/home.raw")
     assert done["state"] == "done" and [s["name"] for s in done["steps"]] == [
         "check the way back", "start the temporary process server", "wait for the double's agent to enrol", "enable its replication",
-        "initial replication"]
+        "initial replication", "bring the target's disks to its newest point"]
+    assert target.is_reached() and failed.row()["target"] == "away"
     back, server = site.machine("host-back"), failed.server()
     assert back["state"] == "protected" and back["process"] == server["id"] != site.machine("host")["process"]
     assert [(d["id"], d["name"], d["path"]) for d in back["disks"]] == [(0, failed.name, failed.disk.device)]
@@ -154,6 +168,7 @@ def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_l
     assert again.returncode != 0 and "reprotected already, as host-back" in again.stderr
     failed.reprotect("--cancel")
     failed.check_no_trace()
+    site.wait(lambda: not [o for o in target.orders() if o["state"] in ("ordered", "running", "reached")], "the target's letting go", 60)
     failed.double.wait_text("waits for")                    # and it can be done anew
     assert failed.double.own_identity() is None
 
@@ -165,14 +180,24 @@ def read_or_nothing(path):
         return b""
 
 
-def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_temporary_goes(failed, site, folder):
+def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_temporary_goes(failed, site, folder, target):
     failed.fail_over()
     failed.double.boot()
     failed.double.wait_text("waits for")
-    # not before it is reprotected, and not while it is being reprotected
     site.stop(signal.SIGKILL)                               # what was told and asked is known again after a restart
     site.start()
-    failed.reprotect()
+    home = folder / "home.raw"
+    (folder / "home.raw").write_bytes(bytes(failed.size_bytes))
+    to = ["--target", "away", "--to", f"{failed.name}={home}"]
+    for words, said in ((["--target", "nobody", "--to", f"{failed.name}={home}"], "nobody"), (["--target", "away"], "go together"),
+                        (["--target", "away", "--to", f"nodisk={home}"], "nodisk"),
+                        (["--target", "away", "--to", f"{failed.name}={folder}/small.raw"], "small")):
+        (folder / "small.raw").write_bytes(bytes(4096))
+        refused = site.lifeboat("failover", "reprotect", "host-double", *words, check=False)
+        assert refused.returncode != 0 and said in refused.stderr, refused.stderr
+    assert failed.row() is None and failed.server() is None
+    failed.reprotect(*to)
+    assert target.is_reached()
     write(failed.disk, 5 * MIB, b"the last order" * 4096)
     write_in_double(site.folder / "state/vm/host-double", 0, 0x5a, 5 * MIB, 65536)
     server = failed.server()
@@ -181,26 +206,17 @@ def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_tempor
     site.wait(lambda: (failed.server() or {}).get("health") == "ok", "the temporary process server after a restart", 60)
     assert failed.server()["id"] == server["id"] and failed.server()["port"] == server["port"]
     failed.double.wait(lambda: site.machine("host-back")["state"] == "protected", "protection after a restart")
-    done = site.ask("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double")
-    assert done["result"]["machine"] == "host-back"
+    done = site.ask("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double", "--hook", "power-on")
+    assert done["result"]["machine"] == "host-back" and done["result"]["target"]["epoch"] == done["result"]["epoch"]
+    assert (folder / "turned-on").read_text() == "on\n"
     failed.double.close()
     undo = site.lifeboat("failover", "reprotect", "host-double", "--cancel", check=False)
     assert undo.returncode != 0 and "on its way home" in undo.stderr
-    home = LoopDisk(folder / "home", 1)
-    home.path.write_bytes(bytes(failed.size_bytes))
-    subprocess.run(["losetup", "--set-capacity", home.device], check=True)
-    try:
-        restored = site.ask("failback", "restore", "host-back", "--vault", site.vault_url, "--passphrase-file", site.passphrase_file,
-                            "--to", f"{failed.name}={home.device}", "--state", folder / "target", "--confirm", "host-back")
-        assert restored["point"]["epoch"] == done["result"]["epoch"]
-        home.settle()
-        same(home.device, site.folder / "state/vm/host-double/disk0.qcow2", "-f", "raw", "-F", "qcow2")
-        site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double")
-        failed.check_no_trace()
-        assert site.ask("failover", "list")["failovers"] == []
-        assert site.machine("host")["state"] != "failed over"
-    finally:
-        home.close()
+    same(home, site.folder / "state/vm/host-double/disk0.qcow2", "-f", "raw", "-F", "qcow2")
+    site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double")
+    failed.check_no_trace()
+    assert site.ask("failover", "list")["failovers"] == []
+    assert site.machine("host")["state"] != "failed over"
 
 
 def test_who_lacks_the_secret_gets_no_identity_and_a_double_cant_write_into_its_sources_journal(failed, site, folder, api):
