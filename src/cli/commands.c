@@ -44,7 +44,8 @@
 		{"forward", "HOST:GUEST[,...]", "TCP ports of this host that lead to the double's"},                   \
 		{"memory", "SIZE", "memory of the double (default: as the machine had)"},                              \
 		{"cpus", "N", "processors of the double (default: as the machine had)"},                               \
-		{"network", "NAME|bridge:NAME|none", "a network of the fabric, or a bridge of its host"},              \
+		{"network", "NAME|bridge:NAME|isolated:NAME|none",                                                     \
+		 "a network of the fabric, a bridge of its host, or one of tests alone"},                              \
 		{"mac", "MAC|source|own",                                                                              \
 		 "address of its card (default: the source's, but in a test on a shared network)"},                    \
 		{"address", "ADDRESS[/PREFIX]", "its address there: probed, given by DHCP, told to scripts"},          \

@@ -14,7 +14,6 @@
 #include "vault/points.h"
 
 #define DRAIN_LOOK_NS (1 * LB_NS_PER_S)
-#define HOOK_TIMEOUT_S 300
 #define VALUE_BYTES 1400
 
 static bool asks(const struct lb_job *job, const char *member)
@@ -56,7 +55,7 @@ static int run_hook(struct lb_job *job, const struct lb_failover_report *p, cons
 	const char *values[9];
 	const struct lb_hook hook = {.folder = job->site->settings.hook_folder,
 				     .name = name,
-				     .timeout_s = HOOK_TIMEOUT_S,
+				     .timeout_s = (uint32_t)job->site->settings.hook_timeout_s,
 				     .values = values,
 				     .idle = keep_going,
 				     .arg = job};

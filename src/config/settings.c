@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/conf.h"
 #include "base/err.h"
+#include "fabric/hook.h"
 
 #define HOST_BYTES_MAX 253
 #define CACHE_BYTES_MIN LB_MIB(64)
@@ -41,6 +42,7 @@ static int set_defaults(struct lb_settings *s)
 	s->process_lost_s = LB_PROCESS_LOST_S_DEFAULT;
 	s->temporary_port = LB_TEMPORARY_PORT_DEFAULT;
 	s->process_cache_bytes_max = LB_GIB(16);
+	s->hook_timeout_s = LB_HOOK_TIMEOUT_S_DEFAULT;
 	return 0;
 }
 
@@ -133,6 +135,7 @@ int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *r
 		{"vm_folder", LB_CONF_STR, &s->vm_folder, 0, 0},
 		{"fabric", LB_CONF_STR, &s->fabric, 0, 0},
 		{"hook_folder", LB_CONF_STR, &s->hook_folder, 0, 0},
+		{"hook_timeout_s", LB_CONF_U64, &s->hook_timeout_s, 1, LB_HOOK_TIMEOUT_S_MAX},
 		{"double_host", LB_CONF_STR, &s->double_host, 0, 0},
 		{"temporary_port", LB_CONF_U64, &s->temporary_port, 0, 65535},
 	};

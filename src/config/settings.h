@@ -33,6 +33,7 @@ struct lb_settings {
 	char *double_host;       /* by which doubles reach this host; NULL: public_host, or user-mode networking's */
 	uint64_t temporary_port; /* of the process server that doubles replicate back through; 0: a free one */
 	char *hook_folder;       /* scripts of the administrator (fabric/hook.h) */
+	uint64_t hook_timeout_s; /* of those that a live failover runs */
 	char *hosts[LB_PUBLIC_HOSTS_MAX]; /* of public_host */
 	unsigned int n_hosts;
 };

@@ -98,12 +98,23 @@ static int64_t period_s(const struct lb_policy *policy)
 	return LB_MIN(LB_MAX(every_point_s / 4, (int64_t)LB_FOLDER_PERIOD_S_MIN), (int64_t)LB_FOLDER_PERIOD_S_MAX);
 }
 
+/* A ladder that was shortened meanwhile is followed by its own period, not after that of the old one. */
+static int64_t due_of(struct lb_machine *m)
+{
+	int64_t shorter_s;
+	LB_LOCK_SCOPE(&m->lock);
+
+	shorter_s = m->fold_period_s - period_s(&m->assigned.policy);
+	return m->fold_due_mono_ns - LB_MAX(shorter_s, (int64_t)0) * LB_NS_PER_S;
+}
+
 /* The machine that is due first, with a reference, or NULL. */
 static struct lb_machine *take(struct lb_folder *f, int64_t *ret_next_mono_ns)
 {
 	struct lb_process *p = f->process;
 	int64_t now = lb_mono_ns(p->env);
 	struct lb_machine *first = NULL;
+	int64_t first_ns = 0;
 	LB_LOCK_SCOPE(&p->lock);
 
 	*ret_next_mono_ns = now + LOOK_AGAIN_NS;
@@ -112,22 +123,25 @@ static struct lb_machine *take(struct lb_folder *f, int64_t *ret_next_mono_ns)
 	for (uint32_t i = 0; i < p->n_machines; i++) {
 		struct lb_machine *m = p->machines[i];
 
-		if (!m->gone && (first == NULL || m->fold_due_mono_ns < first->fold_due_mono_ns))
-			first = m;
+		if (m->gone || (first != NULL && due_of(m) >= first_ns))
+			continue;
+		first = m;
+		first_ns = due_of(m);
 	}
-	if (first != NULL && first->fold_due_mono_ns <= now) {
+	if (first != NULL && first_ns <= now) {
 		first->refs++;
 		return first;
 	}
 	if (first != NULL)
-		*ret_next_mono_ns = LB_MIN(*ret_next_mono_ns, first->fold_due_mono_ns);
+		*ret_next_mono_ns = LB_MIN(*ret_next_mono_ns, first_ns);
 	return NULL;
 }
 
-static void due(struct lb_folder *f, struct lb_machine *m, int64_t in_s)
+static void due(struct lb_folder *f, struct lb_machine *m, int64_t in_s, bool again)
 {
 	LB_LOCK_SCOPE(&f->process->lock);
 
+	m->fold_period_s = again ? 0 : in_s;
 	m->fold_due_mono_ns = lb_mono_ns(f->process->env) + in_s * LB_NS_PER_S;
 }
 
@@ -190,7 +204,7 @@ static void fold(struct lb_folder *f, struct lb_machine *m, const struct lb_poli
 		failed(m);
 		in_s = LB_FOLDER_RETRY_S;
 	}
-	due(f, m, in_s);
+	due(f, m, in_s, r < 0);
 }
 
 bool lb_folder_next(struct lb_folder *f, int64_t *ret_next_mono_ns)
@@ -201,9 +215,9 @@ bool lb_folder_next(struct lb_folder *f, int64_t *ret_next_mono_ns)
 	if (m == NULL)
 		return false;
 	if (!is_ours(m, &policy))
-		due(f, m, LB_FOLDER_PERIOD_S_MIN);
+		due(f, m, LB_FOLDER_PERIOD_S_MIN, true);
 	else if (clock_jumped(f))
-		due(f, m, LB_FOLDER_RETRY_S);
+		due(f, m, LB_FOLDER_RETRY_S, true);
 	else
 		fold(f, m, &policy);
 	lb_machine_unref(m);

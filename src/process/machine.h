@@ -147,6 +147,7 @@ struct lb_machine {
 	bool gone, busy;
 	int64_t due_mono_ns, not_before_mono_ns;
 	int64_t fold_due_mono_ns;
+	int64_t fold_period_s; /* that the due time was reckoned with; 0: a retry */
 
 	/* the uploader's */
 	struct lb_journal_writer *writer;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of doubles: bridges of this host, MAC addresses, addresses. The host is left as it was, whatever is killed."""
+import concurrent.futures
 import http.client
 import json
 import os
@@ -186,3 +187,61 @@ def test_doubles_of_one_isolated_network_see_one_another_and_nobody_else(build, 
     lifeboat("failover", "cleanup", "b", "--confirm", "b")
     wait_for(lambda: not processes_of(folder), "the end of all")
     assert not [p for p in folder.iterdir()], list(folder.iterdir())
+
+
+def test_of_two_operators_at_once_one_gets_the_double_and_the_other_is_told(site, api, folder):  # noqa: F811
+    def at_once(*calls):
+        with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+            return [f.result() for f in [pool.submit(lambda c: Api(site, site.identity).ask(*c), c) for c in calls]]
+
+    body = {"machine": "db1", "kind": "live", "memory_bytes": 64 * MIB}
+    answers = at_once(*[("POST", "/v1/failover", body)] * 4)
+    assert sorted(status for status, _ in answers) == [200, 409, 409, 409], answers
+    assert all("db1-double" in a["error"]["message"] for s, a in answers if s == 409), answers
+    done = job(api, next(a["job"] for s, a in answers if s == 200), ("done",))
+    assert done["result"]["name"] == "db1-double"
+    # one changes the point while another commits: one after the other, or one is told to wait
+    answers = at_once(("POST", "/v1/failover/db1-double/repoint", {"point": "latest"}), ("POST", "/v1/failover/db1-double/commit", {}))
+    assert all(status == 200 or (status == 409 and "db1-double" in a["error"]["message"]) for status, a in answers), answers
+    assert any(status == 200 for status, _ in answers)
+    for status, answer in answers:
+        if status == 200:
+            job(api, answer["job"])
+
+
+def test_a_point_that_is_not_there_any_more_is_told_and_changes_nothing(site, api, folder):  # noqa: F811
+    points = api.ask("GET", "/v1/machine/db1/point")[1]["points"]
+    first = f"{points[0]['epoch']}:{points[0]['seq']}"
+    job(api, order(api, "/v1/failover", {"machine": "db1", "kind": "test", "memory_bytes": 64 * MIB}), ("done",))
+    site.lifeboat("vault", "fold", "--retention", "all:1s", "--delete-delay", 0, "--vault", site.vault_url, "--passphrase-file",
+                  site.passphrase_file, server=False)
+    left = [f"{p['epoch']}:{p['seq']}" for p in api.ask("GET", "/v1/machine/db1/point")[1]["points"]]
+    assert first not in left and left
+    for path, body in (("/v1/failover/db1-test/repoint", {"point": first}),
+                       ("/v1/failover", {"machine": "db1", "kind": "live", "point": first, "name": "other"})):
+        status, answer = api.ask("POST", path, body)
+        text = answer["error"]["message"] if status != 200 else job(api, answer["job"], ("failed",))["error"]
+        assert f'no point "{first}"' in text and "its points go from" in text, text
+    status, answer = api.ask("GET", f"/v1/machine/db1/preview?point={first}")
+    assert status == 404 and first in answer["error"]["message"], answer
+    double, = api.ask("GET", "/v1/failover")[1]["failovers"]
+    assert (double["name"], double["state"]) == ("db1-test", "running")
+    assert not api.ask("GET", "/v1/machine/db1/preview")[1]["has_live_double"]
+
+
+def test_a_hook_that_hangs_is_ended_with_what_it_began_and_the_failover_goes_on(site, api, folder):  # noqa: F811
+    site.stop()
+    hooks = folder / "hooks"
+    hooks.mkdir()
+    for name, text in (("fence-source", "exit 0"), ("double-up", f"echo $LIFEBOAT_ADDRESS $LIFEBOAT_MAC > {folder}/told; sleep 3600 & wait")):
+        (hooks / name).write_text(f"#!/bin/sh\n{text}\n")
+        (hooks / name).chmod(0o755)
+    with open(site.folder / "etc/config.conf", "a") as conf:
+        conf.write(f"hook_folder = {hooks}\nhook_timeout_s = 2\n")
+    site.start()
+    name = order(api, "/v1/failover", {"machine": "db1", "kind": "live", "memory_bytes": 64 * MIB, "address": "192.0.2.10/24",
+                                       "mac": "52:54:00:00:00:21"})
+    done = job(api, name, ("done",))
+    assert (folder / "told").read_text() == "192.0.2.10/24 52:54:00:00:00:21\n"
+    assert "double-up" in done["result"]["warnings"][0] and "2 s" in done["result"]["warnings"][0], done["result"]["warnings"]
+    assert not [p for p in processes_of(hooks)]

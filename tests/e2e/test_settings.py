@@ -297,3 +297,41 @@ def test_policies_refuse_what_makes_no_sense_and_who_comes_late(site):
     assert p.returncode != 0 and "changed by someone else" in p.stderr, p.stderr
     assert site.ask("policy", "show", "gold")["zstd_level"] == 5
     assert site.lifeboat("policy", "show", "none", check=False).returncode == ABSENT
+
+
+def test_every_other_setting_changes_under_a_running_agent_too(site, agent, disk, folder):
+    """RPO threshold, ladder, application-consistent points, target, storage account: one agent, one epoch, from begin to end."""
+    agent.protect([disk])
+    agent_pid = agent.agent.pid
+
+    def policy(*words):
+        site.lifeboat("policy", "set", "default", *words)
+
+    def late():
+        return any("the policy allows" in r["text"] for r in site.machine("host")["reasons"])
+    with Load(disk):
+        policy("--upload-interval", 20, "--rpo-threshold", 2)
+        agent.wait(late, "an alert", 180)
+        policy("--rpo-threshold", 3600)
+        agent.wait(lambda: not late(), "its end", 60)
+        policy("--upload-interval", 1, "--retention", "all:20s 1h:1d")
+        agent.wait(lambda: replication(site)["folded"]["points_pruned"] > 0, "pruning by the new ladder", 240)
+        policy("--retention", "all:2h 1h:1d")
+    policy("--app-consistent-interval", 10)
+    agent.wait(lambda: any("app" in p["kinds"] for p in site.points("host")), "an application-consistent point", 180)
+    policy("--app-consistent-interval", 0)
+    for memory, cpus in (("128M", 1), ("192M", 2)):
+        target = site.ask("machine", "target", "host", "--memory", memory, "--cpus", cpus, "--address", f"192.0.2.{cpus}/24")
+        assert target["memory_bytes"] == int(memory[:-1]) * MIB and target["address"] == f"192.0.2.{cpus}/24"
+        assert site.ask("failover", "preview", "host")["address"] == f"192.0.2.{cpus}/24"
+    # the vault is carried to another place
+    site.stop()
+    (site.folder / "vault").rename(folder / "moved")
+    conf = site.folder / "etc/config.conf"
+    conf.write_text(conf.read_text().replace(site.vault_url, f"dir:{folder}/moved"))
+    site.vault_url = f"dir:{folder}/moved"
+    site.start()
+    agent.wait_point_after(time.time_ns())
+    assert pathlib.Path(agent.folder / "agent.log").read_text().count("lifeboat-mobility notice: ready") == 1
+    assert agent.agent.poll() is None and agent.agent.pid == agent_pid
+    assert {p["epoch"] for p in site.points("host")} == {1}

@@ -378,6 +378,30 @@ static void small_segments_of_one_interval_travel_in_one_object(void **state)
 	assert_int_equal(objects_of(&site.a, "e/"), before + 1);
 }
 
+static void a_ladder_that_is_shortened_is_followed_at_once(void **state)
+{
+	const struct lb_machine *m = machine_of(&site.a);
+	uint64_t before;
+
+	(void)state;
+	begin_epoch(&site.a);
+	for (unsigned int i = 0; i < 8; i++) {
+		write_one(&site.a, (unsigned int)site.a.seq);
+		pass(30);
+	}
+	fold();
+	before = m->folded.points_pruned;
+	pass(30);
+	assert_int_equal(fold(), 0); /* by the old one it is due in half an hour */
+	site.retention = "all:1m 1h:12h";
+	site_configure();
+	pass(30);
+	assert_true(fold() > 0);
+	pass(30);
+	fold();
+	assert_true(m->folded.points_pruned > before);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, fold_begin, site_end)
 
 int main(void)
@@ -390,6 +414,7 @@ int main(void)
 		T(a_fenced_machine_s_journal_is_left_alone),
 		T(a_clock_that_jumped_prunes_nothing_until_it_has_gone_on_for_a_day),
 		T(the_policys_bandwidth_holds_folding_back),
+		T(a_ladder_that_is_shortened_is_followed_at_once),
 		T(an_idle_machine_writes_no_object_over_many_intervals),
 		T(small_segments_of_one_interval_travel_in_one_object),
 	};
