@@ -72,9 +72,10 @@ static void hurry_begin(struct watchdog *w)
 	(void)!pwrite(w->hurry, "1", 1, 0);
 }
 
+/* Twice does no harm, and either process may be the one that came too early. */
 static void hurry_end(struct watchdog *w)
 {
-	if (__atomic_exchange_n(&w->shared->hurried, 0, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&w->shared->hurried, __ATOMIC_SEQ_CST))
 		(void)!pwrite(w->hurry, "0", 1, 0);
 }
 
@@ -166,6 +167,7 @@ static void thaw_all(struct watchdog *w)
 	hurry_end(w);
 	thaw_frozen(w);
 	take_freezer(w);
+	hurry_end(w);
 	thaw_frozen(w);
 }
 

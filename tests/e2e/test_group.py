@@ -111,6 +111,13 @@ def test_at_every_shared_point_the_sum_over_all_members_is_exact(site, folder):
         settle(site, members)
         with banks(members):
             points = make_points(site, POINTS)
+            # a member leaves and comes back while all of them work
+            site.lifeboat("group", "remove", "shop", members[1].name)
+            settle(site, members)
+            assert len(shared_points(site)[0]["members"]) == MEMBERS - 1
+            site.lifeboat("group", "add", "shop", members[1].name)
+            settle(site, members)
+            points += make_points(site, 1)
             app = site.ask("point", "create", "--group", "shop", "--app", "--name", "end-of-day")["result"]
         frozen = [max(m["frozen_ns"] for m in p["members"]) / 1e6 for p in [*points, app]]
         print("frozen ms:", frozen)

@@ -377,12 +377,32 @@ static void write_a_file(void)
 	close(fd);
 }
 
+/* While it is frozen, and afterwards: the kernel's grace periods are as they were. Other tests may freeze, too. */
+static void assert_in_no_hurry(void)
+{
+	char is = '0';
+
+	for (int i = 0; i < 10000; i++) {
+		int fd = open("/sys/kernel/rcu_expedited", O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0)
+			return; /* a kernel that has no such thing */
+		assert_int_equal(read(fd, &is, 1), 1);
+		close(fd);
+		if (is == '0')
+			return;
+		usleep(1000);
+	}
+	assert_int_equal(is, '0');
+}
+
 static void a_freeze_ends_by_a_thaw(void **state)
 {
 	struct site *s = *state;
 
 	mount_make(s);
 	int r = as_user(s, AGENT_UID, agent_freezes_and_thaws);
+	assert_in_no_hurry();
 	write_a_file();
 	mount_end();
 	assert_int_equal(r, 0);
@@ -410,6 +430,7 @@ static void a_freeze_goes_on_without_the_helper_and_ends_by_a_thaw(void **state)
 	mount_make(s);
 	must(lb_freezer_new(s->socket, mounts, 1, &f));
 	must(lb_freezer_freeze(f, 60000, &skipped));
+	assert_in_no_hurry();
 	helper_stop(s, SIGKILL);
 	must(lb_freezer_thaw(f, &ns));
 	lb_freezer_free(f);
@@ -424,9 +445,30 @@ static void a_freeze_ends_when_agent_and_helper_are_killed(void **state)
 	mount_make(s);
 	int r = as_user(s, AGENT_UID, agent_freezes_and_dies);
 	helper_stop(s, SIGKILL);
+	assert_in_no_hurry();
 	write_a_file();
 	mount_end();
 	assert_int_equal(r, 0);
+}
+
+static void filesystems_are_synced_once_more_without_a_freeze(void **state)
+{
+	struct site *s = *state;
+	const char *mounts[1] = {mount_folder};
+	struct lb_freezer *f;
+	uint64_t skipped;
+	int64_t ns;
+
+	mount_make(s);
+	must(lb_freezer_new(s->socket, mounts, 1, &f));
+	must(lb_freezer_sync(f, 60000));
+	write_a_file();
+	must(lb_freezer_sync(f, 60000));
+	must(lb_freezer_freeze(f, 60000, &skipped));
+	must(lb_freezer_thaw(f, &ns));
+	lb_freezer_free(f);
+	write_a_file();
+	mount_end();
 }
 
 static void a_freeze_that_lasts_too_long_is_ended_and_the_thaw_says_so(void **state)
@@ -621,6 +663,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_setup_teardown(the_helper_keeps_only_the_capabilities_it_needs, setup, teardown),
 	cmocka_unit_test_setup_teardown(garbage_on_the_socket_is_answered_with_an_error, setup, teardown),
 	cmocka_unit_test_setup_teardown(a_freeze_ends_by_a_thaw, setup, teardown),
+	cmocka_unit_test_setup_teardown(filesystems_are_synced_once_more_without_a_freeze, setup, teardown),
 	cmocka_unit_test_setup_teardown(a_freeze_ends_by_itself_when_the_agent_dies, setup, teardown),
 	cmocka_unit_test_setup_teardown(a_freeze_goes_on_without_the_helper_and_ends_by_a_thaw, setup, teardown),
 	cmocka_unit_test_setup_teardown(a_freeze_ends_when_agent_and_helper_are_killed, setup, teardown),
