@@ -80,13 +80,17 @@ static int look_at(void *arg, const char *name, bool is_dir)
 	return lb_told_digest(told.secret, one->digest);
 }
 
+/* Whether it is there and still has this secret: the file says so, not what is remembered. */
 static bool is_there(struct lb_site *site, const struct one *one)
 {
-	char path[PATH_MAX];
+	_cleanup_(lb_told_wipe) struct lb_told told = {0};
+	char path[PATH_MAX], digest[LB_TOLD_HEX_BYTES];
 
-	return snprintf(path, sizeof(path), "%s/%s/" LB_TOLD_FILE, site->settings.vm_folder, one->name) <
-		       (int)sizeof(path) &&
-	       access(path, F_OK) == 0;
+	if (snprintf(path, sizeof(path), "%s/%s/" LB_TOLD_FILE, site->settings.vm_folder, one->name) >=
+		    (int)sizeof(path) ||
+	    lb_told_read(site->env, path, &told) < 0 || lb_told_digest(told.secret, digest) < 0)
+		return false;
+	return lb_equal_ct((const uint8_t *)one->digest, (const uint8_t *)digest, LB_TOLD_HEX_BYTES);
 }
 
 /* A double that was made again under its name has another secret; one that is gone asks no more. */
@@ -123,7 +127,7 @@ int lb_doubles_asked(struct lb_site *site, const char *secret, char double_name[
 		look_again(site);
 		one = by_digest(d, digest);
 	}
-	if (one == NULL)
+	if (one == NULL || !is_there(site, one))
 		return lb_fail(-EACCES, "no double of this server has this secret");
 	one->asked_ns = lb_now_ns(site->env);
 	memcpy(double_name, one->name, sizeof(one->name));

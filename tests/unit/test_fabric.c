@@ -238,6 +238,11 @@ static void a_command_line_says_what_the_double_is_and_isolates_it(void **s)
 	assert_true(has(&a, "virtio-blk-pci,drive=disk1,rerror=stop,werror=stop,bootindex=1,serial=S1"));
 	assert_true(has(&a, "-nodefaults"));
 	assert_true(has(&a, "512M"));
+	assert_false(has(&a, "opt/lifeboat/double"));
+	lb_argv_clear(&a);
+	vm.told = true;
+	assert_int_equal(lb_qemu_argv(env, &vm, -1, &a), 0);
+	assert_true(has(&a, "name=opt/lifeboat/double,file=/vm/double/double.json"));
 }
 
 static void an_address_is_given_by_user_mode_networking_and_ports_lead_to_it(void **s)
