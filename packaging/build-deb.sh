@@ -111,15 +111,17 @@ servers() {
 	program "$build/src/config/lifeboat-config" "$tree/usr/sbin/lifeboat-config"
 	program "$build/src/process/lifeboat-process" "$tree/usr/sbin/lifeboat-process"
 	program "$build/src/fabric/lifeboat-segment" "$tree/usr/sbin/lifeboat-segment"
+	program "$build/src/target/lifeboat-target" "$tree/usr/sbin/lifeboat-target"
 	plain "$build/src/nbd/nbdkit-lifeboat-plugin.so" "$tree$plugins/nbdkit-lifeboat-plugin.so"
 	plain "$here/systemd/lifeboat-config.service" "$tree/lib/systemd/system/lifeboat-config.service"
 	plain "$here/systemd/lifeboat-process.service" "$tree/lib/systemd/system/lifeboat-process.service"
+	plain "$here/systemd/lifeboat-target.service" "$tree/lib/systemd/system/lifeboat-target.service"
 	for file in lifeboat-rescue-build init udhcpc.script; do
 		install -D -m 0755 "$here/rescue/$file" "$tree/usr/lib/lifeboat/rescue/$file"
 	done
 	plain "$out/lifeboat-mobility_${version}_${arch}.deb" "$tree/usr/share/lifeboat/lifeboat-mobility.deb"
 	documents lifeboat
-	control lifeboat "site recovery for servers: configuration and process servers" "passwd, nbdkit" \
+	control lifeboat "site recovery for servers: configuration, process and target servers" "passwd, nbdkit" \
 		"qemu-system-x86, qemu-utils, libvirt-daemon-system, xorriso, mtools, grub-common, grub-pc-bin, busybox-static, cpio, zstd, kmod" \
 		"Keeps the vault, the registry and the jobs of a site, and starts the double of a machine that was lost."
 }

@@ -103,12 +103,16 @@ static int start(struct lb_site *site)
 		r = start_server(site);
 	if (r == 0 && site->settings.process_server)
 		r = lb_process_child_local(site, &site->child);
+	if (r == 0 && site->settings.target_server)
+		r = lb_target_child_local(site, &site->target_child);
 	return r < 0 ? r : lb_temporary_resume(site);
 }
 
 static void stop(struct lb_site *site)
 {
 	/* the child first: it still reports to us while it ends */
+	if (site->target_child != NULL)
+		lb_process_child_stop(lb_steal_ptr(site->target_child));
 	if (site->child != NULL)
 		lb_process_child_stop(lb_steal_ptr(site->child));
 	lb_temporary_stop(site);
@@ -130,6 +134,11 @@ static void renew(struct lb_site *site)
 		r = lb_site_process_identity_renew(site, &renewed);
 		if (r == 0 && renewed)
 			lb_process_child_restart(site->child);
+	}
+	if (r == 0 && site->target_child != NULL) {
+		r = lb_site_target_identity_renew(site, &renewed);
+		if (r == 0 && renewed)
+			lb_process_child_restart(site->target_child);
 	}
 	if (r == 0)
 		r = lb_temporary_renew(site);

@@ -11,10 +11,12 @@
 #include "config/ports.h"
 #include "config/registry.h"
 #include "config/site.h"
+#include "config/targets.h"
 #include "wire/pki.h"
 
 #define NAMES_MAX (LB_PUBLIC_HOSTS_MAX + 5)
 #define LOCAL_PROCESS_NAME "local"
+#define LOCAL_TARGET_NAME "local-target"
 
 struct names {
 	char text[NAMES_MAX][300];
@@ -164,4 +166,26 @@ int lb_site_process_identity_renew(struct lb_site *site, bool *ret_renewed)
 	if (r == 0)
 		r = lb_site_path(folder, site->process_folder, "identity");
 	return r < 0 ? r : renew(site, folder, site->local_process, LB_ROLE_PROCESS, ret_renewed);
+}
+
+static int find_local_target(void *arg, const struct lb_targets_server *t)
+{
+	if (t->local)
+		memcpy(arg, t->id, sizeof(t->id));
+	return 0;
+}
+
+int lb_site_target_identity_renew(struct lb_site *site, bool *ret_renewed)
+{
+	struct lb_targets_server t = {.local = true, .created_ns = lb_now_ns(site->env), .name = LOCAL_TARGET_NAME};
+	char folder[PATH_MAX];
+	int r;
+
+	r = lb_targets_each(site->db, find_local_target, t.id);
+	if (r == 0 && t.id[0] == '\0') {
+		r = lb_site_uuid(site, t.id);
+		r = r < 0 ? r : lb_targets_put(site->db, &t);
+	}
+	r = r < 0 ? r : lb_site_path(folder, site->settings.state_folder, "target/identity");
+	return r < 0 ? r : renew(site, folder, t.id, LB_ROLE_TARGET, ret_renewed);
 }

@@ -19,11 +19,16 @@
 #include "base/log.h"
 #include "config/registry.h"
 
-#define PROGRAM "lifeboat-process"
 #define CONF_BYTES_MAX (16u << 10)
+
+static const struct kind {
+	const char *program, *build_folder, *conf, *what, *setting;
+} process_kind = {"lifeboat-process", "process", "process.conf", "process server", "process_program"},
+  target_kind = {"lifeboat-target", "target", "target.conf", "target server", "target_program"};
 
 struct lb_process_child {
 	struct lb_site *site;
+	const struct kind *kind;
 	char program[PATH_MAX], conf[PATH_MAX];
 	pthread_t thread;
 	int wake_fd; /* eventfd: something is wanted */
@@ -33,24 +38,27 @@ struct lb_process_child {
 /* Beside this program, in its build folder, or on the path. */
 static void find_program(struct lb_process_child *child)
 {
+	const struct lb_settings *s = &child->site->settings;
+	const char *told = child->kind == &target_kind ? s->target_program : s->process_program;
 	char self[PATH_MAX], *folder;
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
-	if (child->site->settings.process_program != NULL) {
-		snprintf(child->program, sizeof(child->program), "%s", child->site->settings.process_program);
+	if (told != NULL) {
+		snprintf(child->program, sizeof(child->program), "%s", told);
 		return;
 	}
 	if (n > 0) {
 		self[n] = '\0';
 		folder = dirname(self);
-		if (snprintf(child->program, PATH_MAX, "%s/" PROGRAM, folder) < PATH_MAX &&
+		if (snprintf(child->program, PATH_MAX, "%s/%s", folder, child->kind->program) < PATH_MAX &&
 		    access(child->program, X_OK) == 0)
 			return;
-		if (snprintf(child->program, PATH_MAX, "%s/../process/" PROGRAM, folder) < PATH_MAX &&
+		if (snprintf(child->program, PATH_MAX, "%s/../%s/%s", folder, child->kind->build_folder,
+			     child->kind->program) < PATH_MAX &&
 		    access(child->program, X_OK) == 0)
 			return;
 	}
-	snprintf(child->program, sizeof(child->program), "%s", PROGRAM);
+	snprintf(child->program, sizeof(child->program), "%s", child->kind->program);
 }
 
 static int write_conf(struct lb_process_child *child, const struct lb_child_spec *spec)
@@ -78,10 +86,29 @@ static int write_conf(struct lb_process_child *child, const struct lb_child_spec
 	return r < 0 ? r : lb_file_write(child->site->env, child->conf, text.data, text.size_bytes, 0644);
 }
 
+static int write_target_conf(struct lb_process_child *child, const struct lb_child_spec *spec)
+{
+	const struct lb_settings *s = &child->site->settings;
+	_cleanup_buf_ struct lb_buf text = LB_BUF(CONF_BYTES_MAX);
+	bool any = strcmp(s->address, "0.0.0.0") == 0 || strcmp(s->address, "::") == 0;
+	const char *host = any ? "127.0.0.1" : s->address;
+	int r;
+
+	r = lb_buf_printf(&text,
+			  strchr(host, ':') != NULL
+				  ? "# written by lifeboat-config at each start\nconfig_url = https://[%s]:%u\n"
+				  : "# written by lifeboat-config at each start\nconfig_url = https://%s:%u\n",
+			  host, (unsigned int)s->port);
+	if (r == 0)
+		r = lb_buf_printf(&text, "identity_folder = %s/identity\nstate_folder = %s/state\nhook_folder = %s\n",
+				  spec->folder, spec->folder, s->hook_folder);
+	return r < 0 ? r : lb_file_write(child->site->env, child->conf, text.data, text.size_bytes, 0644);
+}
+
 /* Between fork and exec: only what is safe after a fork of many threads. */
 static void become(const struct lb_process_child *child, pid_t parent)
 {
-	const char *const argv[] = {PROGRAM, "--config", child->conf, NULL};
+	const char *const argv[] = {child->kind->program, "--config", child->conf, NULL};
 	sigset_t none;
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -104,7 +131,7 @@ static int spawn(const struct lb_process_child *child, pid_t *ret_pid)
 	pid_t parent = getpid(), pid = fork();
 
 	if (pid < 0)
-		return lb_fail(-errno, "can't start " PROGRAM ": %s", strerror(errno));
+		return lb_fail(-errno, "can't start %s: %s", child->kind->program, strerror(errno));
 	if (pid == 0)
 		become(child, parent);
 	*ret_pid = pid;
@@ -136,7 +163,8 @@ static void end(struct lb_process_child *child, pid_t pid, int pid_fd, int *ret_
 		if (wait_for(child, pid, pid_fd, (int)left_ms, ret_status))
 			return;
 	}
-	lb_warning(PROGRAM " did not end within %d s and is killed; its cache survives that", LB_CHILD_STOP_S);
+	lb_warning("%s did not end within %d s and is killed; what it keeps survives that", child->kind->program,
+		   LB_CHILD_STOP_S);
 	kill(pid, SIGKILL);
 	waitpid(pid, ret_status, 0);
 }
@@ -144,13 +172,13 @@ static void end(struct lb_process_child *child, pid_t pid, int pid_fd, int *ret_
 static void tell_end(struct lb_process_child *child, int status)
 {
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-		lb_event(child->site, "critical", "process server",
-			 PROGRAM " is not at %s; install it or set process_program", child->program);
+		lb_event(child->site, "critical", child->kind->what, "%s is not at %s; install it or set %s",
+			 child->kind->program, child->program, child->kind->setting);
 	else if (WIFSIGNALED(status))
-		lb_event(child->site, "warning", "process server", "ended by signal %d; it is started again",
+		lb_event(child->site, "warning", child->kind->what, "ended by signal %d; it is started again",
 			 WTERMSIG(status));
 	else
-		lb_event(child->site, "warning", "process server", "ended with status %d; it is started again",
+		lb_event(child->site, "warning", child->kind->what, "ended with status %d; it is started again",
 			 WEXITSTATUS(status));
 }
 
@@ -166,7 +194,7 @@ static void live_once(struct lb_process_child *child)
 		return;
 	}
 	pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	lb_info(PROGRAM " started, pid %d", (int)pid);
+	lb_info("%s started, pid %d", child->kind->program, (int)pid);
 	for (;;) {
 		if (wait_for(child, pid, pid_fd, pid_fd >= 0 ? -1 : 1000, &status)) {
 			if (!child->stop && !child->restart)
@@ -217,14 +245,15 @@ int lb_process_child_start(struct lb_site *site, const struct lb_child_spec *spe
 	if (child == NULL)
 		return lb_fail(-ENOMEM, "out of memory for the process server");
 	child->site = site;
+	child->kind = spec->target ? &target_kind : &process_kind;
 	child->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = child->wake_fd < 0 ? lb_fail(-errno, "can't watch the process server: %s", strerror(errno)) : 0;
+	r = child->wake_fd < 0 ? lb_fail(-errno, "can't watch the %s: %s", child->kind->what, strerror(errno)) : 0;
 	if (r == 0)
 		r = lb_folder_make(site->env, spec->folder, 0700);
 	if (r == 0)
-		r = lb_site_path(child->conf, spec->folder, "process.conf");
+		r = lb_site_path(child->conf, spec->folder, child->kind->conf);
 	if (r == 0)
-		r = write_conf(child, spec);
+		r = spec->target ? write_target_conf(child, spec) : write_conf(child, spec);
 	find_program(child);
 	if (r == 0)
 		r = -pthread_create(&child->thread, NULL, watch, child);
@@ -249,6 +278,20 @@ int lb_process_child_local(struct lb_site *site, struct lb_process_child **ret_c
 	r = lb_folder_make(site->env, spec.folder, 0700);
 	r = r < 0 ? r : lb_site_process_identity_renew(site, &renewed);
 	return r < 0 ? r : lb_process_child_start(site, &spec, ret_child);
+}
+
+int lb_target_child_local(struct lb_site *site, struct lb_process_child **ret_child)
+{
+	char folder[PATH_MAX];
+	bool renewed;
+	int r;
+
+	r = lb_site_path(folder, site->settings.state_folder, "target");
+	r = r < 0 ? r : lb_folder_make(site->env, folder, 0700);
+	r = r < 0 ? r : lb_site_target_identity_renew(site, &renewed);
+	return r < 0 ? r
+		     : lb_process_child_start(site, &(struct lb_child_spec){.target = true, .folder = folder},
+					      ret_child);
 }
 
 void lb_process_child_restart(struct lb_process_child *child)

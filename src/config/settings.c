@@ -38,6 +38,7 @@ static int set_defaults(struct lb_settings *s)
 	}
 	s->port = 443;
 	s->process_server = true;
+	s->target_server = true;
 	s->process_port = 9443;
 	s->process_lost_s = LB_PROCESS_LOST_S_DEFAULT;
 	s->temporary_port = LB_TEMPORARY_PORT_DEFAULT;
@@ -131,6 +132,8 @@ int lb_settings_read(struct lb_env *env, const char *path, struct lb_settings *r
 		{"process_cache_folder", LB_CONF_STR, &s->process_cache_folder, 0, 0},
 		{"process_cache_bytes_max", LB_CONF_SIZE, &s->process_cache_bytes_max, CACHE_BYTES_MIN, UINT64_MAX},
 		{"agent_package", LB_CONF_STR, &s->agent_package, 0, 0},
+		{"target_server", LB_CONF_BOOL, &s->target_server, 0, 0},
+		{"target_program", LB_CONF_STR, &s->target_program, 0, 0},
 		{"process_program", LB_CONF_STR, &s->process_program, 0, 0},
 		{"vm_folder", LB_CONF_STR, &s->vm_folder, 0, 0},
 		{"fabric", LB_CONF_STR, &s->fabric, 0, 0},
@@ -164,6 +167,7 @@ void lb_settings_free(struct lb_settings *s)
 	free(s->process_cache_folder);
 	free(s->agent_package);
 	free(s->process_program);
+	free(s->target_program);
 	free(s->vm_folder);
 	free(s->fabric);
 	free(s->hook_folder);

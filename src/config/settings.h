@@ -22,6 +22,8 @@ struct lb_settings {
 	char *vault;           /* store URL */
 	char *passphrase_file; /* NULL: $CREDENTIALS_DIRECTORY/vault-passphrase */
 	bool process_server;   /* start one here */
+	bool target_server;    /* likewise */
+	char *target_program;  /* as process_program */
 	uint64_t process_port;
 	char *process_cache_folder;
 	uint64_t process_cache_bytes_max;

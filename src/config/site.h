@@ -30,6 +30,7 @@ struct lb_site {
 	struct lb_jobs *jobs;
 	struct lb_http_server *server;
 	struct lb_process_child *child;
+	struct lb_process_child *target_child;
 	pthread_mutex_t temporary_lock; /* of the process server for doubles on their way back (temporary.h) */
 	struct lb_process_child *temporary;
 	struct lb_doubles *doubles;
@@ -55,5 +56,6 @@ LB_DEFINE_CLEANUP(struct lb_site *, lb_site_free);
 /* identities.c: certificates of this server, of the process server here; made and renewed as needed. */
 int lb_site_identity_renew(struct lb_site *site, bool *ret_renewed);
 int lb_site_process_identity_renew(struct lb_site *site, bool *ret_renewed);
+int lb_site_target_identity_renew(struct lb_site *site, bool *ret_renewed);
 /* Of another process server of this host (its id), in its identity folder. */
 int lb_site_identity_of(struct lb_site *site, const char *folder, const char *process, bool *ret_renewed);

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site whose vault holds a machine's journal already, and target servers that join it: each a process of its own."""
 import signal
+import socket
 import subprocess
+import threading
 
 from lifeboat_site import Site
+from test_recovery import MKVAULT, PASSPHRASE, secret
 
 
 class VaultSite(Site):
@@ -75,3 +78,91 @@ class TargetServer:
                 self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+
+class Relay:
+    """A link of its own to a server on this host, which can be cut: connections die, new ones are refused."""
+
+    def __init__(self, port):
+        self.to = port
+        self.open = set()
+        self.lock = threading.Lock()
+        self.listener, self.port = None, 0
+        self.mend()
+
+    def mend(self):
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(("127.0.0.1", self.port))
+        self.listener.listen(64)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def _accept(self, listener):
+        while True:
+            try:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:
+                return
+            with self.lock:
+                self.open |= {near, far}
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
+
+    def _pump(self, a, b):
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+        except OSError:
+            pass
+        for s in (a, b):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        with self.lock:
+            for s in self.open:
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+            self.open.clear()
+
+
+class GrowingVault:
+    """A vault whose machine gets one more point each time that it is asked for one."""
+
+    def __init__(self, folder, disks, points, vault=None, machine="db2"):
+        self.oracle = folder / f"oracle-{machine}"
+        self.oracle.mkdir()
+        self.names, self.machine_name = list(disks), machine
+        self.url = vault.url if vault else f"dir:{folder}/vault"
+        self.passphrase_file = vault.passphrase_file if vault else secret(folder / "passphrase", PASSPHRASE + "\n")
+        self.points = []
+        self.made = subprocess.Popen(
+            [MKVAULT, "--step", "--vault", self.url, "--passphrase-file", self.passphrase_file, "--machine", machine, "--points", str(points),
+             "--oracle", self.oracle] + [f"--disk={n}={p}" for n, p in disks.items()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._read()
+
+    def _read(self):
+        self.points.append(self.made.stdout.readline().strip())
+        assert ":" in self.points[-1]
+
+    def grow(self):
+        """The number of the point that is there now."""
+        self.made.stdin.write("\n")
+        self.made.stdin.flush()
+        self._read()
+        return len(self.points) - 1
+
+    def at(self, point, disk=0):
+        return self.oracle / f"{point}-{self.names[disk]}.raw"
+
+    def close(self):
+        self.made.kill()
+        self.made.wait()

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mkvault --vault URL --passphrase-file F --machine NAME --disk NAME=IMAGE... [--points N] [--oracle FOLDER] [--seed N]
- *         [--memory SIZE] [--cpus N] [--firmware bios|uefi] [--key-file F] [--proof OFFSET]
+ *         [--memory SIZE] [--cpus N] [--firmware bios|uefi] [--key-file F] [--proof OFFSET] [--step]
  *
  * Makes a vault that holds the images as one machine's disks: an epoch that scans them whole, then N - 1 points of
  * random writes (zeroes, small and large ones, overlaps; half-way a second epoch whose scan comes after captured writes
  * that it must not hide). What the disks are at each point is kept in FOLDER/<n>-<disk>.raw, by plain pwrite: the
  * oracle. With --proof the first disk carries there what a double of it is to say (vault/proof.h), as of 30 s before
- * the first point. Prints {"vault_id","machine","points":[{"epoch","seq"}...]}.
+ * the first point. With --step each point is told by a line "EPOCH:SEQ" as soon as it is there, and the next one waits
+ * for a line on standard input. Prints {"vault_id","machine","points":[{"epoch","seq"}...]}.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,6 +48,7 @@ struct mkvault {
 	struct disk disks[DISKS_MAX];
 	uint32_t n_disks, points, cpus;
 	uint64_t memory_bytes, seed, proof_offset; /* 0: no proof */
+	bool step;
 
 	struct lb_store *store;
 	struct lb_vault *vault;
@@ -107,6 +109,7 @@ static void put_segment(struct mkvault *m, uint32_t flags)
 static void keep_oracle(struct mkvault *m, uint32_t point)
 {
 	char path[PATH_MAX];
+	int c;
 
 	for (uint32_t i = 0; m->oracle != NULL && i < m->n_disks; i++) {
 		snprintf(path, sizeof(path), "%s/%u-%s.raw", m->oracle, point, m->disks[i].name);
@@ -114,6 +117,13 @@ static void keep_oracle(struct mkvault *m, uint32_t point)
 	}
 	check(json_array_append_new(m->made, json_pack("{s:I,s:I}", "epoch", (json_int_t)m->header.epoch, "seq",
 						       (json_int_t)m->header.seq - 1)));
+	if (m->step) {
+		printf("%" PRIu64 ":%" PRIu64 "\n", m->header.epoch, m->header.seq - 1);
+		fflush(stdout);
+		while (point + 1 < m->points && (c = getchar()) != '\n')
+			if (c == EOF)
+				exit(1);
+	}
 }
 
 static void scan(struct mkvault *m, uint32_t disk, uint64_t begin, uint64_t end)
@@ -330,6 +340,9 @@ static void take_option(struct mkvault *m, int option)
 	case 'k':
 		m->key_file = optarg;
 		break;
+	case 'S':
+		m->step = true;
+		break;
 	case 'P':
 		m->proof_offset = v;
 		break;
@@ -341,19 +354,13 @@ static void take_option(struct mkvault *m, int option)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"vault", 1, NULL, 'v'},
-		{"passphrase-file", 1, NULL, 'p'},
-		{"machine", 1, NULL, 'm'},
-		{"disk", 1, NULL, 'd'},
-		{"points", 1, NULL, 'n'},
-		{"oracle", 1, NULL, 'o'},
-		{"seed", 1, NULL, 's'},
-		{"memory", 1, NULL, 'M'},
-		{"cpus", 1, NULL, 'c'},
-		{"firmware", 1, NULL, 'f'},
-		{"key-file", 1, NULL, 'k'},
-		{"proof", 1, NULL, 'P'},
-		{0},
+		{"vault", 1, NULL, 'v'},    {"passphrase-file", 1, NULL, 'p'},
+		{"machine", 1, NULL, 'm'},  {"disk", 1, NULL, 'd'},
+		{"points", 1, NULL, 'n'},   {"oracle", 1, NULL, 'o'},
+		{"seed", 1, NULL, 's'},     {"memory", 1, NULL, 'M'},
+		{"cpus", 1, NULL, 'c'},     {"firmware", 1, NULL, 'f'},
+		{"key-file", 1, NULL, 'k'}, {"proof", 1, NULL, 'P'},
+		{"step", 0, NULL, 'S'},     {0},
 	};
 	struct mkvault m = {.machine = "machine",
 			    .points = 1,
