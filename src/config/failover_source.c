@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "config/registry.h"
 #include "fabric/hook.h"
+#include "fabric/network.h"
 #include "vault/points.h"
 
 #define DRAIN_LOOK_NS (1 * LB_NS_PER_S)
@@ -51,8 +52,8 @@ static int keep_going(void *arg)
 /* 1: it ran and is content; 0: there is none. */
 static int run_hook(struct lb_job *job, const struct lb_failover_report *p, const char *name)
 {
-	char texts[8][VALUE_BYTES], line[LB_PROC_LAST_LINE_BYTES] = "", id[LB_UUID_TEXT_BYTES];
-	const char *values[9];
+	char texts[9][VALUE_BYTES], line[LB_PROC_LAST_LINE_BYTES] = "", id[LB_UUID_TEXT_BYTES];
+	const char *values[10];
 	const struct lb_hook hook = {.folder = job->site->settings.hook_folder,
 				     .name = name,
 				     .timeout_s = (uint32_t)job->site->settings.hook_timeout_s,
@@ -77,9 +78,10 @@ static int run_hook(struct lb_job *job, const struct lb_failover_report *p, cons
 		used += (size_t)snprintf(texts[6] + used, VALUE_BYTES - used, "%s%u=%s:%u", i > 0 ? " " : "",
 					 p->forwards[i].guest_port, p->forwards[i].address, p->forwards[i].host_port);
 	snprintf(texts[7], VALUE_BYTES, "LIFEBOAT_MAC=%s", p->mac);
-	for (size_t i = 0; i < 8; i++)
+	snprintf(texts[8], VALUE_BYTES, "LIFEBOAT_KIND=%s", p->kind == LB_FAILOVER_LIVE ? "live" : "test");
+	for (size_t i = 0; i < 9; i++)
 		values[i] = texts[i];
-	values[8] = NULL;
+	values[9] = NULL;
 	r = r < 0 ? r : lb_hook_run(job->site->env, &hook, line);
 	if (r < 0)
 		return r;
@@ -187,6 +189,21 @@ int lb_source_prepare(struct lb_job *job, const struct lb_failover_report *repor
 		r = r < 0 ? r : wait_drained(job, report, lb_now_ns(job->site->env));
 	}
 	return r < 0 ? r : fence_source(job, report);
+}
+
+int lb_double_announce(struct lb_job *job, const struct lb_failover_report *report)
+{
+	int r;
+
+	if (report->network[0] == '\0' || lb_network_segment(report->network) != NULL)
+		return 0;
+	r = lb_hook_check(job->site->settings.hook_folder, "double-network");
+	if (r == -ENOENT) {
+		lb_err_clear();
+		return 0;
+	}
+	r = lb_job_step(job, "announce the double to its network");
+	return r < 0 ? r : bear(job, report, "double-network", run_hook(job, report, "double-network"));
 }
 
 int lb_double_tell(struct lb_job *job, const struct lb_failover_report *report)

@@ -9,7 +9,8 @@
  *                 the failover goes on
  *   fence-source  keeps the workload down (power, switch port); a failure is told, and with "fence_required" ends the
  *                 failover before anything has changed
- *   double-up     when the double runs and answers: names and addresses; a failure is told
+ *   double-network  before a double, also of a test, is started on a network: its address there (DHCP); a failure is
+ * told double-up     when the double runs and answers: names and addresses; a failure is told
  */
 #include "config/jobs.h"
 #include "fabric/failover.h"
@@ -19,6 +20,8 @@
 /* Before the journal is fenced; each step may be done again after a kill. -ETIMEDOUT, -EREMOTEIO: nothing has changed.
  */
 int lb_source_prepare(struct lb_job *job, const struct lb_failover_report *report);
+/* Before the VM is started. Never fails but for the job's own end. */
+int lb_double_announce(struct lb_job *job, const struct lb_failover_report *report);
 /* After the double runs. Never fails but for the job's own end. */
 int lb_double_tell(struct lb_job *job, const struct lb_failover_report *report);
 /* -EINVAL, -EACCES: what no failover of a physical server can be asked for. */

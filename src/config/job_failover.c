@@ -117,7 +117,9 @@ static int before_step(void *arg, enum lb_failover_step step)
 		if (r < 0)
 			return r;
 	}
-	r = lb_job_step(run->job, lb_failover_step_name(step));
+	r = step == LB_STEP_START ? lb_double_announce(run->job, &report) : 0;
+	if (r == 0)
+		r = lb_job_step(run->job, lb_failover_step_name(step));
 	if (r == 0)
 		r = lb_job_progress(run->job, (double)step / LB_STEP_DONE);
 	return r;

@@ -6,7 +6,8 @@
  *         [--key-file F] [--machine M] [--point P] [--kind test|live] [--fabric F] [--forward GUEST[:HOST]]...
  * [--memory SIZE]
  *         [--bus B] [--isolated] [--probe-port N] [--probe-send TEXT] [--wait S] [--no-pull] [--kill-before STEP]
- *         [--live-too] [--disk ID] [--path FILE] [--format raw|qcow2]
+ *         [--live-too] [--disk ID] [--path FILE] [--format raw|qcow2] [--network N]
+ *         [--address A]
  *
  * STEP is a number of enum lb_failover_step. Prints JSON; errors go to standard error, exit status 1.
  */
@@ -184,6 +185,8 @@ enum {
 	OPTION_DISK,
 	OPTION_PATH,
 	OPTION_FORMAT,
+	OPTION_NETWORK,
+	OPTION_ADDRESS,
 };
 
 static void take_option(struct recover *c, int option)
@@ -196,6 +199,12 @@ static void take_option(struct recover *c, int option)
 		break;
 	case OPTION_NAME:
 		c->name = q->vm_name = optarg;
+		break;
+	case OPTION_NETWORK:
+		q->network = optarg;
+		break;
+	case OPTION_ADDRESS:
+		q->address = optarg;
 		break;
 	case OPTION_VAULT:
 		q->vault_url = optarg;
@@ -287,6 +296,8 @@ int main(int argc, char **argv)
 		{"disk", 1, NULL, OPTION_DISK},
 		{"path", 1, NULL, OPTION_PATH},
 		{"format", 1, NULL, OPTION_FORMAT},
+		{"network", 1, NULL, OPTION_NETWORK},
+		{"address", 1, NULL, OPTION_ADDRESS},
 		{0},
 	};
 	struct recover c = {.kill_before = -1, .format = "raw", .request = {.vm_folder = "/nowhere"}};
