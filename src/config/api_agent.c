@@ -11,6 +11,7 @@
 #include "config/live.h"
 #include "config/point_orders.h"
 #include "config/readiness.h"
+#include "config/reprotect.h"
 #include "vault/proof.h"
 
 #define SEEN_INTERVAL_S 60 /* how often "last seen" is written down */
@@ -89,6 +90,21 @@ static json_t *mend_json(struct lb_site *site, const char *machine)
 						mend.network, "initramfs", mend.initramfs);
 }
 
+/* A double may be smaller than what the policy was made for, and must not die of it: a quarter of its memory at most.
+ */
+static void fit_ring(struct lb_site *site, const struct lb_reg_machine *m, struct lb_policy *policy)
+{
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	json_int_t memory_bytes = json_integer_value(json_object_get(m->inventory, "memory_bytes"));
+
+	if (lb_reprotect_of(site->db, m->id, &p) < 0 || strcmp(p.back, m->id) != 0 || memory_bytes <= 0) {
+		lb_err_clear();
+		return;
+	}
+	while (policy->ring_bytes > LB_POLICY_RING_BYTES_MIN && policy->ring_bytes > (uint64_t)memory_bytes / 4)
+		policy->ring_bytes /= 2; /* a power of two */
+}
+
 int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
@@ -107,6 +123,7 @@ int lb_api_agent_config(void *arg, const struct lb_http_call *call, struct lb_ht
 			       m.name);
 	if (lb_reg_policy_get(site->db, m.policy, &policy) < 0)
 		policy = lb_policy_default;
+	fit_ring(site, &m, &policy);
 	r = lb_policy_print_for_peer(site->env, &policy, &policy_json);
 	if (r == 0)
 		r = disks_for_agent(&m, disks);

@@ -118,6 +118,34 @@ static void a_double_that_is_another_machine_already_is_told_so(void **state)
 	assert_non_null(strstr(lb_err_text(), "byhand"));
 }
 
+static uint64_t ring_of(const char *machine)
+{
+	_cleanup_json_ json_t *reply = NULL;
+
+	assert_int_equal(call(lb_api_agent_config, machine, LB_ROLE_MACHINE, NULL, NULL, &reply), 0);
+	return (uint64_t)json_integer_value(json_object_get(json_object_get(reply, "policy"), "ring_bytes"));
+}
+
+static void a_small_doubles_ring_is_a_quarter_of_its_memory_at_most(void **state)
+{
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	char source[LB_UUID_TEXT_BYTES];
+
+	(void)state;
+	enrol_machine("web1", HARDWARE_A, "a", false, source);
+	make_double("web1-double");
+	allow(source, LB_REPROTECT_ENROLLING);
+	assert_int_equal(ask(told.secret, "b", HARDWARE_B, NULL), 0);
+	assert_int_equal(lb_reg_machine_find(site->db, "web1-back", &m), 0);
+	json_object_set_new(m.inventory, "memory_bytes", json_integer(160 << 20));
+	assert_int_equal(lb_reg_machine_put(site->db, &m), 0);
+	assert_int_equal(ring_of(m.id), 32 << 20);
+	json_object_set_new(m.inventory, "memory_bytes", json_integer(16 << 20));
+	assert_int_equal(lb_reg_machine_put(site->db, &m), 0);
+	assert_int_equal(ring_of(m.id), LB_POLICY_RING_BYTES_MIN);
+	assert_int_equal(ring_of(source), lb_policy_default.ring_bytes);
+}
+
 /* ---- its disks ---- */
 
 static void publish(struct lb_catalog_item *item, const char *id)
@@ -219,6 +247,7 @@ int main(void)
 		T(a_double_waits_until_reprotect_allows_it_and_keeps_its_machine_when_an_answer_is_lost),
 		T(a_secret_that_no_double_has_any_more_is_refused),
 		T(a_double_that_is_another_machine_already_is_told_so),
+		T(a_small_doubles_ring_is_a_quarter_of_its_memory_at_most),
 		T(a_doubles_disks_keep_their_numbers_and_names_by_serial_or_else_by_size_and_order),
 		T(an_order_that_makes_no_sense_is_refused_before_there_is_a_job),
 		T(what_a_double_is_told_comes_back_whole_or_is_refused),
