@@ -12,9 +12,9 @@ import argparse
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
+import traceback
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 for part in ("scripts", "tests/guest", "tests/e2e", "tests/cycle"):
@@ -27,7 +27,7 @@ from guest import GuestError  # noqa: E402
 from object_stores import Missing  # noqa: E402
 from rescue import GREEN, RED, Story  # noqa: E402
 from servers import Server  # noqa: E402
-from sites import Joined, RecoverySite  # noqa: E402
+from sites import ProcessServer, RecoverySite, TargetServer  # noqa: E402
 from turns import Turns  # noqa: E402
 from two_sites import TwoSites  # noqa: E402
 
@@ -42,7 +42,8 @@ class Cycle:
         self.story = Story()
         self.sites = TwoSites()
         self.site = RecoverySite(build, folder / "recovery")
-        self.process = Joined(self.site, self.sites, folder / "process", "primary-process")
+        self.process = ProcessServer(self.site, self.sites, folder / "process", "primary-process")
+        self.target = TargetServer(self.site, self.sites, folder / "target", "primary-target")
         self.servers = []
 
     def set_up(self):
@@ -52,7 +53,9 @@ class Cycle:
         say(f"Two sites are joined by a link of {LINK_MBIT} Mbit/s.")
         self.site.make().start()
         self.process.join().start().wait_ready()
-        say("Configuration server and storage account are up at the recovery site; a process server has joined at the primary.")
+        self.target.join().start().wait_ready()
+        say("Configuration server and storage account are up at the recovery site; a process server and a target server have joined at "
+            "the primary.")
         self.servers = [Server(self.site, self.sites, self.folder, n, BANKS).build().plug().boot() for n in range(1, BANKS + 1)]
         for s in self.servers:
             s.wait_bank()
@@ -63,10 +66,11 @@ class Cycle:
     def go_round(self):
         town = Town([s.bank for s in self.servers])
         self.figures = Figures(self.sites.link_bytes, lambda: town.heard)
-        turns = Turns(self.sites, self.site, self.process, self.servers, town, self.story, self.figures)
+        turns = Turns(self.sites, self.site, self.process, self.target, self.servers, town, self.story, self.figures)
         for name, turn in (("protect", turns.protect), ("steady", turns.share), ("drill", turns.drill),
                            ("lost, failed over", lambda: turns.fail_over(turns.lose_the_primary())),
-                           ("at work there", turns.work_at_recovery), ("commit", turns.commit), ("failback", turns.go_home),
+                           ("at work there", turns.work_at_recovery), ("commit", turns.commit),
+                           ("primary found again", turns.find_the_primary_again), ("reprotect", turns.reprotect), ("failback", turns.go_home),
                            ("protect again", turns.protect_again),
                            ("lost, failed over again", lambda: turns.fail_over(turns.lose_the_primary()))):
             self.story.say(f"Turn: {name}", rescue.BOLD)
@@ -96,11 +100,13 @@ def run(build, folder):
                 print(f"\n{cycle.figures.table()}\n", flush=True)
                 cycle.story.say("The circle is closed.", GREEN)
                 return 0
-            except (GuestError, BankError, Missing, subprocess.SubprocessError, OSError) as e:
-                cycle.story.say(f"The cycle failed: {e}", RED)
-                print(cycle.tails(), flush=True)
             except rescue.Interrupted as e:
                 cycle.story.say(f"Ended by {e}; everything is taken down.", RED)
+            except Exception as e:  # whatever it was, the logs tell
+                if not isinstance(e, (GuestError, BankError, Missing)):
+                    traceback.print_exc()
+                cycle.story.say(f"The cycle failed: {e}", RED)
+                print(cycle.tails(), flush=True)
             return 1
     finally:
         cycle.close()

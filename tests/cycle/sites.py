@@ -15,6 +15,8 @@ JOIN_DEADLINE_S = 120
 class RecoverySite(Site):
     """The operator's: everything runs in the namespace where we are. The vault is an account of a storage emulator."""
 
+    what = "configuration server"
+
     def __init__(self, build, folder):
         super().__init__(build, folder)
         self.store = None
@@ -47,7 +49,7 @@ class RecoverySite(Site):
         p = self.lifeboat("job", "list", "-o", "json", check=False)
         if p.returncode not in (0, 3):
             return None
-        return next(j for j in json.loads(p.stdout)["data"]["jobs"] if j["id"] == job)
+        return next((j for j in json.loads(p.stdout)["data"]["jobs"] if j["id"] == job), None)
 
     def wait_job(self, job, deadline_s):
         """Until it is done; whatever else it comes to is an error."""
@@ -68,40 +70,28 @@ class RecoverySite(Site):
 
 
 class Joined:
-    """A process server or a target server at the primary site: joined by one command, with a one-time token."""
-    kind = "process"
+    """A server at the primary site that joined by one command, with a one-time token. It is a process of its own."""
+    kind = None
+
+    @property
+    def what(self):
+        return f"{self.kind} server"
 
     def __init__(self, site, sites, folder, name):
         self.site, self.sites, self.folder, self.name = site, sites, folder, name
+        self.conf, self.log = folder / f"{self.kind}.conf", folder / f"{self.kind}.log"
         self.process = None
-
-    def settings(self):
-        return {"address": PRIMARY, "port": PROCESS_PORT, "config_url": self.site.config_url,
-                "identity_folder": self.folder / "identity", "cache_folder": self.folder / "cache"}
-
-    def token(self):
-        return self.site.ask("server", "add", self.name, "--file", self.folder / "token")
 
     def join(self):
         self.folder.mkdir()
-        token = self.token()
-        words = ["token", "use", self.name, "--kind", self.kind, "--ca-fingerprint", token["ca_fingerprint"], "--token-file",
-                 self.folder / "token", "--identity", self.folder / "identity", "--server", self.site.config_url]
-        if self.kind == "process":
-            words += ["--public-host", PRIMARY, "--port", PROCESS_PORT]
-        p = subprocess.run([*self.sites.primary, self.site.programs["lifeboat"], *map(str, words)], capture_output=True, text=True)
+        token = self.site.ask("server", "add", self.name, "--kind", self.kind, "--file", self.folder / "token")
+        words = self.joining() + ["--server", self.site.config_url, "--ca-fingerprint", token["ca_fingerprint"], "--token-file",
+                                  self.folder / "token", "--identity", self.folder / "identity"]
+        p = subprocess.run([*self.sites.primary, *map(str, words)], capture_output=True, text=True)
         if p.returncode:
             raise SiteError(f"{self.name} can't join: {p.stderr}")
-        self.conf.write_text("".join(f"{k} = {v}\n" for k, v in self.settings().items()))
+        self.configure()
         return self
-
-    @property
-    def conf(self):
-        return self.folder / f"{self.kind}.conf"
-
-    @property
-    def log(self):
-        return self.folder / f"{self.kind}.log"
 
     def start(self):
         with open(self.log, "ab") as log:
@@ -128,3 +118,34 @@ class Joined:
         self.start()
 
 
+class ProcessServer(Joined):
+    kind = "process"
+
+    def joining(self):
+        return [self.site.programs["lifeboat"], "token", "use", self.name, "--kind", "process", "--public-host", PRIMARY, "--port",
+                PROCESS_PORT]
+
+    def configure(self):
+        settings = {"address": PRIMARY, "port": PROCESS_PORT, "config_url": self.site.config_url,
+                    "identity_folder": self.folder / "identity", "cache_folder": self.folder / "cache"}
+        self.conf.write_text("".join(f"{k} = {v}\n" for k, v in settings.items()))
+
+
+class TargetServer(Joined):
+    """Its script power-on notes which machine is to be started: the hand on the switch is the test's."""
+    kind = "target"
+
+    def joining(self):
+        return [self.site.programs["target"], "join", self.name, "--config", self.conf, "--state", self.folder / "state"]
+
+    def configure(self):
+        hooks = self.folder / "hooks"
+        hooks.mkdir(mode=0o755)
+        (hooks / "power-on").write_text(f'#!/bin/sh\necho "$LIFEBOAT_MACHINE" >>{self.folder}/switched-on\n')
+        (hooks / "power-on").chmod(0o755)
+        with open(self.conf, "a") as conf:
+            conf.write(f"hook_folder = {hooks}\n")
+
+    def switched_on(self):
+        noted = self.folder / "switched-on"
+        return noted.read_text().split() if noted.exists() else []

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The turns of the circle. Each leaves the banks at work (or says that it doesn't), and judges what it must."""
 import json
-import subprocess
+import os
+import signal
 import time
 
 from banks import BankError
@@ -20,11 +21,13 @@ POLL_INTERVAL_S = 0.1
 BUSY = 30          # transfers that show that the banks are at work
 ALONE = 100        # and for so many the link is away
 MEMORY = "160M"
+BACK = "-back"     # what a machine is called on its way back
 
 
 class Turns:
-    def __init__(self, sites, site, process, servers, town, story, figures):
-        self.sites, self.site, self.process, self.servers, self.town = sites, site, process, servers, town
+    def __init__(self, sites, site, process, target, servers, town, story, figures):
+        self.sites, self.site, self.servers, self.town = sites, site, servers, town
+        self.process, self.target = process, target
         self.story, self.figures = story, figures
         self.say = story.say
 
@@ -60,6 +63,10 @@ class Turns:
             return made if len(made) >= n else None
         return self.site.wait(there, f"{n} shared points", POINT_DEADLINE_S)
 
+    def kill(self, server, when):
+        server.kill()
+        self.say(f"  SIGKILL of the {server.what}, {when}; it is started again.")
+
     def cut_while_working(self, what):
         """The link is away until the banks have made their transfers without it."""
         self.say(f"  The link is cut, {what}.")
@@ -92,17 +99,16 @@ class Turns:
 
     def protect(self):
         self.town.go(self.at("primary"))
-        self.site.lifeboat("policy", "set", "default", "--consistency-interval", 1, "--upload-interval", 1,
-                           "--heartbeat-interval", 1, "--ring", "16M")
+        for policy in ("default", "default-failback"):
+            self.site.lifeboat("policy", "set", policy, "--consistency-interval", 1, "--upload-interval", 1,
+                               "--heartbeat-interval", 1, "--ring", "16M")
         for s in self.servers:
             self.site.lifeboat("machine", "protect", s.name, "--no-wait")
         self.wait(lambda: all((m.get("progress") or {}).get("done_bytes") for m in self.machines().values()),
                   "beginning of the initial replication", PROTECT_DEADLINE_S)
         self.cut_while_working("in the initial replication")
-        self.process.kill()
-        self.say("  SIGKILL of the process server, and it is started again.")
-        self.site.kill()
-        self.say("  SIGKILL of the configuration server, and it is started again.")
+        self.kill(self.process, "in the initial replication")
+        self.kill(self.site, "in the initial replication")
         self.site.wait(self.all_protected, "protection of all servers", PROTECT_DEADLINE_S)
         for s in self.servers:
             self.site.lifeboat("machine", "target", s.name, "--network", f"bridge:{BRIDGE}", "--memory", MEMORY)
@@ -114,11 +120,9 @@ class Turns:
         points = self.new_points(2)
         self.cut_while_working("while replication is steady")
         points += self.new_points()
-        self.site.kill()
-        self.say("  SIGKILL of the configuration server.")
+        self.kill(self.site, "while replication is steady")
         points += self.new_points()
-        self.process.kill()
-        self.say("  SIGKILL of the process server.")
+        self.kill(self.process, "while replication is steady")
         points += self.new_points()
         self.note_frozen(points)
         self.say(f"{len(points)} shared points.")
@@ -131,11 +135,11 @@ class Turns:
         path = self.site.folder / "plan.json"
         path.write_text(json.dumps(plan))
         self.site.lifeboat("plan", "create", path)
-        job = self.order("drill", "start", PLAN, "--plan", "--nonce", "--point", "latest-multi-vm")
+        job = self.order("drill", "start", PLAN, "--plan", "--nonce", "--point", "latest-multi-vm", "--timeout", "15m")
         self.wait(lambda: self.site.ask("failover", "list")["failovers"], "the first double of the drill", JOB_DEADLINE_S)
         self.cut_while_working("during the drill")
-        self.site.kill()
-        self.say("  SIGKILL of the configuration server.")
+        self.kill(self.process, "during the drill")
+        self.kill(self.site, "during the drill")
         self.site.wait_job(job, JOB_DEADLINE_S)
         for s in self.servers:
             newest = self.site.ask("drill", "list", s.name)["drills"][0]
@@ -144,6 +148,7 @@ class Turns:
         if self.site.ask("failover", "list")["failovers"]:
             raise SiteError("the drill left doubles behind")
         self.say("The drill has proven all three doubles by the words on their disks, and removed them.")
+        self.new_points()
 
     def lose_the_primary(self):
         """Everything there dies at once, and the link with it. Returns when, on our clock."""
@@ -151,17 +156,17 @@ class Turns:
         for s in self.servers:
             s.die()
         self.process.die()
+        self.target.die()
         killed_ns = time.time_ns()
         self.town.unwatch()
-        self.say("SIGKILL of all servers and the process server; the link is cut. The primary site is gone.", RED)
+        self.say("SIGKILL of all servers, the process server and the target server; the link is cut. The primary site is gone.", RED)
         return killed_ns
 
     def fail_over(self, killed_ns):
         began = time.monotonic()
         job = self.order("plan", "failover", PLAN, "--point", "latest-multi-vm", "--confirm", PLAN)
         self.wait(lambda: self.site.ask("failover", "list")["failovers"], "the first double", JOB_DEADLINE_S)
-        self.site.kill()
-        self.say("  SIGKILL of the configuration server in the middle of the failover.")
+        self.kill(self.site, "in the middle of the failover")
         self.site.wait_job(job, JOB_DEADLINE_S)
         ledgers = self.wait(self.answering, "answer of all doubles", RUN_DEADLINE_S)
         self.figures.put("RTO s", time.monotonic() - began)
@@ -189,58 +194,60 @@ class Turns:
 
     def commit(self):
         job = self.order("plan", "commit", PLAN)
-        self.site.kill()
-        self.say("  SIGKILL of the configuration server while the doubles are committed.")
+        self.kill(self.site, "while the doubles are committed")
         self.site.wait_job(job, JOB_DEADLINE_S)
         self.work()
         self.say("The doubles stand by themselves.")
 
-    def go_home(self):
-        """Doubles off; what they wrote into the vault; the old disks brought there over the link; the servers started."""
-        self.town.stop(self.at("recovery"))
-        self.judge(self.ledgers("recovery"))
-        jobs = [self.order("failback", "start", d["name"], "--confirm", d["name"]) for d in self.doubles().values()]
-        self.site.kill()
-        self.say("  SIGKILL of the configuration server while the doubles are taken home.")
+    def find_the_primary_again(self):
+        """Its servers are off, their disks as they were when the site was lost."""
+        self.sites.mend()
+        self.process.start().wait_ready()
+        self.target.start().wait_ready()
+        self.say("The primary site is there again, with the disks as they were.")
+
+    def reprotect(self):
+        """The doubles replicate back while they work, and the old disks at the primary follow them over the link."""
+        doubles = self.doubles()
+        jobs = [self.order("failover", "reprotect", doubles[s.name]["name"], "--target", self.target.name, "--to", f"vda={s.disk}")
+                for s in self.servers]
+        self.wait(self.sites.temporary_process_server, "temporary process server", JOB_DEADLINE_S)
+        self.cut_while_working("while the doubles are reprotected")
+        os.kill(self.sites.temporary_process_server(), signal.SIGKILL)
+        self.say("  SIGKILL of the temporary process server.")
+        self.kill(self.site, "while the doubles are reprotected")
+        self.kill(self.target, "while the doubles are reprotected")
         for job in jobs:
             self.site.wait_job(job, JOB_DEADLINE_S)
+        self.work()
+        self.say("The doubles replicate back, and the old disks follow them.")
+
+    def go_home(self):
+        """Doubles off; what they wrote last goes onto the old disks over the link; the servers are switched on."""
+        self.town.stop(self.at("recovery"))
+        self.judge(self.ledgers("recovery"))
+        doubles = [d["name"] for d in self.doubles().values()]
+        jobs = [self.order("failback", "start", d, "--confirm", d, "--hook", "power-on") for d in doubles]
+        self.sites.cut()
+        self.say("  The link is cut on the way home.")
+        self.kill(self.site, "on the way home")
+        self.kill(self.target, "on the way home")
         self.sites.mend()
-        self.process.start()
-        self.say("The primary site is there again, with the disks as they were; they are brought up to date over the link.")
-        self.bring_home()
+        self.say("  The link is mended.")
+        for job in jobs:
+            self.site.wait_job(job, JOB_DEADLINE_S)
         for s in self.servers:
+            if not any(name in (s.name, s.name + BACK) for name in self.target.switched_on()):
+                raise SiteError(f"{s.name} was not switched on")
             s.boot()
         for s in self.servers:
             s.wait_bank()
         self.judge(self.ledgers("primary"))
-        for d in self.doubles().values():
-            self.site.lifeboat("failback", "commit", d["name"], "--confirm", d["name"])
+        for d in doubles:
+            self.site.lifeboat("failback", "commit", d, "--confirm", d)
+        if self.sites.temporary_process_server():
+            raise SiteError("the temporary process server is still there")
         self.say("The servers run at home again; the doubles are gone.")
-
-    def bring_home(self):
-        """The old disks to where the doubles ended; once the link is cut on the way, and the command killed."""
-        first = self.servers[0]
-        broken = self.restore(first)
-        self.wait(lambda: (first.folder / "target").exists() or broken.poll() is not None, "beginning of the restore", JOB_DEADLINE_S)
-        self.sites.cut()
-        broken.kill()
-        broken.communicate()
-        self.say("  The link is cut and the restore killed; both are mended.")
-        self.sites.mend()
-        for s in self.servers:
-            p = self.restore(s)
-            out, err = p.communicate()
-            if p.returncode:
-                raise SiteError(f"failback restore of {s.name} ended with {p.returncode}: {err}")
-            done = json.loads(out)["data"]
-            self.say(f"  {s.name}: {done['compared_bytes'] / 2**20:.1f} MiB compared, {done['fetched_bytes'] / 2**20:.1f} fetched, "
-                     f"{done['written_bytes'] / 2**20:.1f} written")
-
-    def restore(self, server):
-        words = [*self.sites.primary, self.site.programs["lifeboat"], "failback", "restore", server.name, "--vault", self.site.vault_url,
-                 "--passphrase-file", self.site.passphrase_file, "--to", f"vda={server.disk}", "--state", server.folder / "target",
-                 "--confirm", server.name, "-o", "json"]
-        return subprocess.Popen([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def protect_again(self):
         self.town.go(self.at("primary"))
