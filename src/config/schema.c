@@ -112,6 +112,9 @@ static const char *const steps[] = {
 	"  back TEXT NOT NULL DEFAULT '', key TEXT NOT NULL DEFAULT '', process TEXT NOT NULL DEFAULT '', state TEXT "
 	"NOT NULL,"
 	"  request TEXT NOT NULL, job TEXT NOT NULL, made_ns INTEGER NOT NULL);",
+
+	/* which doubles are of which plan is found by their machines */
+	"DROP TABLE plan_double;",
 };
 
 static int step_up(struct lb_db *db, int64_t version)
