@@ -136,6 +136,14 @@ int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pi
 	return 0;
 }
 
+/* Also one that was made while the machine was idle: such points are listed as one, which holds until the last. */
+static bool is_of(const struct lb_point *pin, const struct lb_point *point)
+{
+	return lb_position_compare(&pin->position, &point->position) == 0 ||
+	       (pin->position.epoch == point->position.epoch && pin->position.seq > point->position.seq &&
+		pin->time_ns > point->time_ns && pin->time_ns <= point->until_ns);
+}
+
 void lb_pins_apply(const struct lb_pins *pins, struct lb_point *point)
 {
 	point->name[0] = '\0';
@@ -143,8 +151,7 @@ void lb_pins_apply(const struct lb_pins *pins, struct lb_point *point)
 	for (size_t i = 0; i < pins->n && !point->held; i++) {
 		const struct lb_point *pin = &pins->points[i];
 
-		if (lb_position_compare(&pin->position, &point->position) != 0 ||
-		    (point->name[0] != '\0' && !pin->held))
+		if (!is_of(pin, point) || (point->name[0] != '\0' && !pin->held))
 			continue;
 		snprintf(point->name, sizeof(point->name), "%s", pin->name);
 		point->held = pin->held;
