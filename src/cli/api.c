@@ -116,3 +116,21 @@ int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job)
 		c->env->ops->wait_until(c->env, lb_mono_ns(c->env) + JOB_POLL_NS, -1);
 	}
 }
+
+int cli_order_follow(struct cli *c, const json_t *reply, json_t **ret_job)
+{
+	_cleanup_json_ json_t *job = NULL;
+	const char *id;
+	int r;
+
+	r = lb_json_get_str(reply, "job", &id);
+	if (r < 0)
+		return r;
+	if (cli_value(c, "no-wait") == NULL)
+		return cli_job_follow(c, id, ret_job);
+	r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
+	r = r < 0 ? r
+		  : cli_did(c, "job", json_incref(job), "Job %s has begun; `lifeboat job watch %s` follows it.", id,
+			    id);
+	return r < 0 ? r : 1;
+}

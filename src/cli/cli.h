@@ -108,6 +108,9 @@ int cli_callf(struct cli *c, const char *method, const json_t *body, json_t **re
 	__attribute__((format(printf, 5, 6)));
 /* Follows a job to its end with progress; 0 when it is done, -ECANCELED, -EIO with the job's own words. */
 int cli_job_follow(struct cli *c, const char *job_id, json_t **ret_job);
+/* The end of an order whose answer names its job: with --no-wait it is said that it has begun (1), else it is followed
+ * to its end (0). */
+int cli_order_follow(struct cli *c, const json_t *reply, json_t **ret_job);
 
 /* direct.c: the vault alone (--vault, --passphrase-file), every server gone. */
 bool cli_is_direct(const struct cli *c);
@@ -191,6 +194,7 @@ int cmd_plan_test(struct cli *c);
 int cmd_plan_failover(struct cli *c);
 int cmd_plan_commit(struct cli *c);
 int cmd_plan_cleanup(struct cli *c);
+int cmd_plan_reprotect(struct cli *c);
 int cmd_plan_confirm(struct cli *c);
 int cmd_failback_commit(struct cli *c);
 int cmd_failback_start(struct cli *c);

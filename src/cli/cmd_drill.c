@@ -129,7 +129,6 @@ static void print_proof(const json_t *proof)
 int cmd_drill_start(struct cli *c)
 {
 	_cleanup_json_ json_t *body = NULL, *reply = NULL, *job = NULL;
-	const char *id;
 	int r;
 
 	r = drill_body(c, &body);
@@ -139,18 +138,9 @@ int cmd_drill_start(struct cli *c)
 	if (c->dry_run)
 		return cli_would(c, "rehearse the recovery of %s %s", kind_of(c), c->args[0]);
 	r = cli_call(c, "POST", "/v1/drill", body, &reply);
-	r = r < 0 ? r : lb_json_get_str(reply, "job", &id);
-	if (r < 0)
-		return r;
-	if (cli_value(c, "no-wait") != NULL) {
-		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
-		return r < 0 ? r
-			     : cli_did(c, "job", json_incref(job),
-				       "Job %s has begun; `lifeboat job watch %s` follows it.", id, id);
-	}
-	r = cli_job_follow(c, id, &job);
-	if (r < 0)
-		return r;
+	r = r < 0 ? r : cli_order_follow(c, reply, &job);
+	if (r != 0)
+		return r < 0 ? r : 0; /* without waiting */
 	if (!c->json)
 		print_proof(json_object_get(json_object_get(job, "result"), "proof"));
 	return cli_did(c, "job", json_incref(job), "%s is proven; its double is gone again.", c->args[0]);

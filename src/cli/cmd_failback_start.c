@@ -51,18 +51,13 @@ static int direct(struct cli *c, uint64_t wait_s)
 static int order(struct cli *c, const char *verb, const json_t *body, const char *said)
 {
 	_cleanup_json_ json_t *reply = NULL, *job = NULL;
-	const char *id;
 	int r;
 
 	r = cli_callf(c, "POST", body, &reply, "/v1/failover/%s/%s", c->args[0], verb);
-	r = r < 0 ? r : lb_json_get_str(reply, "job", &id);
-	if (r < 0)
-		return r;
-	if (cli_value(c, "no-wait") == NULL)
-		r = cli_job_follow(c, id, &job);
-	else
-		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
-	return r < 0 ? r : cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
+	r = r < 0 ? r : cli_order_follow(c, reply, &job);
+	if (r != 0)
+		return r < 0 ? r : 0; /* without waiting */
+	return cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
 }
 
 /* What the target server starts when its disks are at the last point. */

@@ -65,20 +65,12 @@ int cmd_failover_list(struct cli *c)
 static int follow(struct cli *c, const json_t *reply, const char *said)
 {
 	_cleanup_json_ json_t *job = NULL;
-	const char *id;
 	int r;
 
-	r = lb_json_get_str(reply, "job", &id);
-	if (r < 0)
-		return r;
-	if (cli_value(c, "no-wait") != NULL) {
-		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
-		return r < 0 ? r
-			     : cli_did(c, "job", json_incref(job),
-				       "Job %s has begun; `lifeboat job watch %s` follows it.", id, id);
-	}
-	r = cli_job_follow(c, id, &job);
-	return r < 0 ? r : cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
+	r = cli_order_follow(c, reply, &job);
+	if (r != 0)
+		return r < 0 ? r : 0; /* without waiting */
+	return cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
 }
 
 static int set_forwards(json_t *body, const char *list)

@@ -200,7 +200,6 @@ int cmd_plan_delete(struct cli *c)
 static int order(struct cli *c, const char *verb, const char *said)
 {
 	_cleanup_json_ json_t *body = json_object(), *reply = NULL, *job = NULL, *plan = NULL;
-	const char *id;
 	int r = 0;
 
 	if (cli_value(c, "point") != NULL)
@@ -213,17 +212,10 @@ static int order(struct cli *c, const char *verb, const char *said)
 			     : cli_would(c, "%s recovery plan %s: %zu machines", verb, c->args[0], machines_of(plan));
 	}
 	r = r < 0 ? r : cli_callf(c, "POST", body, &reply, "/v1/plan/%s/%s", c->args[0], verb);
-	r = r < 0 ? r : lb_json_get_str(reply, "job", &id);
-	if (r < 0)
-		return r;
-	if (cli_value(c, "no-wait") != NULL) {
-		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
-		return r < 0 ? r
-			     : cli_did(c, "job", json_incref(job),
-				       "Job %s has begun; `lifeboat job watch %s` follows it.", id, id);
-	}
-	r = cli_job_follow(c, id, &job);
-	return r < 0 ? r : cli_did(c, "job", json_incref(job), "Plan %s %s.", c->args[0], said);
+	r = r < 0 ? r : cli_order_follow(c, reply, &job);
+	if (r != 0)
+		return r < 0 ? r : 0; /* without waiting */
+	return cli_did(c, "job", json_incref(job), "Plan %s %s.", c->args[0], said);
 }
 
 int cmd_plan_test(struct cli *c)
@@ -247,6 +239,11 @@ int cmd_plan_commit(struct cli *c)
 	if (cli_is_direct(c))
 		return cli_plan_commit_direct(c);
 	return order(c, "commit", "is committed: its doubles stand by themselves");
+}
+
+int cmd_plan_reprotect(struct cli *c)
+{
+	return order(c, "reprotect", "replicates back: each of its doubles as a machine of its own");
 }
 
 int cmd_plan_cleanup(struct cli *c)

@@ -12,21 +12,11 @@ static int follow(struct cli *c, const json_t *reply, const char *what)
 {
 	_cleanup_json_ json_t *job = NULL;
 	const json_t *result;
-	const char *id;
 	int r;
 
-	r = lb_json_get_str(reply, "job", &id);
-	if (r < 0)
-		return r;
-	if (cli_value(c, "no-wait") != NULL) {
-		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
-		return r < 0 ? r
-			     : cli_did(c, "job", json_incref(job),
-				       "Job %s has begun; `lifeboat job watch %s` follows it.", id, id);
-	}
-	r = cli_job_follow(c, id, &job);
-	if (r < 0)
-		return r;
+	r = cli_order_follow(c, reply, &job);
+	if (r != 0)
+		return r < 0 ? r : 0; /* without waiting */
 	result = json_object_get(job, "result");
 	if (cli_value(c, "group") != NULL)
 		return cli_did(c, "job", json_incref(job),

@@ -103,6 +103,7 @@ LB_API_HANDLER(lb_api_plan_remove);
 LB_API_HANDLER(lb_api_plan_test);
 LB_API_HANDLER(lb_api_plan_failover);
 LB_API_HANDLER(lb_api_plan_commit);
+LB_API_HANDLER(lb_api_plan_reprotect);
 LB_API_HANDLER(lb_api_plan_cleanup);
 LB_API_HANDLER(lb_api_plan_confirm);
 LB_API_HANDLER(lb_api_drill_start);

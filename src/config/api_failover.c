@@ -152,6 +152,7 @@ static int submit(struct lb_site *site, const char *kind, const struct lb_http_c
 		  struct lb_http_reply *reply)
 {
 	struct search s = {.name = call->params[0]};
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	char id[LB_UUID_TEXT_BYTES];
 	int r;
 
@@ -160,7 +161,12 @@ static int submit(struct lb_site *site, const char *kind, const struct lb_http_c
 		return r;
 	if (!s.there)
 		return lb_fail(-ENOENT, "there is no double \"%.64s\"; `lifeboat failover list` shows them", s.name);
-	r = lb_job_submit(site, kind, s.name, request, call->peer.name, id);
+	r = lb_db_begin(site->db, &txn); /* of two operators exactly one */
+	/* what takes a reprotection back has told its job to end, and comes after it */
+	if (r == 0 && strcmp(kind, "reprotect-cancel") != 0)
+		r = lb_job_check_free(site, s.name, s.name);
+	r = r < 0 ? r : lb_job_submit(site, kind, s.name, request, call->peer.name, id);
+	r = r < 0 ? r : lb_db_commit(&txn);
 	return r < 0 ? r : reply_job(reply, id, s.name);
 }
 

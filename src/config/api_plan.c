@@ -195,6 +195,11 @@ int lb_api_plan_commit(void *arg, const struct lb_http_call *call, struct lb_htt
 	return order(arg, call, "plan-commit", reply);
 }
 
+int lb_api_plan_reprotect(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	return order(arg, call, "plan-reprotect", reply);
+}
+
 int lb_api_plan_cleanup(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	return order(arg, call, "plan-cleanup", reply);

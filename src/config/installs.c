@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "wire/login.h"
 
 struct install {
 	char id[LB_UUID_TEXT_BYTES], process[LB_UUID_TEXT_BYTES];
@@ -22,13 +23,6 @@ struct lb_installs {
 	struct install list[LB_INSTALLS_MAX];
 	size_t n;
 };
-
-void lb_install_order_wipe(json_t *order)
-{
-	static const char *const secrets[] = {"key", "password", "token", NULL};
-
-	lb_json_wipe(order, secrets);
-}
 
 int lb_installs_new(struct lb_installs **ret_installs)
 {

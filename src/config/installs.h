@@ -33,4 +33,3 @@ struct lb_install_state {
 /* -ENOENT after a restart. */
 int lb_installs_get(struct lb_installs *installs, const char *id, struct lb_install_state *ret_state);
 void lb_installs_remove(struct lb_installs *installs, const char *id);
-void lb_install_order_wipe(json_t *order);

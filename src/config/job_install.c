@@ -9,6 +9,7 @@
 #include "config/api.h"
 #include "config/installs.h"
 #include "config/jobs.h"
+#include "wire/login.h"
 
 #define POLL_NS (200 * LB_NS_PER_MS)
 #define PORT_DEFAULT 22

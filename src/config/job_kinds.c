@@ -24,6 +24,7 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"plan-failover", lb_plan_run_failover},
 	{"plan-commit", lb_plan_run_commit},
 	{"plan-cleanup", lb_plan_run_cleanup},
+	{"plan-reprotect", lb_plan_run_reprotect},
 	{"point", lb_point_job_run},
 	{"group-point", lb_group_point_job_run},
 	{"move", lb_move_run},

@@ -8,6 +8,7 @@
 #include "base/fault.h"
 #include "base/json.h"
 #include "config/registry.h"
+#include "config/reprotect.h"
 
 #define WARNINGS_MAX 200
 
@@ -108,25 +109,41 @@ int lb_plan_job_submit(struct lb_plan_job *run, const char *kind, const char *ma
 	if (r == 0)
 		r = child_of(run, kind, target, id);
 	if (r == 0)
-		r = lb_job_submit_child(site, run->job->id, kind, target, request, by, id);
+		r = strcmp(kind, "reprotect") == 0
+			    ? lb_reprotect_order(site, run->job->id, target, request, by, id)
+			    : lb_job_submit_child(site, run->job->id, kind, target, request, by, id);
 	if (r >= 0)
 		r = json_object_set_new(machines, machine,
 					json_pack("{s:s,s:s,s:s}", "double", target, "job", id, "state", "queued")) < 0
 			    ? lb_fail(-ENOMEM, "out of memory for a job")
 			    : 0;
+	/* with it, or a kill could let it end unseen */
+	r = r < 0 ? r : lb_job_keep(run->job);
 	r = r < 0 ? r : lb_db_commit(&txn);
 	if (r == 0)
 		lb_fault_place("plan %s: %s of %s is ordered", run->name, kind, target);
 	return r;
 }
 
+static void note_failed(struct lb_plan_count *count, const char *machine, const char *words)
+{
+	size_t used = strlen(count->told);
+
+	if (count->failed++ < LB_PLAN_TOLD_MAX)
+		snprintf(count->told + used, sizeof(count->told) - used, "%s%s: %.120s", used > 0 ? "; " : "", machine,
+			 words);
+}
+
 static int look_at(struct lb_plan_job *run, const char *machine, json_t *one, struct lb_plan_count *count)
 {
 	_cleanup_rows_ lb_db_rows *rows = NULL;
 	const char *id = json_string_value(json_object_get(one, "job")), *state, *error;
-	size_t used = strlen(count->told);
 	int r;
 
+	if (id == NULL && json_string_length(json_object_get(one, "error")) > 0) { /* it could not be ordered */
+		note_failed(count, machine, json_string_value(json_object_get(one, "error")));
+		return 0;
+	}
 	if (id == NULL) { /* there was nothing to do */
 		count->done++;
 		return 0;
@@ -145,9 +162,7 @@ static int look_at(struct lb_plan_job *run, const char *machine, json_t *one, st
 	if (strcmp(state, "done") == 0) {
 		count->done++;
 	} else if (strcmp(state, "failed") == 0 || strcmp(state, "cancelled") == 0 || strcmp(state, "lost") == 0) {
-		if (count->failed++ < LB_PLAN_TOLD_MAX)
-			snprintf(count->told + used, sizeof(count->told) - used, "%s%s: %.120s", used > 0 ? "; " : "",
-				 machine, error[0] != '\0' ? error : state);
+		note_failed(count, machine, error[0] != '\0' ? error : state);
 	} else {
 		count->active++;
 	}

@@ -2,8 +2,8 @@
 #pragma once
 /*
  * Recovery plans (fabric/plan.h) at the site: kept in the registry and in its copy in the vault; run as jobs of kind
- * plan-test, plan-failover, plan-commit and plan-cleanup on the target "plan:NAME". A plan's job works on the plan as
- * it was when it was ordered; each machine is a job of its own, whose parent is the plan's.
+ * plan-test, plan-failover, plan-commit, plan-cleanup and plan-reprotect on the target "plan:NAME". A plan's job works
+ * on the plan as it was when it was ordered; each machine is a job of its own, whose parent is the plan's.
  *
  * Where a job stands is in its result:
  *
@@ -35,3 +35,4 @@ int lb_plan_run_test(struct lb_job *job);
 int lb_plan_run_failover(struct lb_job *job);
 int lb_plan_run_commit(struct lb_job *job);
 int lb_plan_run_cleanup(struct lb_job *job);
+int lb_plan_run_reprotect(struct lb_job *job);

@@ -32,13 +32,6 @@ struct work {
 	json_t *fitness;
 };
 
-void lb_push_order_wipe(json_t *order)
-{
-	static const char *const secrets[] = {"key", "password", "token", NULL};
-
-	lb_json_wipe(order, secrets);
-}
-
 static const char *text_of(const struct work *w, const char *member)
 {
 	return json_string_value(json_object_get(w->push->order, member));

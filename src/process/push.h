@@ -27,5 +27,3 @@ struct lb_push {
 
 /* Does it all; `ret_fitness` is what was found on the host (also after a failure when it was reached), or NULL. */
 int lb_push_run(const struct lb_push *push, json_t **ret_fitness);
-/* Wipes the texts of an order's secrets. */
-void lb_push_order_wipe(json_t *order);

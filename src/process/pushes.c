@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "process/push.h"
 #include "wire/client.h"
+#include "wire/login.h"
 
 #define REPORT_TIMEOUT_S 20
 #define REPORT_ATTEMPTS_MAX 15 /* of the last report: the order's job waits for it */
@@ -57,7 +58,7 @@ int lb_pushes_new(const char *config_url, const char *identity_folder, const cha
 static void slot_clear(struct slot *slot)
 {
 	pthread_join(slot->thread, NULL);
-	lb_push_order_wipe(slot->order);
+	lb_install_order_wipe(slot->order);
 	json_decref(slot->order);
 	lb_http_client_free(slot->client);
 	memset(slot, 0, sizeof(*slot));
@@ -107,7 +108,7 @@ static void *work(void *arg)
 
 	lb_err_clear();
 	r = lb_push_run(&push, &fitness);
-	lb_push_order_wipe(slot->order);
+	lb_install_order_wipe(slot->order);
 	if (r < 0)
 		snprintf(text, sizeof(text), "%s", lb_err_text());
 	for (int i = 0; told < 0 && i < REPORT_ATTEMPTS_MAX; i++) {
@@ -159,7 +160,7 @@ static int begin(struct lb_pushes *p, json_t *order)
 	slot->used = r == 0;
 	if (r == 0)
 		return 0;
-	lb_push_order_wipe(slot->order);
+	lb_install_order_wipe(slot->order);
 	json_decref(slot->order);
 	lb_http_client_free(slot->client);
 	memset(slot, 0, sizeof(*slot));
@@ -173,6 +174,6 @@ void lb_pushes_take(struct lb_pushes *p, json_t *orders)
 
 		if (begin(p, order) < 0)
 			lb_warning("a push install is not begun: %s", lb_err_text());
-		lb_push_order_wipe(order);
+		lb_install_order_wipe(order);
 	}
 }

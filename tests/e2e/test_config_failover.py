@@ -132,6 +132,18 @@ def test_a_failover_that_can_not_be_is_refused_before_it_begins(api):
     assert api.ask("POST", "/v1/failover/nothing/commit", {})[0] == 404
 
 
+def test_a_second_order_for_a_double_is_told_of_the_first_whose_wait_ends_when_it_is_cancelled(api, folder):
+    name = order(api, "/v1/failover", {"machine": "db1", "kind": "test", "memory_bytes": 64 * MIB, "forwards": ["tcp:0:22"], "probe_port": 22,
+                                       "wait_s": 3600})
+    wait_for(lambda: any(s["name"] == "wait until it runs" for s in api.ask("GET", f"/v1/job/{name}")[1]["steps"]), "the wait for its port")
+    for verb in ("cleanup", "commit", "repoint"):
+        status, answer = api.ask("POST", f"/v1/failover/db1-test/{verb}", {"point": "latest"})
+        assert status == 409 and name in answer["error"]["message"] and "job cancel" in answer["error"]["message"], answer
+    assert api.ask("POST", f"/v1/job/{name}/cancel", {})[0] == 200
+    job(api, name, ("cancelled",))
+    assert api.ask("GET", "/v1/failover")[1]["failovers"] == [] and processes_of(folder / "state/vm") == []
+
+
 def test_a_pin_keeps_a_point_under_its_name(api):
     status, point = api.ask("POST", "/v1/machine/db1/point", {"point": "latest", "name": "before-upgrade"})
     assert status == 200, point

@@ -159,7 +159,7 @@ def order_over_deaths(site, api, path, body):
         if running:
             return running[0]["id"]
         answer = answer_of(api, "POST", path, body) if jobs else None
-        if answer is not None and answer[0] == 200:
+        if answer is not None and answer[0] in (200, 202):
             return answer[1]["job"]
         assert time.monotonic() < end and (answer is None or answer[0] == 409), answer
         time.sleep(0.02)

@@ -414,7 +414,7 @@ static void heartbeats_keep_an_idle_machines_newest_point_young(void **state)
 	ok(lb_points_list(s.vault, &s.machine, INT64_MIN, INT64_MAX, note_point, &seen));
 	assert_int_equal(seen.n, 1);
 	assert_string_equal(seen.p[0].name, "idle");
-	site_write_block(&s, 1, 1, LB_HRL_POINT);              /* a heartbeat of an older position says nothing */
+	site_write_block(&s, 1, 1, LB_HRL_POINT); /* a heartbeat of an older position says nothing */
 	ok(lb_point_find(s.vault, &s.machine, "latest", &point));
 	assert_int_equal(point.until_ns, point.time_ns);
 }
