@@ -7,9 +7,10 @@ set -euo pipefail
 usage()
 {
         cat <<'END'
-usage: deps.sh [--yes] [--full] [--list]
+usage: deps.sh [--yes] [--full] [--files] [--list]
   --yes   do not ask (also when CI=true)
   --full  also what `make demo-full` needs (libvirt)
+  --files also what the test of files on xfs and LVM needs (guestfish: some 80 packages, udev and mdadm among them)
   --list  print the packages, one a line, and install nothing
 END
 }
@@ -23,6 +24,7 @@ TEST="libcmocka-dev libclang-rt-14-dev clang-format clang-tidy python3 python3-p
 DEMO="qemu-system-x86 qemu-utils seabios libnbd-bin busybox-static cpio kmod grub-common grub-pc-bin mmdebstrap
         xz-utils zstd ca-certificates xorriso ovmf"
 FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients uidmap"
+FILES="guestfish libguestfs-xfs"
 
 # Azure's storage emulator is not in Debian: npm puts it into a folder of the tree, which git ignores.
 AZURITE=azurite@3.35.0
@@ -30,11 +32,12 @@ AZURITE_FOLDER=$(dirname "$0")/../build-azurite
 # Where another nodejs than Debian's brought its own npm, Debian's would take it away.
 command -v npm >/dev/null || TEST="$TEST nodejs npm"
 
-yes=${CI:-} full="" list=""
+yes=${CI:-} full="" files="" list=""
 while [ $# -gt 0 ]; do
         case $1 in
         --yes) yes=true ;;
         --full) full=yes ;;
+        --files) files=yes ;;
         --list) list=yes ;;
         --help) usage; exit 0 ;;
         *) usage >&2; exit 2 ;;
@@ -106,7 +109,7 @@ azurite()
 
 # shellcheck disable=SC2086
 if [ -n "$list" ]; then
-        printf '%s\n' $BUILD $TEST $DEMO ${full:+$FULL}
+        printf '%s\n' $BUILD $TEST $DEMO ${full:+$FULL} ${files:+$FILES}
         exit 0
 fi
 check_system
@@ -115,7 +118,7 @@ check_system
         build=$(missing $BUILD)
         test=$(missing $TEST)
         demo=$(missing $DEMO)
-        more=$(missing ${full:+$FULL})
+        more=$(missing ${full:+$FULL} ${files:+$FILES})
 }
 if [ -z "$build$test$demo$more" ]; then
         azurite
@@ -126,7 +129,7 @@ printf 'These Debian packages are missing\n'
 tell 'build Lifeboat' "$build"
 tell 'test it' "$test"
 tell 'run the demo' "$demo"
-tell 'run the full demo' "$more"
+tell 'do what was asked' "$more"
 ask
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
@@ -146,7 +149,7 @@ if [ -z "$(apt-cache show ninja-build 2>/dev/null)" ] || ! install; then
         install
 fi
 # shellcheck disable=SC2086
-left=$(missing $BUILD $TEST $DEMO ${full:+$FULL})
+left=$(missing $BUILD $TEST $DEMO ${full:+$FULL} ${files:+$FILES})
 [ -z "$left" ] || die "these are still missing: $left"
 azurite
 printf 'deps: everything is installed\n'

@@ -96,6 +96,7 @@ static int fold_rounds(struct folding *f, const struct lb_uuid *machine, const s
 		all->map_bytes += one.map_bytes;
 		all->deleted_objects += one.deleted_objects;
 		all->deleted_bytes += one.deleted_bytes;
+		all->sizes = one.sizes;
 		cli_progress(f->c, "Folding: journal objects", all->objects_folded, 0, false);
 		if (!one.changed && !one.raced)
 			break;
@@ -125,13 +126,15 @@ static int fold_machine(void *arg, const struct lb_uuid *machine)
 	if (f->c->json)
 		return json_array_append_new(
 			f->machines,
-			json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "machine", id, "points",
+			json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "machine", id, "points",
 				  (json_int_t)all.points, "points_pruned",
 				  (json_int_t)(f->c->dry_run ? all.points_doomed : all.points_pruned), "objects_folded",
 				  (json_int_t)(f->c->dry_run ? all.objects_to_fold : all.objects_folded),
 				  "rewritten_bytes", (json_int_t)all.rewritten_bytes, "map_bytes",
 				  (json_int_t)all.map_bytes, "deleted_objects", (json_int_t)all.deleted_objects,
-				  "deleted_bytes", (json_int_t)all.deleted_bytes, "version", (json_int_t)all.version));
+				  "deleted_bytes", (json_int_t)all.deleted_bytes, "version", (json_int_t)all.version,
+				  "write_ratio", lb_fold_write_ratio(&all.sizes), "space_ratio",
+				  lb_fold_space_ratio(&all.sizes)));
 	if (f->c->dry_run)
 		printf("machine %s: would keep %" PRIu64 " points, prune %" PRIu64 " and fold %" PRIu64
 		       " journal objects first\n",
@@ -141,6 +144,10 @@ static int fold_machine(void *arg, const struct lb_uuid *machine)
 		       " objects (%s) deleted\n",
 		       id, all.points, all.objects_folded, lb_size_format(all.rewritten_bytes, size),
 		       all.deleted_objects, lb_size_format(all.deleted_bytes, freed));
+	if (all.sizes.needed_bytes > 0)
+		printf("  since the beginning %.2f bytes were written for each of the journal; %.2f are kept for each "
+		       "that points need\n",
+		       lb_fold_write_ratio(&all.sizes), lb_fold_space_ratio(&all.sizes));
 	return 0;
 }
 

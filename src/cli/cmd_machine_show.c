@@ -77,6 +77,8 @@ static void show_folded(const json_t *folded)
 {
 	char rewritten[LB_SIZE_TEXT_BYTES], deleted[LB_SIZE_TEXT_BYTES], taken[LB_SIZE_TEXT_BYTES];
 
+	double write_ratio = json_number_value(json_object_get(folded, "write_ratio"));
+
 	if (!json_is_object(folded))
 		return;
 	printf("  %-14s %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT " pruned lately\n", "points",
@@ -85,6 +87,9 @@ static void show_folded(const json_t *folded)
 	       lb_size_format((uint64_t)cli_number(folded, "rewritten_bytes"), rewritten),
 	       lb_size_format((uint64_t)cli_number(folded, "deleted_bytes"), deleted),
 	       lb_size_format((uint64_t)cli_number(folded, "taken_bytes"), taken));
+	if (write_ratio > 0)
+		printf("  %-14s %.2f bytes written for each that came, %.2f kept for each that points need\n", "vault",
+		       write_ratio, json_number_value(json_object_get(folded, "space_ratio")));
 }
 
 int cmd_machine_show(struct cli *c)

@@ -35,8 +35,9 @@
 
 #define FILE_OPTIONS                                                                                                   \
 	{"disk", "DISK", "name or number (default: the only one, or the one it boots from)"},                          \
+		{"partition", "N", "of the disk (default: the only one with a filesystem that can be read)"},          \
 	{                                                                                                              \
-		"partition", "N", "of the disk (default: the only one with a filesystem that can be read)"             \
+		"volume", "NAME", "a filesystem by its name there, as VG/LV, md0 or sda2: read by guestfish"           \
 	}
 
 #define FAILOVER_OPTIONS                                                                                               \

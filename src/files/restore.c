@@ -8,16 +8,15 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "files/restore_parts.h"
 
-#define DEPTH_MAX 256
-#define FILES_MAX (16u << 20)
 #define PERMISSIONS 01777
 #define ZERO_STEP_BYTES 4096
 
 static int put(struct lb_ext *e, const struct lb_ext_file *file, int folder_fd, const char *name, struct lb_restore *r,
 	       unsigned int depth);
 
-static int failed(const char *act, const char *name)
+int lb_restore_failed(const char *act, const char *name)
 {
 	int code = -errno;
 
@@ -26,16 +25,16 @@ static int failed(const char *act, const char *name)
 	return lb_fail(code, "can't %s %s: %s", act, name, strerror(-code));
 }
 
-static int set_owner_mode_time(int fd, const struct lb_ext_file *file, const char *name)
+int lb_restore_attributes(int fd, const struct lb_ext_file *file, const char *name)
 {
 	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = file->mtime_s, .tv_nsec = file->mtime_ns}};
 
 	if (geteuid() == 0 && fchown(fd, file->uid, file->gid) < 0)
-		return failed("give its owner to", name);
+		return lb_restore_failed("give its owner to", name);
 	if (fchmod(fd, file->mode & PERMISSIONS) < 0)
-		return failed("give its permissions to", name);
+		return lb_restore_failed("give its permissions to", name);
 	if (futimens(fd, times) < 0)
-		return failed("give its time to", name);
+		return lb_restore_failed("give its time to", name);
 	return 0;
 }
 
@@ -46,11 +45,9 @@ static bool is_zero(const uint8_t *p, size_t n)
 	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
-/* Holes stay holes. */
-static int write_piece(void *arg, const void *data, size_t size_bytes, uint64_t offset_bytes)
+int lb_restore_file_write(int fd, const void *data, size_t size_bytes, uint64_t offset_bytes)
 {
 	const uint8_t *p = data;
-	int fd = *(int *)arg;
 
 	for (size_t at = 0; at < size_bytes;) {
 		size_t step = LB_MIN(size_bytes - at, (size_t)ZERO_STEP_BYTES);
@@ -67,17 +64,9 @@ static int write_piece(void *arg, const void *data, size_t size_bytes, uint64_t 
 	return 0;
 }
 
-static int fill(struct lb_ext *e, const struct lb_ext_file *file, int fd, const char *name)
+static int write_piece(void *arg, const void *data, size_t size_bytes, uint64_t offset_bytes)
 {
-	int r;
-
-	r = lb_ext_read(e, file, write_piece, &fd);
-	if (r < 0)
-		return lb_wrap(r, "%s", name);
-	if (ftruncate(fd, (off_t)file->size_bytes) < 0)
-		return failed("give its size to", name);
-	r = set_owner_mode_time(fd, file, name);
-	return r == 0 && fsync(fd) < 0 ? failed("write", name) : r;
+	return lb_restore_file_write(*(int *)arg, data, size_bytes, offset_bytes);
 }
 
 static void temporary_name(char name[64])
@@ -96,12 +85,12 @@ static int link_file(int fd, int folder_fd, const char *name, bool force)
 	if (linkat(AT_FDCWD, path, folder_fd, name, AT_SYMLINK_FOLLOW) == 0)
 		return 0;
 	if (errno != EEXIST || !force)
-		return failed("make", name);
+		return lb_restore_failed("make", name);
 	temporary_name(other);
 	if (linkat(AT_FDCWD, path, folder_fd, other, AT_SYMLINK_FOLLOW) < 0)
-		return failed("make", other);
+		return lb_restore_failed("make", other);
 	if (renameat(folder_fd, other, folder_fd, name) < 0) {
-		int r = failed("replace", name);
+		int r = lb_restore_failed("replace", name);
 
 		unlinkat(folder_fd, other, 0);
 		return r;
@@ -109,12 +98,10 @@ static int link_file(int fd, int folder_fd, const char *name, bool force)
 	return 0;
 }
 
-static int put_file(struct lb_ext *e, const struct lb_ext_file *file, int folder_fd, const char *name,
-		    struct lb_restore *r)
+int lb_restore_file_open(int folder_fd, const char *name, const struct lb_restore *r, int *ret_fd)
 {
 	_cleanup_close_ int fd = openat(folder_fd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
 	struct stat st;
-	int code;
 
 	if (fd < 0)
 		return lb_fail(-errno,
@@ -123,9 +110,22 @@ static int put_file(struct lb_ext *e, const struct lb_ext_file *file, int folder
 			       name, strerror(errno));
 	if (!r->force && fstatat(folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) { /* before all the reading */
 		errno = EEXIST;
-		return failed("make", name);
+		return lb_restore_failed("make", name);
 	}
-	code = fill(e, file, fd, name);
+	*ret_fd = lb_steal_fd(fd);
+	return 0;
+}
+
+int lb_restore_file_finish(int fd, const struct lb_ext_file *file, int folder_fd, const char *name,
+			   struct lb_restore *r)
+{
+	int code;
+
+	if (ftruncate(fd, (off_t)file->size_bytes) < 0)
+		return lb_restore_failed("give its size to", name);
+	code = lb_restore_attributes(fd, file, name);
+	if (code == 0 && fsync(fd) < 0)
+		code = lb_restore_failed("write", name);
 	if (code == 0)
 		code = link_file(fd, folder_fd, name, r->force);
 	if (code < 0)
@@ -135,32 +135,77 @@ static int put_file(struct lb_ext *e, const struct lb_ext_file *file, int folder
 	return 0;
 }
 
+static int put_file(struct lb_ext *e, const struct lb_ext_file *file, int folder_fd, const char *name,
+		    struct lb_restore *r)
+{
+	_cleanup_close_ int fd = -1;
+	int code;
+
+	code = lb_restore_file_open(folder_fd, name, r, &fd);
+	if (code < 0)
+		return code;
+	code = lb_ext_read(e, file, write_piece, &fd);
+	if (code < 0)
+		return lb_wrap(code, "%s", name);
+	return lb_restore_file_finish(fd, file, folder_fd, name, r);
+}
+
 /* ---- links ---- */
+
+/* What was made under another name takes the place of what is there. */
+static int replace(int folder_fd, const char *other, const char *name)
+{
+	int code = 0;
+
+	if (renameat(folder_fd, other, folder_fd, name) < 0) {
+		code = lb_restore_failed("replace", name);
+		unlinkat(folder_fd, other, 0);
+	}
+	return code;
+}
+
+int lb_restore_symlink(const char *target, const struct lb_ext_file *file, int folder_fd, const char *name,
+		       struct lb_restore *r)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = file->mtime_s, .tv_nsec = file->mtime_ns}};
+	char other[64];
+	int code;
+
+	temporary_name(other);
+	if (symlinkat(target, folder_fd, r->force ? other : name) < 0)
+		return lb_restore_failed("make", name);
+	code = r->force ? replace(folder_fd, other, name) : 0;
+	if (code < 0)
+		return code;
+	if (geteuid() == 0 && fchownat(folder_fd, name, file->uid, file->gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return lb_restore_failed("give its owner to", name);
+	if (utimensat(folder_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		return lb_restore_failed("give its time to", name);
+	r->files++;
+	return 0;
+}
+
+int lb_restore_hard_link(int from_fd, const char *from, int folder_fd, const char *name, struct lb_restore *r)
+{
+	char other[64];
+	int code = 0;
+
+	temporary_name(other);
+	if (linkat(from_fd, from, folder_fd, r->force ? other : name, 0) < 0)
+		return lb_restore_failed("make", name);
+	if (r->force)
+		code = replace(folder_fd, other, name);
+	r->files += code == 0;
+	return code;
+}
 
 static int put_link(struct lb_ext *e, const struct lb_ext_file *file, int folder_fd, const char *name,
 		    struct lb_restore *r)
 {
-	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = file->mtime_s, .tv_nsec = file->mtime_ns}};
-	char target[LB_EXT_LINK_BYTES], other[64];
-	int code;
+	char target[LB_EXT_LINK_BYTES];
+	int code = lb_ext_readlink(e, file, target);
 
-	code = lb_ext_readlink(e, file, target);
-	if (code < 0)
-		return lb_wrap(code, "%s", name);
-	temporary_name(other);
-	if (symlinkat(target, folder_fd, r->force ? other : name) < 0)
-		return failed("make", name);
-	if (r->force && renameat(folder_fd, other, folder_fd, name) < 0) {
-		code = failed("replace", name);
-		unlinkat(folder_fd, other, 0);
-		return code;
-	}
-	if (geteuid() == 0 && fchownat(folder_fd, name, file->uid, file->gid, AT_SYMLINK_NOFOLLOW) < 0)
-		return failed("give its owner to", name);
-	if (utimensat(folder_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
-		return failed("give its time to", name);
-	r->files++;
-	return 0;
+	return code < 0 ? lb_wrap(code, "%s", name) : lb_restore_symlink(target, file, folder_fd, name, r);
 }
 
 /* ---- folders ---- */
@@ -179,6 +224,28 @@ static int put_entry(void *arg, const char *name, const struct lb_ext_file *file
 	return put(f->e, file, f->fd, name, f->r, f->depth);
 }
 
+int lb_restore_folder_open(int folder_fd, const char *name, const struct lb_restore *r, int *ret_fd)
+{
+	int fd;
+
+	if (mkdirat(folder_fd, name, 0700) < 0 && (errno != EEXIST || !r->force))
+		return lb_restore_failed("make", name);
+	fd = openat(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return lb_restore_failed("open", name);
+	*ret_fd = fd;
+	return 0;
+}
+
+int lb_restore_check(const struct lb_restore *r, const char *name, unsigned int depth)
+{
+	if (depth > LB_RESTORE_DEPTH_MAX)
+		return lb_fail(-ELOOP, "folders are nested deeper than %d at %s", LB_RESTORE_DEPTH_MAX, name);
+	if (r->files + r->folders + r->left_out >= LB_RESTORE_FILES_MAX)
+		return lb_fail(-EOVERFLOW, "more than %u files; export the disk instead", LB_RESTORE_FILES_MAX);
+	return 0;
+}
+
 static int put_folder(struct lb_ext *e, const struct lb_ext_file *file, int folder_fd, const char *name,
 		      struct lb_restore *r, unsigned int depth)
 {
@@ -186,26 +253,24 @@ static int put_folder(struct lb_ext *e, const struct lb_ext_file *file, int fold
 	_cleanup_close_ int fd = -1;
 	int code;
 
-	if (mkdirat(folder_fd, name, 0700) < 0 && (errno != EEXIST || !r->force))
-		return failed("make", name);
-	fd = openat(folder_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return failed("open", name);
+	code = lb_restore_folder_open(folder_fd, name, r, &fd);
+	if (code < 0)
+		return code;
 	f.fd = fd;
 	code = lb_ext_list(e, file, put_entry, &f);
 	if (code < 0)
 		return lb_wrap(code, "in %s", name);
 	r->folders++;
-	return set_owner_mode_time(fd, file, name);
+	return lb_restore_attributes(fd, file, name);
 }
 
 static int put(struct lb_ext *e, const struct lb_ext_file *file, int folder_fd, const char *name, struct lb_restore *r,
 	       unsigned int depth)
 {
-	if (depth > DEPTH_MAX)
-		return lb_fail(-ELOOP, "folders are nested deeper than %d at %s", DEPTH_MAX, name);
-	if (r->files + r->folders + r->left_out >= FILES_MAX)
-		return lb_fail(-EOVERFLOW, "more than %u files; export the disk instead", FILES_MAX);
+	int code = lb_restore_check(r, name, depth);
+
+	if (code < 0)
+		return code;
 	if (S_ISREG(file->mode))
 		return put_file(e, file, folder_fd, name, r);
 	if (S_ISLNK(file->mode))

@@ -154,6 +154,8 @@ static void note(struct lb_machine *m, const struct lb_fold_report *report)
 	m->folded.rewritten_bytes += report->rewritten_bytes + report->map_bytes;
 	m->folded.deleted_bytes += report->deleted_bytes;
 	m->folded.deleted_objects += report->deleted_objects;
+	m->folded.write_ratio = lb_fold_write_ratio(&report->sizes);
+	m->folded.space_ratio = lb_fold_space_ratio(&report->sizes);
 }
 
 static void failed(struct lb_machine *m)

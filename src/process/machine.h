@@ -110,6 +110,7 @@ struct lb_machine_folded {
 	uint64_t points_pruned;
 	uint64_t rewritten_bytes; /* maps included */
 	uint64_t deleted_bytes, deleted_objects;
+	double write_ratio, space_ratio; /* of vault/fold.h, since the beginning; 0: nothing was folded yet */
 };
 
 struct lb_machine {

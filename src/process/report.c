@@ -104,10 +104,11 @@ static int set_journal(const struct lb_machine *m, json_t *j)
 static int set_folded(const struct lb_machine *m, json_t *j)
 {
 	const struct lb_machine_folded *f = &m->folded;
-	json_t *folded = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "taken_bytes", (json_int_t)m->figures.sealed_bytes,
-				   "points", (json_int_t)f->points, "points_pruned", (json_int_t)f->points_pruned,
-				   "rewritten_bytes", (json_int_t)f->rewritten_bytes, "deleted_bytes",
-				   (json_int_t)f->deleted_bytes, "deleted_objects", (json_int_t)f->deleted_objects);
+	json_t *folded = json_pack(
+		"{s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "taken_bytes", (json_int_t)m->figures.sealed_bytes, "points",
+		(json_int_t)f->points, "points_pruned", (json_int_t)f->points_pruned, "rewritten_bytes",
+		(json_int_t)f->rewritten_bytes, "deleted_bytes", (json_int_t)f->deleted_bytes, "deleted_objects",
+		(json_int_t)f->deleted_objects, "write_ratio", f->write_ratio, "space_ratio", f->space_ratio);
 
 	return json_object_set_new(j, "folded", folded) < 0 ? lb_fail(-ENOMEM, "out of memory for a report") : 0;
 }

@@ -160,6 +160,43 @@ static int run(struct lb_fold *f)
 	return lb_manifest_put(f->v, f->machine, f->m);
 }
 
+static void measure(const struct lb_manifest *m, struct lb_fold_sizes *ret)
+{
+	const struct lb_fold_totals *t = &m->totals;
+
+	*ret = (struct lb_fold_sizes){.journal_bytes = t->journal_bytes,
+				      .written_bytes =
+					      t->journal_bytes + t->rewritten_bytes + t->map_bytes + t->manifest_bytes};
+	for (size_t i = 0; i < m->n_live; i++) {
+		const struct lb_live *live = &m->live[i];
+
+		ret->stored_bytes += live->size_bytes;
+		ret->needed_bytes += live->raw_bytes == 0
+					     ? 0
+					     : (uint64_t)((double)live->size_bytes * (double)live->live_bytes /
+							  (double)live->raw_bytes);
+	}
+	for (size_t i = 0; i < m->n_spans; i++)
+		ret->stored_bytes += m->spans[i].map_bytes;
+	for (size_t i = 0; i < m->n_garbage; i++)
+		ret->stored_bytes += m->garbage[i].size_bytes;
+}
+
+static double ratio(uint64_t of, uint64_t to)
+{
+	return to == 0 ? 0 : (double)of / (double)to;
+}
+
+double lb_fold_write_ratio(const struct lb_fold_sizes *sizes)
+{
+	return ratio(sizes->written_bytes, sizes->journal_bytes);
+}
+
+double lb_fold_space_ratio(const struct lb_fold_sizes *sizes)
+{
+	return ratio(sizes->stored_bytes, sizes->needed_bytes);
+}
+
 int lb_fold_round(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_fold_options *options,
 		  struct lb_fold_report *ret_report)
 {
@@ -179,6 +216,7 @@ int lb_fold_round(struct lb_vault *v, const struct lb_uuid *machine, const struc
 	if (r < 0)
 		return lb_wrap(r, "folding the journal of machine %s", uuid);
 	f.report.changed = f.changed && !f.report.raced && !options->dry_run;
+	measure(f.report.changed ? f.m : f.old, &f.report.sizes);
 	f.report.version = f.report.changed ? f.m->version : f.old->version;
 	if (!options->dry_run && (options->sweep || (f.report.changed && f.m->version % SWEEP_VERSIONS == 0)))
 		lb_fold_sweep(&f);

@@ -26,6 +26,18 @@ struct lb_fold_options {
 	void *arg;
 };
 
+/* Of what was folded, since the beginning. */
+struct lb_fold_sizes {
+	uint64_t journal_bytes; /* of the journal that was folded */
+	uint64_t written_bytes; /* those, and what was rewritten, maps and manifests */
+	uint64_t stored_bytes;  /* that it takes now, with what waits to be deleted */
+	uint64_t needed_bytes;  /* of that: what the points that are kept refer to */
+};
+
+/* Write amplification and space, 0 while nothing was folded: written per byte of journal, stored per byte needed. */
+double lb_fold_write_ratio(const struct lb_fold_sizes *sizes);
+double lb_fold_space_ratio(const struct lb_fold_sizes *sizes);
+
 struct lb_fold_report {
 	uint64_t version; /* of the manifest that is now the newest */
 	bool repaired;    /* nothing is folded: repair records lead over damage that the journal alone tells of */
@@ -35,6 +47,7 @@ struct lb_fold_report {
 	uint64_t objects_folded, objects_to_fold; /* of the journal: by this round, by the next one */
 	uint64_t rewritten_bytes, map_bytes;
 	uint64_t deleted_objects, deleted_bytes;
+	struct lb_fold_sizes sizes; /* as they now are */
 };
 
 /* -EAGAIN when clocks disagree (lb_retention_now()); what pace() returned. */

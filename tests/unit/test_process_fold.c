@@ -3,6 +3,7 @@
 #include "process_help.h"
 
 #include "process/fold.h"
+#include "vault/internal.h"
 #include "vault/points.h"
 #include "vault/verify.h"
 
@@ -151,6 +152,8 @@ static void assert_reported(unsigned int points)
 	assert_true(json_integer_value(json_object_get(folded, "points_pruned")) > 40);
 	assert_true(json_integer_value(json_object_get(folded, "taken_bytes")) > 96 * 16384);
 	assert_true(json_integer_value(json_object_get(folded, "deleted_bytes")) > 0);
+	assert_true(json_real_value(json_object_get(folded, "write_ratio")) >= 1);
+	assert_true(json_real_value(json_object_get(folded, "space_ratio")) >= 1);
 }
 
 static void points_thin_out_beside_ingest_and_those_that_stay_are_exact(void **state)
@@ -205,6 +208,106 @@ static void a_restart_goes_on_with_what_was_folded(void **state)
 	live(24);
 	assert_in_vault(&site.a, 1, 71);
 	assert_image(&site.a, 1, 71);
+	assert_verified();
+}
+
+/* ---- a server that dies while it folds ---- */
+
+static const struct lb_store_ops *whole_ops;
+static struct lb_store_ops mortal_ops;
+static int64_t changes_left;
+
+static bool dies(void)
+{
+	return changes_left-- <= 0;
+}
+
+static int mortal_put_new(struct lb_store *s, const char *name, const void *data, size_t size_bytes)
+{
+	return dies() ? lb_fail(-EIO, "the server was killed") : whole_ops->put_new(s, name, data, size_bytes);
+}
+
+static int mortal_replace(struct lb_store *s, const char *name, const char *etag, const void *data, size_t size_bytes)
+{
+	return dies() ? lb_fail(-EIO, "the server was killed") : whole_ops->replace(s, name, etag, data, size_bytes);
+}
+
+static int mortal_remove(struct lb_store *s, const char *name)
+{
+	return dies() ? lb_fail(-EIO, "the server was killed") : whole_ops->remove(s, name);
+}
+
+/* A server that folds, and can change the store `changes` times before it is gone; whether it lived. */
+static bool fold_until_killed(int64_t changes)
+{
+	struct lb_store *store = site.p->vault->store;
+	bool lived;
+
+	whole_ops = store->ops;
+	mortal_ops = *whole_ops;
+	mortal_ops.put_new = mortal_put_new;
+	mortal_ops.replace = mortal_replace;
+	mortal_ops.remove = mortal_remove;
+	changes_left = changes;
+	store->ops = &mortal_ops;
+	fold();
+	lived = changes_left >= 0;
+	store->ops = whole_ops;
+	return lived;
+}
+
+static void a_server_that_is_killed_at_any_change_goes_on_where_it_was(void **state)
+{
+	static struct points points;
+	int64_t changes = 0;
+	bool lived = false;
+
+	(void)state;
+	begin_epoch(&site.a);
+	live(24);
+	for (; !lived && changes < 40; changes++) {
+		write_one(&site.a, (unsigned int)site.a.seq);
+		pass(2 * STEP_S);
+		lived = fold_until_killed(changes);
+		site_restart();
+		folder_thread = (struct lb_folder){.process = site.p, .wake_fd = -1};
+		list_points(&points);
+		for (unsigned int i = 0; i < points.n; i++)
+			assert_point(&points.point[i].position);
+		assert_int_equal(points.point[points.n - 1].position.seq, site.a.seq - 1);
+	}
+	assert_true(lived && changes > 3);
+	live(8);
+	assert_image(&site.a, 1, site.a.seq - 1);
+	assert_verified();
+}
+
+/* A failover pins its point. */
+static void a_point_that_is_being_recovered_outlives_the_ladder(void **state)
+{
+	static struct points points;
+	struct lb_point point = {0};
+
+	(void)state;
+	begin_epoch(&site.a);
+	live(24);
+	list_points(&points);
+	for (unsigned int i = points.n - 4; i < points.n;
+	     i++) /* in the window now, on no rung later: not an hour's first */
+		if (points.point[i].time_ns / LB_NS_PER_S / HOUR_S ==
+		    points.point[i - 1].time_ns / LB_NS_PER_S / HOUR_S)
+			point = points.point[i];
+	assert_int_equal(lb_point_pin(site.owner, &site.a.id, &point, "failover"), 0);
+	for (unsigned int i = 0; i < 12; i++) {
+		live(5);
+		assert_point(&point.position);
+	}
+	assert_true(machine_of(&site.a)->folded.deleted_objects > 0);
+	assert_int_equal(lb_point_unpin(site.owner, &site.a.id, "failover"), 0);
+	live(6);
+	list_points(&points);
+	for (unsigned int i = 0; i < points.n; i++)
+		assert_int_not_equal(points.point[i].position.seq, point.position.seq);
 	assert_verified();
 }
 
@@ -410,6 +513,8 @@ int main(void)
 		T(points_thin_out_beside_ingest_and_those_that_stay_are_exact),
 		T(checkpoints_that_build_on_others_need_nothing_that_was_deleted),
 		T(a_restart_goes_on_with_what_was_folded),
+		T(a_server_that_is_killed_at_any_change_goes_on_where_it_was),
+		T(a_point_that_is_being_recovered_outlives_the_ladder),
 		T(pruned_ground_of_an_epoch_means_that_everything_differs),
 		T(a_fenced_machine_s_journal_is_left_alone),
 		T(a_clock_that_jumped_prunes_nothing_until_it_has_gone_on_for_a_day),
