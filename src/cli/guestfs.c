@@ -208,16 +208,16 @@ static int explain(const struct session *s, int r)
 
 static int run(struct session *s, int (*output)(void *arg, const char *text, size_t size_bytes), void *arg)
 {
-	_cleanup_(lb_key_wipe) struct lb_key key = {0};
+	_cleanup_(lb_keyring_wipe) struct lb_keyring keys = {0};
 	_cleanup_buf_ struct lb_buf out = LB_BUF(LB_PROC_OUTPUT_BYTES_MAX);
 	struct lb_serve serve = {.vault_url = s->g->vault_url,
 				 .machine = s->g->item->machine,
 				 .position = s->g->position,
 				 .disk = s->g->disk->id,
-				 .key = &key};
+				 .keys = &keys};
 	int r;
 
-	r = lb_vault_machine_key(s->g->vault, &s->g->item->machine, false, &key);
+	r = lb_vault_keyring(s->g->vault, &s->g->item->machine, false, &keys);
 	if (r < 0)
 		return r;
 	r = lb_serve_run(s->g->env, &serve, "export unixsocket; exec sh \"$LIFEBOAT_FOLDER/run\"", output, arg, &out);
