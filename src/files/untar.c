@@ -445,7 +445,8 @@ static int end_folder(struct lb_untar *t, const struct folder *f)
 
 	if (r < 0)
 		return r;
-	fd = openat(parent, base[0] != '\0' ? base : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(parent, base != NULL && base[0] != '\0' ? base : ".",
+		    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	return fd < 0 ? lb_restore_failed("open", f->path) : lb_restore_attributes(fd, &f->file, f->path);
 }
 
