@@ -63,8 +63,9 @@ class Site:
                       "--etc-folder", self.folder / "etc", "--public-host", ",".join(self.public_hosts),
                       "--port", self.port, "--process-port", self.process_port, "--identity", self.identity,
                       "--address", "127.0.0.1", "--fabric", fabric, server=False)
-        with open(self.folder / "etc/config.conf", "a") as conf:
-            conf.write("temporary_port = 0\n")     # others' sites are on this host, too
+        conf = self.folder / "etc/config.conf"
+        if "temporary_port" not in conf.read_text():
+            conf.write_text(conf.read_text() + "temporary_port = 0\n")     # others' sites are on this host, too
         return self
 
     def start(self):
