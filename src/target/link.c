@@ -140,6 +140,13 @@ int lb_target_link_open(struct lb_target_service *service, struct lb_target_link
 	return new_client(ret_link);
 }
 
+void lb_target_link_last(struct lb_target_link *link)
+{
+	lb_target_service_stop(link->service);
+	if (link->client != NULL && !link->down && send_report(link) < 0)
+		lb_debug("report: %s", lb_err_text());
+}
+
 void lb_target_link_close(struct lb_target_link *link)
 {
 	if (link->client != NULL)

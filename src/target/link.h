@@ -21,4 +21,6 @@ struct lb_target_link {
 int lb_target_link_open(struct lb_target_service *service, struct lb_target_link *ret_link);
 /* One round; errors are logged when they begin and when they end. */
 void lb_target_link_round(struct lb_target_link *link);
+/* What ended with us is still told, if it can be. */
+void lb_target_link_last(struct lb_target_link *link);
 void lb_target_link_close(struct lb_target_link *link);

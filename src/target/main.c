@@ -105,6 +105,7 @@ static int serve(struct lb_env *env, const struct lb_target_settings *settings)
 			lb_warning("%s", lb_err_text());
 		rounds(&link, &ends);
 		lb_notify("STOPPING=1");
+		lb_target_link_last(&link);
 		lb_target_link_close(&link);
 	}
 	lb_target_service_end(&service);

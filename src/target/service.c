@@ -86,8 +86,12 @@ static int take_one(struct lb_target_service *s, json_t *one, const char *vault_
 	int r;
 
 	r = lb_target_order_parse(one, &order);
-	if (r < 0 || find(s, order.id) != NULL)
+	if (r < 0)
 		return r;
+	if (find(s, order.id) != NULL) {
+		lb_target_task_keys(find(s, order.id), &order.keys);
+		return 0;
+	}
 	if (!may_begin(s, &order))
 		return wait_its_turn(s, &order);
 	lb_info("machine %s: order %s: %s", order.machine_name, order.id, order.kind);
@@ -172,10 +176,17 @@ int lb_target_service_report(struct lb_target_service *s, json_t **ret_report)
 	return 0;
 }
 
-static void stop_all(struct lb_target_service *s)
+void lb_target_service_stop(struct lb_target_service *s)
 {
 	for (unsigned int i = 0; i < s->n_tasks; i++)
 		lb_target_task_stop(s->tasks[i]);
+	for (unsigned int i = 0; i < s->n_tasks; i++)
+		lb_target_task_join(s->tasks[i]);
+}
+
+static void stop_all(struct lb_target_service *s)
+{
+	lb_target_service_stop(s);
 	while (s->n_tasks > 0)
 		lb_target_task_free(s->tasks[--s->n_tasks]);
 }

@@ -24,5 +24,7 @@ int lb_target_service_take(struct lb_target_service *s, json_t *config);
 int lb_target_service_report(struct lb_target_service *s, json_t **ret_report);
 /* We are no longer trusted: nothing goes on, and no key is kept. */
 void lb_target_service_revoke(struct lb_target_service *s, const char *why);
-/* Ends all tasks and waits for them. */
+/* Ends all tasks and waits for them; their reports can still be had. */
+void lb_target_service_stop(struct lb_target_service *s);
+/* The same, and forgets them. */
 void lb_target_service_end(struct lb_target_service *s);

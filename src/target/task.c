@@ -56,6 +56,14 @@ int lb_target_task_report(struct lb_target_task *t, json_t **ret_report)
 	return *ret_report != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for a report");
 }
 
+void lb_target_task_keys(struct lb_target_task *t, const struct lb_keyring *keys)
+{
+	LB_LOCK_SCOPE(&t->lock);
+
+	if (!t->ended)
+		t->order.keys = *keys;
+}
+
 bool lb_target_task_ended(struct lb_target_task *t)
 {
 	LB_LOCK_SCOPE(&t->lock);
@@ -100,6 +108,14 @@ static int check_vault(const struct lb_target_work *w)
 		       w->task->vault_url, have, want);
 }
 
+static int give_keys(struct lb_target_work *w)
+{
+	struct lb_target_task *t = w->task;
+	LB_LOCK_SCOPE(&t->lock);
+
+	return lb_vault_machine_key_give(w->vault, &t->order.machine, &t->order.keys);
+}
+
 int lb_target_work_vault(struct lb_target_work *w)
 {
 	struct lb_target_task *t = w->task;
@@ -111,7 +127,7 @@ int lb_target_work_vault(struct lb_target_work *w)
 	r = lb_store_open(t->env, t->vault_url, false, &w->store);
 	r = r < 0 ? r : lb_vault_open_keyless(w->store, &w->vault);
 	r = r < 0 ? r : check_vault(w);
-	r = r < 0 ? r : lb_vault_machine_key_give(w->vault, &t->order.machine, &t->order.keys);
+	r = r < 0 ? r : give_keys(w);
 	if (r < 0)
 		return lb_wrap(r, "the vault");
 	w->item = calloc(1, sizeof(*w->item));
@@ -234,12 +250,12 @@ static bool may_pass(int error, bool reached)
 	case ESTALE:
 	case EBADMSG:
 	case ECANCELED:
-	case ENOKEY:
 	case ENOTSUP:
 		return false;
 	case ENOSPC: /* somebody may make room */
 	case ENOENT: /* its first point may be on its way */
 	case EBUSY:
+	case ENOKEY: /* a newer one, which comes with the next round */
 		return reached;
 	}
 	return true;
@@ -309,10 +325,10 @@ static void *run(void *arg)
 	lb_err_clear();
 	r = kind == NULL ? lb_fail(-ENOTSUP, "this target server knows no order \"%s\"; upgrade it", t->order.kind)
 			 : try_until_done(t, kind);
-	lb_keyring_wipe(&t->order.keys);
 	if (!t->stop || r == 0)
 		conclude(t, r);
 	LB_LOCK_SCOPE(&t->lock);
+	lb_keyring_wipe(&t->order.keys);
 	t->ended = true;
 	return NULL;
 }
@@ -381,10 +397,16 @@ void lb_target_task_stop(struct lb_target_task *t)
 	(void)!write(t->wake_fd, &one, sizeof(one));
 }
 
-void lb_target_task_free(struct lb_target_task *t)
+void lb_target_task_join(struct lb_target_task *t)
 {
 	if (t->running)
 		pthread_join(t->thread, NULL);
+	t->running = false;
+}
+
+void lb_target_task_free(struct lb_target_task *t)
+{
+	lb_target_task_join(t);
 	lb_target_order_clear(&t->order);
 	json_decref(t->report);
 	free(t->vault_url);

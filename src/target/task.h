@@ -22,7 +22,7 @@ struct lb_target_task {
 	struct lb_uuid vault_id;
 	atomic_bool stop;
 	int wake_fd;
-	pthread_mutex_t lock; /* of what follows */
+	pthread_mutex_t lock; /* of what follows, and of the order's keys */
 	json_t *report;       /* {"id", "state", "text", ...} */
 	bool ended;
 	pthread_t thread;
@@ -35,10 +35,13 @@ int lb_target_task_start(struct lb_env *env, const struct lb_target_settings *se
 			 struct lb_target_task **ret_task);
 /* Asks it to end; it does so at its next look. */
 void lb_target_task_stop(struct lb_target_task *t);
+/* The machine's keys may become more while it is followed. */
+void lb_target_task_keys(struct lb_target_task *t, const struct lb_keyring *keys);
 bool lb_target_task_ended(struct lb_target_task *t);
 /* A copy. */
 int lb_target_task_report(struct lb_target_task *t, json_t **ret_report);
 /* Waits for its thread. */
+void lb_target_task_join(struct lb_target_task *t);
 void lb_target_task_free(struct lb_target_task *t);
 LB_DEFINE_CLEANUP(struct lb_target_task *, lb_target_task_free);
 
