@@ -2,7 +2,7 @@
 """All doubles of a plan replicate back by one order."""
 import json
 
-from test_reprotect import Failed, api, failed, folder, site  # noqa: F401 (fixtures)
+from test_reprotect import Failed, api, failed, faults, folder, site  # noqa: F401 (fixtures)
 
 
 def test_a_plans_doubles_replicate_back_by_one_order_which_can_be_given_again(failed: Failed, site, folder):  # noqa: F811
