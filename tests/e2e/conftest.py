@@ -82,3 +82,25 @@ def radosgw():
     s = started("Radosgw")
     yield s
     s.stop()
+
+
+@pytest.fixture(scope="session")
+def own_libvirt():
+    from guest import GuestError
+    from libvirt_host import OwnLibvirt
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lblv."))
+    try:
+        l = OwnLibvirt(folder).start()
+    except GuestError as e:
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"no libvirt can be had here: {e}")
+    yield l
+    l.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def libvirt(own_libvirt, monkeypatch):
+    """What looks for libvirt finds that one; doubles are then made by it where none other is asked for."""
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", own_libvirt.uri)
+    return own_libvirt

@@ -78,6 +78,13 @@ def test_a_drill_proves_a_double_by_what_its_disk_carries_and_leaves_a_picture_a
     assert "tiny login:" in (folder / "console").read_text() and "lifeboat-proof" in (folder / "console").read_text()
 
 
+def test_a_drill_through_libvirt_reads_the_second_serial_port_and_takes_a_picture(libvirt, site, api, folder):  # noqa: F811
+    done = site.ask("drill", "start", "db1", "--nonce", "--login", "login:")
+    assert done["result"]["proof"]["passed"] and done["result"]["screen"] in ("png", "ppm")
+    assert (libvirt.folder / "log/qemu/db1-drill.log").exists() and libvirt.domains() == []
+    no_trace(api, folder)
+
+
 def test_a_double_that_shows_nothing_is_not_proven_and_each_failing_check_says_why(site, api, folder):  # noqa: F811
     for words, part in ((("--nonce",), "has not shown what its disk carries"), (("--login", "ready>"), 'has not shown "ready>"'),
                         (("--ports", "22"), "port 22 has not answered"), (("--script", "discontent"), "the shop is empty"),

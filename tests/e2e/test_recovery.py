@@ -565,33 +565,17 @@ def test_a_uefi_machine_needs_the_firmware_and_says_so_when_it_is_not_there(tmp_
 
 # ---- libvirt ---------------------------------------------------------------------------------------------------------
 
-def libvirt_answers():
-    if not shutil.which("virsh"):
-        return False
-    try:
-        return subprocess.run(["virsh", "-c", "qemu:///system", "version"], capture_output=True, timeout=20).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def domains():
-    run = subprocess.run(["virsh", "-c", "qemu:///system", "list", "--all", "--name"], capture_output=True, text=True, check=True)
-    return run.stdout.split()
-
-
-def test_a_double_through_libvirt_is_started_committed_and_removed(own_vault, vm_folder):
-    if not libvirt_answers():
-        pytest.skip("no libvirtd answers at qemu:///system")
+def test_a_double_through_libvirt_is_started_committed_and_removed(libvirt, own_vault, vm_folder):
     name = f"lb-test-{os.getpid()}"
     report = recover("begin", vm_folder, name, *own_vault.arguments(), "--fabric", "libvirt", "--kind", "live", "--memory", "64M",
                      "--forward", "22")
     assert report["state"] == "running" and report["fabric"] == "libvirt"
-    assert name in domains()
+    assert name in libvirt.domains()
     report = recover("commit", vm_folder, name)
     assert report["committed"] and report["pull"]["complete"]
     same(vm_folder / name / "disk0.qcow2", own_vault.at(3), "-U")
     recover("cleanup", vm_folder, name, "--live-too")
-    assert name not in domains()
+    assert name not in libvirt.domains()
     assert list(vm_folder.iterdir()) == []
 
 
@@ -626,9 +610,9 @@ def guest_vault(tmp_path_factory):
 
 
 @pytest.mark.parametrize("fabric, bus", [("qemu", "virtio"), ("qemu", "scsi"), ("libvirt", "virtio")])
-def test_the_double_of_a_real_guest_boots_from_the_vault_and_answers(guest_vault, vm_folder, fabric, bus):
-    if fabric == "libvirt" and not libvirt_answers():
-        pytest.skip("no libvirtd answers at qemu:///system")
+def test_the_double_of_a_real_guest_boots_from_the_vault_and_answers(guest_vault, vm_folder, fabric, bus, request):
+    if fabric == "libvirt":
+        request.getfixturevalue("libvirt")
     name = f"lb-boot-{os.getpid()}"
     report = recover("begin", vm_folder, name, *guest_vault.arguments(), "--fabric", fabric, "--bus", bus, "--isolated",
                      "--forward", CONTROL_PORT, "--probe-port", CONTROL_PORT, "--probe-send", "GET / HTTP/1.0\r\n\r\n",
