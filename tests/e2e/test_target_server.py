@@ -323,6 +323,20 @@ def test_the_original_is_started_by_the_administrator_s_script_once_nothing_is_w
     assert run.returncode != 0 and "domain or a hook" in run.stderr
 
 
+def test_a_libvirt_domain_is_started_by_its_name_and_one_that_is_not_there_is_refused(servers):
+    """By libvirt's own test driver, which has one domain, "test", on every connection."""
+    target = servers()
+    run = target.order("boot", "db1", "--domain", "test", "--uri", "test:///default", check=False)
+    if "built without libvirt" in run.stderr:
+        assert run.returncode != 0 and "by a hook" in run.stderr
+        return
+    assert run.returncode == 0 and "domain test runs" in run.stdout, run.stderr
+    run = target.order("boot", "db1", "--domain", "none-such", "--uri", "test:///default", check=False)
+    assert run.returncode != 0 and "knows no domain" in run.stderr
+    run = target.order("boot", "db1", "--domain", "test", "--uri", "qemu+unix:///system?socket=/none-such", check=False)
+    assert run.returncode != 0 and "does not answer" in run.stderr
+
+
 def test_the_all_in_one_has_a_target_server_which_is_started_again_when_it_dies(site, vault, tmp_path):
     def local():
         return site.ask("server", "show", "local-target")
