@@ -36,14 +36,19 @@ static void verify_finding(void *arg, const struct lb_verify_finding *f)
 
 	if (!lb_uuid_equal(&f->machine, &(struct lb_uuid){{0}}))
 		lb_uuid_format(&f->machine, machine);
-	verify->c->degraded |= !f->is_note;
+	verify->c->degraded |= !f->is_note && !f->is_recorded;
 	cli_progress_end(verify->c);
 	if (!verify->c->json)
-		printf("%s%s%s%sobject %s: %s\n", f->is_note ? "note: " : "", machine[0] != '\0' ? "machine " : "",
-		       machine, machine[0] != '\0' ? ", " : "", f->object, f->text);
+		printf("%s%s%s%sobject %s: %s\n",
+		       f->is_note       ? "note: "
+		       : f->is_recorded ? "recorded loss: "
+					: "",
+		       machine[0] != '\0' ? "machine " : "", machine, machine[0] != '\0' ? ", " : "", f->object,
+		       f->text);
 	else if (json_array_size(verify->findings) < FINDINGS_MAX)
-		json_array_append_new(verify->findings, json_pack("{s:s,s:s,s:s,s:b}", "machine", machine, "object",
-								  f->object, "text", f->text, "note", f->is_note));
+		json_array_append_new(verify->findings,
+				      json_pack("{s:s,s:s,s:s,s:b,s:b}", "machine", machine, "object", f->object,
+						"text", f->text, "note", f->is_note, "recorded", f->is_recorded));
 }
 
 /* ---- anchors ------------------------------------------------------------------------------------------- */
@@ -157,15 +162,21 @@ static int print_verified(const struct verify *verify, const struct lb_verify_re
 	if (verify->c->json)
 		return cli_print_json(
 			"verify",
-			json_pack("{s:I,s:I,s:I,s:I,s:I,s:b,s:s,s:o,s:O}", "objects", (json_int_t)report->done.objects,
-				  "segments", (json_int_t)report->done.segments, "frames",
-				  (json_int_t)report->done.frames, "bytes", (json_int_t)report->done.bytes, "found",
-				  (json_int_t)found, "proven", found == 0, "freshness", verify->freshness, "newest_ns",
+			json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:s,s:o,s:O}", "objects",
+				  (json_int_t)report->done.objects, "segments", (json_int_t)report->done.segments,
+				  "frames", (json_int_t)report->done.frames, "bytes", (json_int_t)report->done.bytes,
+				  "found", (json_int_t)found, "recorded", (json_int_t)report->recorded, "proven",
+				  found == 0, "freshness", verify->freshness, "newest_ns",
 				  report->newest_ns > 0 ? json_integer(report->newest_ns) : json_null(), "findings",
 				  verify->findings));
 	printf("%s: %" PRIu64 " objects, %" PRIu64 " segments, %" PRIu64 " frames, %s read; %" PRIu64 " findings.\n",
-	       found == 0 ? "Proven" : "NOT WHOLE", report->done.objects, report->done.segments, report->done.frames,
+	       found > 0              ? "NOT WHOLE"
+	       : report->recorded > 0 ? "Proven, with the losses that repair recorded"
+				      : "Proven",
+	       report->done.objects, report->done.segments, report->done.frames,
 	       lb_size_format(report->done.bytes, size), found);
+	if (report->recorded > 0)
+		printf("%" PRIu64 " losses were recorded by a repair, and are no new damage.\n", report->recorded);
 	print_freshness(verify, report->newest_ns);
 	return 0;
 }

@@ -87,9 +87,10 @@ static int put_back(struct cli *c, const char *path)
 static int print_repaired(const struct repair *repair, const struct lb_repair_report *report)
 {
 	if (repair->c->json)
-		return cli_print_json("repair", json_pack("{s:I,s:I,s:b,s:O}", "repaired", (json_int_t)report->repaired,
-							  "beyond", (json_int_t)report->beyond, "dry_run",
-							  repair->c->dry_run, "told", repair->told));
+		return cli_print_json(
+			"repair", json_pack("{s:I,s:I,s:I,s:b,s:O}", "repaired", (json_int_t)report->repaired, "beyond",
+					    (json_int_t)report->beyond, "recorded", (json_int_t)report->recorded,
+					    "dry_run", repair->c->dry_run, "told", repair->told));
 	if (report->repaired == 0 && report->beyond == 0)
 		printf("There is nothing to repair%s.\n", cli_value(repair->c, "deep") != NULL ? ""
 											       : " (--deep looks at "
@@ -99,6 +100,11 @@ static int print_repaired(const struct repair *repair, const struct lb_repair_re
 		       " beyond repair. Damaged points are marked in `lifeboat "
 		       "point list` and offered only by their position.\n",
 		       report->repaired, repair->c->dry_run ? "can be led over" : "are led over", report->beyond);
+	if (report->recorded > 0)
+		printf("%" PRIu64
+		       " losses are recorded: `lifeboat vault verify` lists them and tells them apart from damage "
+		       "that comes later.\n",
+		       report->recorded);
 	return 0;
 }
 

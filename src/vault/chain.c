@@ -2,6 +2,7 @@
 #include "vault/chain.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -137,7 +138,6 @@ void lb_chain_step(struct lb_chain *c, const struct lb_pack *p)
 	c->last_is_seal = p->kind == LB_PACK_SEAL;
 	c->after = p->after;
 	c->generation = p->generation;
-	c->last_is_lost = false;
 }
 
 void lb_chain_cross(struct lb_chain *c, const struct lb_repair *record)
@@ -145,7 +145,6 @@ void lb_chain_cross(struct lb_chain *c, const struct lb_repair *record)
 	c->last = record->last;
 	c->last_digest = record->last_digest;
 	c->last_is_seal = record->last_is_seal;
-	c->last_is_lost = record->is_tail;
 	c->after = record->after;
 }
 
@@ -169,6 +168,7 @@ int lb_chain_next(struct lb_chain *c, struct lb_pack **ret_pack)
 	for (;;) {
 		_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
 		struct lb_place place = lb_chain_next_place(c);
+		char text[LB_ERR_TEXT_BYTES_MAX];
 		int r, over;
 
 		r = lb_pack_read(c->v, &c->machine, &place, &p);
@@ -181,9 +181,10 @@ int lb_chain_next(struct lb_chain *c, struct lb_pack **ret_pack)
 		}
 		if (r != -ENOENT && r != -EBADMSG)
 			return r;
-		over = cross(c, &place);
+		snprintf(text, sizeof(text), "%s", lb_err_text());
+		over = cross(c, &place); /* which looks at other objects */
 		if (over <= 0)
-			return over < 0 ? over : r;
+			return over < 0 ? over : lb_fail(r, "%s", text);
 	}
 }
 

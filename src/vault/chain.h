@@ -14,7 +14,6 @@ struct lb_chain {
 	struct lb_digest last_digest;
 	bool last_is_seal;
 	struct lb_pack_after after;
-	bool last_is_lost; /* nothing can be read at `last`: a repair record stands for it */
 	/* told of each piece of damage that a repair record leads over; may be NULL */
 	int (*crossed)(void *arg, const struct lb_repair *record);
 	void *crossed_arg;

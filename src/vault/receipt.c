@@ -74,15 +74,46 @@ struct making {
 	json_t *machines;
 };
 
+static int stop_at_first(void *arg, const char *object, uint64_t size_bytes)
+{
+	(void)arg;
+	(void)object;
+	(void)size_bytes;
+	return 1;
+}
+
+/* 0 when the machine was erased, and only the folder of some stores is left of it. */
+static int without_key(struct lb_vault *v, const struct lb_uuid *machine)
+{
+	char prefix[LB_OBJECT_NAME_BYTES];
+	int r = lb_vault_name(prefix, machine, "%s", "");
+
+	if (r == 0)
+		r = lb_store_list(v->store, prefix, stop_at_first, NULL);
+	if (r == 0)
+		lb_err_clear();
+	return r <= 0 ? r
+		      : lb_fail(-EBADMSG,
+				"no receipt of a vault that is not whole: %skey is gone, and other objects of that "
+				"machine "
+				"are there; put it back from a copy, or remove those too if the machine was erased",
+				prefix);
+}
+
 static int add_machine(void *arg, const struct lb_uuid *machine)
 {
 	const struct making *m = arg;
+	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0};
 	struct lb_anchor a = {.machine = *machine};
 	struct lb_chain c;
 	json_t *j = NULL;
 	int r;
 
-	r = lb_chain_newest(&c, m->v, machine);
+	r = lb_vault_keyring(m->v, machine, false, &ring);
+	if (r == -ENOENT)
+		return without_key(m->v, machine);
+	if (r == 0)
+		r = lb_chain_newest(&c, m->v, machine);
 	if (r == 0)
 		r = lb_chain_finish(&c);
 	if (r == 0)
@@ -318,14 +349,6 @@ static int put_back(struct lb_vault *v, const char *vault_json)
 	if (!there)
 		return lb_store_put_new(v->store, LB_VAULT_JSON, vault_json, strlen(vault_json));
 	return lb_store_replace(v->store, LB_VAULT_JSON, etag, vault_json, strlen(vault_json));
-}
-
-static int stop_at_first(void *arg, const char *object, uint64_t size_bytes)
-{
-	(void)arg;
-	(void)object;
-	(void)size_bytes;
-	return 1;
 }
 
 /* A vault.json of before a change of the vault key would open no machine, and hide the one that does. */

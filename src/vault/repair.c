@@ -70,12 +70,24 @@ static void ranges_text(const struct lb_repair *r, char *text, size_t size_bytes
 			 r->n_ranges - RANGES_TOLD, (unsigned long long)bytes);
 }
 
+static void record_object(const struct lb_repair_work *w, const struct lb_repair *r, char object[LB_OBJECT_NAME_BYTES])
+{
+	struct lb_map_segment folded = {.epoch = r->folded.epoch, .object = r->folded.number};
+
+	if ((r->place.number & LB_REPAIR_FOLDED) == 0)
+		lb_pack_name(object, &w->machine, &r->place);
+	else if (lb_repair_is_of_data(r))
+		lb_segment_object(object, &w->machine, &folded);
+	else
+		lb_vault_name(object, &w->machine, "d/");
+}
+
 static void tell_record(struct lb_repair_work *w, const struct lb_repair *r, bool was_there)
 {
 	const char *how = r->is_exact ? "" : "whatever was not written again since of ";
 	char object[LB_OBJECT_NAME_BYTES] = "?", lost[160] = "", until[80], ranges[512];
 
-	lb_pack_name(object, &w->machine, &r->place);
+	record_object(w, r, object);
 	ranges_text(r, ranges, sizeof(ranges));
 	if (r->until.epoch != 0)
 		snprintf(until, sizeof(until), "until %llu:%llu", (unsigned long long)r->until.epoch,
@@ -88,6 +100,9 @@ static void tell_record(struct lb_repair_work *w, const struct lb_repair *r, boo
 			 "journal objects %llu:%llu to %llu:%llu are lost, with the points in them; ",
 			 (unsigned long long)r->place.epoch, (unsigned long long)r->place.number,
 			 (unsigned long long)r->last.epoch, (unsigned long long)r->last.number);
+	else if ((r->place.number & LB_REPAIR_FOLDED) != 0)
+		snprintf(lost, sizeof(lost), "%s of the folded journal is lost; ",
+			 lb_repair_is_of_data(r) ? "data" : "the map of a span");
 	else
 		snprintf(lost, sizeof(lost), "%zu segments and %zu frames of it are lost; ", r->n_segments,
 			 r->n_frames);
@@ -206,6 +221,45 @@ static int repair_checkpoints(struct lb_repair_work *w)
 	return r;
 }
 
+struct recording {
+	struct lb_repair_work *w;
+	struct lb_losses now;
+	int error;
+};
+
+static void record_one(void *arg, const struct lb_verify_finding *f)
+{
+	struct recording *rec = arg;
+
+	if (f->is_note || rec->error < 0 || !lb_uuid_equal(&f->machine, &rec->w->machine))
+		return;
+	rec->error = lb_losses_add(rec->w->v, &rec->now, f->object, f->text);
+	if (rec->error == -ENOSPC)
+		rec->error = 0; /* the rest stay findings */
+}
+
+/* Last: what is still found is what the damage has cost. */
+static int record_losses(struct lb_repair_work *w)
+{
+	_cleanup_(lb_losses_clear) struct lb_losses before = {0};
+	struct recording rec = {.w = w};
+	struct lb_verify_report report;
+	int r;
+
+	if (w->dry_run)
+		return 0;
+	r = lb_losses_read(w->v, &w->machine, &before);
+	if (r == 0)
+		r = lb_vault_verify(w->v, &w->machine, w->deep, NULL, record_one, &rec, &report);
+	if (r == 0)
+		r = rec.error;
+	if (r == 0 && !lb_losses_equal(&before, &rec.now))
+		r = lb_losses_put(w->v, &w->machine, &rec.now);
+	w->report.recorded += rec.now.n;
+	lb_losses_clear(&rec.now);
+	return r;
+}
+
 static int repair_machine(struct lb_repair_work *w, const struct lb_uuid *machine)
 {
 	char object[LB_OBJECT_NAME_BYTES];
@@ -236,7 +290,7 @@ static int repair_machine(struct lb_repair_work *w, const struct lb_uuid *machin
 	if (r == 0)
 		r = repair_checkpoints(w);
 	w->v->repairs_pending = NULL;
-	return r;
+	return r < 0 ? r : record_losses(w);
 }
 
 static int repair_one(void *arg, const struct lb_uuid *machine)

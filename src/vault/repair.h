@@ -16,6 +16,8 @@
 #define LB_REPAIRS_MAX 4096
 #define LB_REPAIR_TEXT_BYTES 256
 
+#define LB_REPAIR_FOLDED (UINT64_C(1) << 39)
+
 struct lb_lost_range {
 	uint64_t start, sectors;
 	uint16_t disk;
@@ -29,12 +31,14 @@ struct lb_lost_frame {
 struct lb_repair {
 	struct lb_place place; /* the journal object at which the damage begins */
 	uint64_t version;
+	/* of what was folded: place is no chain's then (LB_REPAIR_FOLDED in its number). The object that is lost, as
+	 * maps name it (epoch 0: rewritten data); zeroes: the map of a span was, which has the ranges as lost since */
+	struct lb_place folded;
 	/* whole objects are lost, [place, last]: the state of the chain behind them */
 	bool crosses;
 	struct lb_place last;
 	struct lb_digest last_digest;
 	bool last_is_seal;
-	bool is_tail; /* nothing came after them: the journal goes on in the next epoch */
 	struct lb_pack_after after;
 	/* or segments and frames of that object alone */
 	uint64_t *segments;
@@ -47,6 +51,11 @@ struct lb_repair {
 	struct lb_lost_range *ranges;
 	size_t n_ranges;
 };
+
+static inline bool lb_repair_is_of_data(const struct lb_repair *r)
+{
+	return r->folded.epoch != 0 || r->folded.number != 0;
+}
 
 void lb_repair_free(struct lb_repair *r);
 LB_DEFINE_CLEANUP(struct lb_repair *, lb_repair_free);
@@ -87,6 +96,7 @@ struct lb_repair_told {
 
 struct lb_repair_report {
 	uint64_t repaired, beyond; /* pieces of damage */
+	uint64_t recorded;         /* losses: what verification finds and from now on tells apart from new damage */
 };
 
 /*

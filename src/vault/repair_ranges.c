@@ -115,10 +115,12 @@ static int whole_disks(struct lb_repair_work *w, struct lb_repair *r)
 /* From the first checkpoint after the piece that can be loaded. */
 int lb_repair_find_ranges(struct lb_repair_work *w, struct lb_repair *r)
 {
-	const struct lb_place *end = r->crosses ? &r->last : &r->place;
+	const struct lb_place *end = (r->place.number & LB_REPAIR_FOLDED) != 0 ? &w->cut
+				     : r->crosses                              ? &r->last
+									       : &r->place;
 	int result;
 
-	for (size_t i = 0; !r->is_tail && i < w->checkpoints.n; i++) {
+	for (size_t i = 0; i < w->checkpoints.n; i++) {
 		_cleanup_(lb_checkpoint_freep) struct lb_checkpoint *c = NULL;
 		_cleanup_(lb_map_freep) struct lb_map *map = NULL;
 

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "vault/manifest.h"
 #include "vault/repair.h"
 
 #define VERSION_MAX 0xffff
@@ -60,6 +61,13 @@ static int set_place(json_t *j, const char *member, const struct lb_place *p)
 	return set_position(j, member, &(struct lb_position){.epoch = p->epoch, .seq = p->number});
 }
 
+/* Numbers of rewritten data have a bit that JSON's have no room for; their epoch says it. */
+static int set_folded(json_t *j, const struct lb_repair *r)
+{
+	return set_place(j, "folded",
+			 &(struct lb_place){.epoch = r->folded.epoch, .number = r->folded.number & ~LB_FOLDED_OBJECT});
+}
+
 static int get_number(const json_t *j, uint64_t *ret)
 {
 	if (!json_is_integer(j) || json_integer_value(j) < 0)
@@ -95,7 +103,6 @@ static int print_chain(const struct lb_repair *r, json_t *j)
 	if ((result = set_place(j, "last", &r->last)) < 0 ||
 	    (result = lb_json_set_digest(j, "last_digest", &r->last_digest)) < 0 ||
 	    (result = lb_json_set_bool(j, "last_is_seal", r->last_is_seal)) < 0 ||
-	    (result = lb_json_set_bool(j, "is_tail", r->is_tail)) < 0 ||
 	    (result = set_position(j, "position", &r->after.position)) < 0 ||
 	    (result = lb_json_set_digest(j, "digest", &r->after.digest)) < 0 ||
 	    (result = lb_json_set_uuid(j, "instance", &r->after.instance)) < 0 ||
@@ -114,7 +121,6 @@ static int parse_chain(const json_t *j, struct lb_repair *r)
 	if ((result = get_place(j, "last", &r->last)) < 0 ||
 	    (result = lb_json_get_digest(j, "last_digest", &r->last_digest)) < 0 ||
 	    (result = lb_json_get_bool(j, "last_is_seal", &r->last_is_seal)) < 0 ||
-	    (result = lb_json_get_bool(j, "is_tail", &r->is_tail)) < 0 ||
 	    (result = get_position(j, "position", &r->after.position)) < 0 ||
 	    (result = lb_json_get_digest(j, "digest", &r->after.digest)) < 0 ||
 	    (result = lb_json_get_uuid(j, "instance", &r->after.instance)) < 0 ||
@@ -125,6 +131,15 @@ static int parse_chain(const json_t *j, struct lb_repair *r)
 		return result;
 	r->after.flags = (uint32_t)flags;
 	return 0;
+}
+
+static int parse_folded(const json_t *j, struct lb_repair *r)
+{
+	int result = get_place(j, "folded", &r->folded);
+
+	if (result == 0 && r->folded.epoch == 0)
+		r->folded.number |= LB_FOLDED_OBJECT;
+	return result;
 }
 
 static int print_lists(const struct lb_repair *r, json_t *j)
@@ -158,6 +173,7 @@ static int print_record(const struct lb_repair *r, char **ret_text)
 	    (result = lb_json_set_bool(j, "crosses", r->crosses)) < 0 ||
 	    (result = set_position(j, "from", &r->from)) < 0 || (result = set_position(j, "until", &r->until)) < 0 ||
 	    (result = lb_json_set_bool(j, "is_exact", r->is_exact)) < 0 ||
+	    (result = lb_repair_is_of_data(r) ? set_folded(j, r) : 0) < 0 ||
 	    (result = r->crosses ? print_chain(r, j) : 0) < 0 || (result = print_lists(r, j)) < 0)
 		return result;
 	return lb_json_dump(j, ret_text);
@@ -225,6 +241,7 @@ static int parse_record(const struct lb_buf *text, struct lb_repair *r)
 	    (result = lb_json_get_bool(j, "crosses", &r->crosses)) < 0 ||
 	    (result = get_position(j, "from", &r->from)) < 0 || (result = get_position(j, "until", &r->until)) < 0 ||
 	    (result = lb_json_get_bool(j, "is_exact", &r->is_exact)) < 0 ||
+	    (result = json_object_get(j, "folded") != NULL ? parse_folded(j, r) : 0) < 0 ||
 	    (result = r->crosses ? parse_chain(j, r) : 0) < 0)
 		return result;
 	return parse_lists(j, r);
@@ -500,6 +517,9 @@ bool lb_repair_concerns(const struct lb_repair *r, const struct lb_map *map, con
 		return s->epoch == rank_epoch(r) && s->object == r->place.number;
 	if (!lb_hrl_kind_has_data(x->kind))
 		return false;
+	if ((r->place.number & LB_REPAIR_FOLDED) != 0)
+		return lb_repair_is_of_data(r) && r->folded.number == s->object &&
+		       ((s->object & LB_FOLDED_OBJECT) != 0 || r->folded.epoch == s->epoch);
 	if (r->crosses)
 		return is_between(s, &r->place, &r->last);
 	if (!is_between(s, &r->place, &r->place))

@@ -8,7 +8,6 @@
 #include "base/err.h"
 #include "vault/repair_parts.h"
 #include "vault/replay.h"
-#include "vault/span.h"
 
 #define OBJECTS_MAX (16u << 20)
 
@@ -35,7 +34,7 @@ int lb_repair_add_object(void *arg, const char *name, uint64_t size_bytes)
 	return 0;
 }
 
-static int add_end(struct lb_repair_ends *e, const struct lb_position *position)
+int lb_repair_add_end(struct lb_repair_ends *e, const struct lb_position *position)
 {
 	struct lb_position *grown;
 
@@ -50,8 +49,7 @@ static int add_end(struct lb_repair_ends *e, const struct lb_position *position)
 	return 0;
 }
 
-/* Takes `record` over, also when it fails. */
-static int add_record(struct lb_repair_work *w, struct lb_repair *record, bool was_there)
+int lb_repair_add_record(struct lb_repair_work *w, struct lb_repair *record, bool was_there)
 {
 	struct lb_repair **grown = reallocarray(w->records.r, w->records.n + 1, sizeof(struct lb_repair *));
 	bool *flags = reallocarray(w->was_there, w->records.n + 1, sizeof(*flags));
@@ -163,7 +161,7 @@ static int check_object(struct lb_repair_work *w, const struct lb_pack *p)
 	r->is_exact = r->n_segments == 0;
 	result = r->n_segments > 0 ? lb_repair_find_ranges(w, r) : 0;
 	lb_repair_bound_ranges(r);
-	return result < 0 ? result : add_record(w, lb_steal_ptr(r), false);
+	return result < 0 ? result : lb_repair_add_record(w, lb_steal_ptr(r), false);
 }
 
 /* ---- objects that are lost --------------------------------------------------------------------------------- */
@@ -267,7 +265,7 @@ static int lost_objects(struct lb_repair_work *w, const struct lb_place *place, 
 		return result == -EEXIST || result == -ESTALE
 			       ? lb_fail(-EAGAIN, "the journal goes on while it is repaired; try again")
 			       : result;
-	result = add_record(w, lb_steal_ptr(r), false);
+	result = lb_repair_add_record(w, lb_steal_ptr(r), false);
 	return result < 0 ? result : 1;
 }
 
@@ -287,7 +285,7 @@ static int note_crossed(void *arg, const struct lb_repair *record)
 	struct lb_repair *again = NULL;
 	int r = lb_repair_read(w->v, &w->machine, &record->place, &again);
 
-	return r < 0 ? r : add_record(w, again, true);
+	return r < 0 ? r : lb_repair_add_record(w, again, true);
 }
 
 static int one_object(struct lb_repair_work *w, const struct lb_pack *p)
@@ -296,7 +294,7 @@ static int one_object(struct lb_repair_work *w, const struct lb_pack *p)
 	size_t had = w->records.n;
 	int r;
 
-	r = add_end(&w->ends, &p->after.position);
+	r = lb_repair_add_end(&w->ends, &p->after.position);
 	if (r == 0)
 		r = check_object(w, p);
 	if (r < 0 || w->records.n == had)
@@ -366,36 +364,14 @@ static int repair_manifest(struct lb_repair_work *w, struct lb_manifest **ret)
 	return r;
 }
 
-/* The maps of what was folded: there is only one of each. */
-static int look_at_spans(struct lb_repair_work *w, const struct lb_manifest *m)
-{
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i < m->n_spans; i++) {
-		_cleanup_(lb_map_freep) struct lb_map *map = NULL;
-		char object[LB_OBJECT_NAME_BYTES];
-
-		r = lb_folded_name(object, &w->machine, 'd', m->spans[i].map);
-		if (r == 0)
-			r = lb_span_load(w->v, &w->machine, &m->spans[i], &map);
-		if (!lb_verify_is_damage(r))
-			continue;
-		lb_repair_say(w, NULL, false, object, "%s: put the object back from a copy of the vault",
-			      lb_err_text());
-		r = 0;
-	}
-	return r;
-}
-
 int lb_repair_walk(struct lb_repair_work *w)
 {
 	_cleanup_manifest_ struct lb_manifest *m = NULL;
 	int r;
 
-	/* what was folded has no chain: what it lost, verification names by point */
 	r = repair_manifest(w, &m);
 	if (r == 0)
-		r = look_at_spans(w, m);
+		r = lb_repair_spans(w, m);
 	if (r == -ENOKEY)
 		return 0; /* told */
 	if (r == 0)

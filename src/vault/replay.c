@@ -236,7 +236,7 @@ static int crossed(void *arg, const struct lb_repair *record)
 {
 	const struct crossing *x = arg;
 
-	if (!record->is_tail && reached(&record->after.position, x->position))
+	if (reached(&record->after.position, x->position))
 		return lb_fail(-EBADMSG,
 			       "position %llu:%llu was lost with its object; the points around it are listed by "
 			       "`lifeboat point list`",

@@ -27,7 +27,11 @@ void lb_verify_find(struct lb_verify *w, const char *object, const char *fmt, ..
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	f.text = text;
-	w->report.findings++;
+	f.is_recorded = lb_losses_has(w->v, &w->losses, object, text) > 0;
+	if (f.is_recorded)
+		w->report.recorded++;
+	else
+		w->report.findings++;
 	w->finding(w->arg, &f);
 }
 
@@ -162,10 +166,17 @@ static int check_segment(struct lb_verify *w, const char *object, const struct l
 	return r < 0 ? r : lb_verify_frames(w, object, &place, s);
 }
 
-static void note_newest(struct lb_verify *w, const struct lb_pack *p)
+static bool is_before(const struct lb_place *a, const struct lb_place *b)
 {
-	w->report.newest = p->after.position;
-	w->report.newest_ns = p->after.receipt_ns;
+	return a->epoch < b->epoch || (a->epoch == b->epoch && a->number < b->number);
+}
+
+static void note_newest(struct lb_verify *w, const struct lb_position *position, uint32_t flags, int64_t time_ns)
+{
+	if ((flags & LB_HRL_POINT) == 0 || (flags & LB_HRL_SCANNING) != 0 || lb_repairs_damage(&w->repairs, position))
+		return;
+	w->report.newest = *position;
+	w->report.newest_ns = time_ns;
 }
 
 /* An object that could be opened: its length, its place in the chain, its segments. */
@@ -189,19 +200,60 @@ static int check_pack(struct lb_verify *w, const char *object, uint64_t size_byt
 		if (r < 0)
 			return r;
 	}
-	if (w->is_whole)
-		note_newest(w, p);
+	for (uint32_t i = 0; w->is_whole && i < p->n; i++)
+		note_newest(w, &(struct lb_position){.epoch = p->place.epoch, .seq = p->entries[i].seq},
+			    p->entries[i].flags, p->entries[i].receipt_ns);
 	lb_chain_step(&w->chain, p);
 	w->prev_is_known = true;
 	return 0;
 }
 
+static const struct lb_repair *record_at(const struct lb_verify *w, const struct lb_place *place)
+{
+	for (size_t i = 0; i < w->repairs.n; i++)
+		if (w->repairs.r[i]->place.epoch == place->epoch && w->repairs.r[i]->place.number == place->number &&
+		    w->repairs.r[i]->crosses)
+			return w->repairs.r[i];
+	return NULL;
+}
+
+static void cross(struct lb_verify *w, const struct lb_repair *record)
+{
+	lb_chain_cross(&w->chain, record);
+	w->is_whole = w->prev_is_known = true; /* as readers go on there */
+	w->map_is_whole = false;
+}
+
+/* What is missing before the object at `place`, where records lead over it. */
+static void cross_missing(struct lb_verify *w, const struct lb_place *place)
+{
+	struct lb_place next = lb_chain_next_place(&w->chain);
+	const struct lb_repair *record = record_at(w, &next);
+	char missing[LB_OBJECT_NAME_BYTES] = "?";
+
+	while (record != NULL && is_before(&next, place) && is_before(&record->last, place)) {
+		if (lb_pack_name(missing, &w->machine, &next) == 0)
+			lb_verify_find(
+				w, missing,
+				"journal objects %llu:%llu to %llu:%llu are lost, with the points in them; a repair "
+				"record leads over them",
+				(unsigned long long)next.epoch, (unsigned long long)next.number,
+				(unsigned long long)record->last.epoch, (unsigned long long)record->last.number);
+		cross(w, record);
+		next = lb_chain_next_place(&w->chain);
+		record = record_at(w, &next);
+	}
+}
+
 /* Gaps between the objects that are there. */
 static void check_place(struct lb_verify *w, const char *object, const struct lb_place *place)
 {
-	struct lb_place next = lb_chain_next_place(&w->chain);
+	struct lb_place next;
 	char missing[LB_OBJECT_NAME_BYTES] = "?";
 
+	if (w->prev_is_known)
+		cross_missing(w, place);
+	next = lb_chain_next_place(&w->chain);
 	if (!w->prev_is_known || (place->epoch == next.epoch && place->number == next.number))
 		return;
 	w->is_whole = w->prev_is_known = false;
@@ -220,6 +272,7 @@ static void check_place(struct lb_verify *w, const char *object, const struct lb
 static int journal_object(void *arg, const char *object, uint64_t size_bytes)
 {
 	_cleanup_(lb_pack_freep) struct lb_pack *p = NULL;
+	const struct lb_repair *record;
 	struct lb_verify *w = arg;
 	struct lb_place place;
 	int r;
@@ -232,6 +285,10 @@ static int journal_object(void *arg, const char *object, uint64_t size_bytes)
 	}
 	if (lb_verify_is_below_cut(w, &place))
 		return lb_verify_below_cut(w, object, size_bytes, &place);
+	if (!is_before(&w->chain.last, &place)) {
+		lb_verify_find(w, object, "it lies in what a repair record leads over, and is not read");
+		return lb_verify_checkpoint_at(w, &place);
+	}
 	check_place(w, object, &place);
 	r = lb_pack_read(w->v, &w->machine, &place, &p);
 	if (lb_verify_is_damage(r)) {
@@ -239,6 +296,9 @@ static int journal_object(void *arg, const char *object, uint64_t size_bytes)
 			       lb_err_text(), (unsigned long long)w->chain.after.position.seq,
 			       (unsigned long long)w->chain.after.position.epoch);
 		w->is_whole = w->prev_is_known = w->map_is_whole = false; /* what comes next is looked at on its own */
+		record = record_at(w, &place);
+		if (record != NULL)
+			cross(w, record);
 		r = 0;
 	} else if (r == 0) {
 		r = check_pack(w, object, size_bytes, p);
@@ -281,10 +341,15 @@ static int verify_machine(struct lb_verify *w, const struct lb_uuid *machine)
 	r = check_key(w, machine);
 	if (r < 0)
 		return r == -ENOKEY ? 0 : r;
-	if ((r = lb_verify_pins(w)) < 0 || (r = lb_map_new(&w->map)) < 0 || (r = lb_verify_folded(w)) < 0 ||
+	if ((r = lb_losses_read(w->v, machine, &w->losses)) < 0 ||
+	    (r = lb_repairs_read(w->v, machine, &w->repairs)) < 0 || (r = lb_verify_pins(w)) < 0 ||
+	    (r = lb_map_new(&w->map)) < 0 || (r = lb_verify_folded(w)) < 0 ||
 	    (r = lb_checkpoint_list(w->v, machine, &w->checkpoints)) < 0)
 		return r;
 	lb_checkpoint_list_cut(&w->checkpoints, w->manifest);
+	for (size_t i = 0; w->is_whole && i < w->manifest->n_spans; i++)
+		note_newest(w, &w->manifest->spans[i].point.position, w->manifest->spans[i].point.flags,
+			    w->manifest->spans[i].point.time_ns);
 	if (w->manifest->cut.epoch > 0 && (r = lb_verify_checkpoint_at(w, &w->manifest->cut)) < 0)
 		return r;
 	if ((r = lb_verify_list_under(w, "e/", journal_object)) < 0 || (r = lb_verify_checkpoints_end(w)) < 0)
@@ -299,6 +364,8 @@ static int verify_one(void *arg, const struct lb_uuid *machine)
 
 	r = verify_machine(w, machine);
 	lb_verify_parts_free(w);
+	lb_losses_clear(&w->losses);
+	lb_repairs_free(&w->repairs);
 	return r;
 }
 

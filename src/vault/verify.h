@@ -15,13 +15,15 @@ struct lb_verify_finding {
 	struct lb_uuid machine; /* all zeroes: of the vault as a whole */
 	const char *object;     /* valid during the call */
 	const char *text;       /* what is wrong and which positions it costs */
+	bool is_recorded;       /* a repair recorded it: no damage that came since */
 	bool is_note;           /* worth knowing, but nothing is wrong: left over by a crash, waiting for an order */
 };
 
 struct lb_verify_report {
 	struct lb_verify_progress done;
-	uint64_t findings;         /* without notes */
-	struct lb_position newest; /* of the last machine: freshness beyond it is unproven without an anchor */
+	uint64_t findings;         /* without notes, and without what a repair recorded */
+	uint64_t recorded;         /* losses that a repair recorded */
+	struct lb_position newest; /* of the last machine, that can be used: what is newer, only an anchor tells */
 	int64_t newest_ns;
 };
 

@@ -5,7 +5,9 @@
  * the small objects of a machine (verify_small.c) and of what belongs to no machine (verify_site.c).
  */
 #include "vault/chain.h"
+#include "vault/losses.h"
 #include "vault/map.h"
+#include "vault/repair.h"
 #include "vault/verify.h"
 
 /* Something that says how far the journal went: read before the journal, which must then reach it. */
@@ -37,6 +39,8 @@ struct lb_verify {
 	struct lb_verify_report report;
 	/* of the machine under way */
 	struct lb_uuid machine;
+	struct lb_losses losses;      /* that a repair recorded */
+	struct lb_repairs repairs;    /* that lead over some of them */
 	struct lb_manifest *manifest; /* of the folded part */
 	uint64_t manifest_newest;     /* version read last */
 	struct lb_chain chain;

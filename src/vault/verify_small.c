@@ -97,7 +97,7 @@ static int repair_object(void *arg, const char *object, uint64_t size_bytes)
 
 	w->report.done.objects++;
 	w->report.done.bytes += size_bytes;
-	if (lb_repair_name_parse(object, &place, &version) < 0) {
+	if (lb_repair_name_parse(object, &place, &version) < 0 && lb_losses_name_parse(object, &version) < 0) {
 		lb_verify_find(w, object, "it is no repair record: foreign; it costs nothing; remove it");
 		return 0;
 	}

@@ -38,7 +38,7 @@ static int settle(struct lb_journal_writer *w)
 	char name[LB_OBJECT_NAME_BYTES];
 	int r;
 
-	if (w->chain.last.epoch == 0 || w->chain.last_is_lost)
+	if (w->chain.last.epoch == 0)
 		return 0;
 	r = lb_pack_name(name, &w->chain.machine, &w->chain.last);
 	if (r < 0)

@@ -365,7 +365,7 @@ static void a_damaged_repair_record_is_made_anew(void **state)
 	(void)state;
 	remove_object(1);
 	repair(false, false);
-	site_names(&s, "/r/", &records);
+	site_names(&s, "/r/0", &records);
 	assert_int_equal(records.n, 1);
 	site_flip(&s, records.name[0], 50);
 	assert_int_equal(lb_points_list(s.vault, &s.machine, 0, INT64_MAX, list_one, &(struct listed){0}), -EBADMSG);

@@ -4,12 +4,15 @@
 
 #include "vault/catalog.h"
 #include "vault/anchor.h"
+#include "vault/lease.h"
+#include "vault/losses.h"
 #include "vault/site.h"
 #include "vault/verify.h"
 #include "vault_site.h"
 
 static struct site s;
 static struct site_names journal, checkpoints, items;
+static struct lb_lease *lease;
 
 static void add_machine_entry(void)
 {
@@ -30,6 +33,7 @@ static int make_vault(void **state)
 {
 	struct lb_point point = {.position = {.epoch = 1, .seq = 0}, .time_ns = 1};
 	struct lb_heartbeat beat = {.position = {.epoch = 2, .seq = 2}, .time_ns = 5000 * LB_NS_PER_S};
+	uint32_t generation;
 	bool written;
 
 	(void)state;
@@ -44,7 +48,13 @@ static int make_vault(void **state)
 				ok(lb_checkpoint_write(s.vault, &s.machine, true, &written));
 		}
 	}
+	ok(lb_vault_machine_key_rotate(s.vault, &s.machine, &generation)); /* what follows is sealed by another key */
 	ok(lb_point_pin(s.vault, &s.machine, &point, "pin"));
+	ok(lb_point_hold(s.vault, &s.machine, &point, "case-7"));
+	ok(lb_losses_put(s.vault, &s.machine, &(struct lb_losses){0}));
+	lease = NULL;
+	ok(lb_lease_take(s.vault, &s.machine, &lease));
+	assert_non_null(lease);
 	ok(lb_heartbeat_put(s.vault, &(struct lb_uuid){{0x99}}, &beat, 1));
 	ok(lb_vault_site_put(s.vault, "registry", "{\"version\":1}", 13));
 	site_names(&s, "/e/", &journal);
@@ -58,6 +68,7 @@ static int make_vault(void **state)
 static int remove_vault(void **state)
 {
 	(void)state;
+	lb_lease_release(lease);
 	site_free(&s);
 	return 0;
 }
@@ -360,7 +371,8 @@ static void every_object(struct site_names *names)
 {
 	site_names(&s, "", names);
 	assert_true(names->n >=
-		    7 + 2 + 1 + 1 + 1 + 1 + 1 + 1); /* journal, checkpoints, item, key, pin, beat, site, json */
+		    7 + 2 + 1 + 2 + 2 + 1 + 2 + 1 + 1 +
+			    1); /* journal, checkpoints, item, keys, pins, beat, site, lease, losses, json */
 }
 
 static void a_flipped_bit_in_any_object_is_named(void **state)
@@ -452,6 +464,11 @@ static void any_object_that_is_copied_to_a_new_name_is_named_there(void **state)
 					     "m/%s/c/00000002-0000000002",
 					     "m/%s/item/00000002",
 					     "m/%s/p/copy",
+					     "m/%s/h/copy",
+					     "m/%s/l/00000000000000000000000000000001",
+					     "m/%s/r/losses-0009",
+					     "m/%s/r/00000001-0000000001-0000",
+					     "m/%s/key.02",
 					     "m/%s/notes",
 					     "m/%s/x/y"};
 	static const char *const elsewhere[] = {"site/copy",   "notes.txt",
@@ -484,7 +501,9 @@ static void any_object_that_is_copied_to_a_new_name_is_named_there(void **state)
 static bool leaves_no_trace(const struct site_names *all, size_t i)
 {
 	return strstr(all->name[i], "/c/") != NULL || strstr(all->name[i], "/p/") != NULL ||
-	       strstr(all->name[i], "heartbeat") != NULL || strncmp(all->name[i], "site/", 5) == 0;
+	       strstr(all->name[i], "/h/") != NULL || strstr(all->name[i], "/l/") != NULL ||
+	       strstr(all->name[i], "/r/") != NULL || strstr(all->name[i], "heartbeat") != NULL ||
+	       strncmp(all->name[i], "site/", 5) == 0;
 }
 
 static void any_object_that_is_missing_is_named_unless_it_leaves_no_trace(void **state)
