@@ -249,6 +249,29 @@ def test_a_vault_that_lost_an_object_is_repaired_and_damaged_points_are_offered_
     assert run("point", "export", "db1", "0", tmp_path / "damaged", "--point", position, "--lost", "zeroes").returncode == DONE
     assert run("vault", "verify", "--machine", "db1", "--point", position).returncode == DEGRADED
     assert run("vault", "verify", "--machine", "db1", "--point", "latest").returncode == DONE
+    p = run("vault", "verify")
+    assert p.returncode == DONE and "Proven, with the losses that repair recorded" in p.stdout
+    once = tree(copy)
+    run("vault", "repair")
+    assert tree(copy) == once
+    journal[0].unlink()
+    p = run("vault", "verify", "-o", "json")
+    verified = json.loads(p.stdout)["data"]
+    assert p.returncode == DEGRADED and verified["found"] > 0 and verified["recorded"] > 0
+
+
+def test_a_machine_s_key_is_changed_by_name_and_everything_still_verifies(cli, site, tmp_path):
+    copy = tmp_path / "vault"
+    shutil.copytree(site.folder / "vault", copy)
+    words = ["--vault", f"dir:{copy}"]
+    assert "say what to change" in cli.error(USAGE, "vault", "rotate", *words)
+    before = tree(copy)
+    cli.data("dry-run", "vault", "rotate", "--machine", "db1", *words, "--dry-run")
+    assert tree(copy) == before
+    assert [m["generation"] for m in cli.data("vault", "vault", "rotate", "--machine", "db1", *words)["machines"]] == [1]
+    done = cli.data("vault", "vault", "rotate", "--all", *words)
+    assert 2 in [m["generation"] for m in done["machines"]]
+    assert cli.data("verify", "vault", "verify", "--machine", "db1", *words)["proven"]
 
 
 def test_a_changed_passphrase_opens_the_vault_and_the_old_one_no_longer(cli, tmp_path):
