@@ -11,6 +11,7 @@
 #include "vault/anchor.h"
 #include "vault/catalog.h"
 #include "vault/lease.h"
+#include "vault/losses.h"
 #include "vault/pins.h"
 #include "vault/repair.h"
 #include "vault/site.h"
@@ -114,6 +115,23 @@ static void try_repair(struct one_object *o, const uint8_t *data, size_t size_by
 	lb_repairs_free(&list);
 }
 
+static void try_losses(struct one_object *o, const uint8_t *data, size_t size_bytes)
+{
+	_cleanup_buf_ struct lb_buf sealed = LB_BUF(LB_SMALL_BYTES_MAX + LB_SMALL_OVERHEAD_BYTES);
+	_cleanup_(lb_losses_clear) struct lb_losses losses = {0};
+	char name[LB_OBJECT_NAME_BYTES];
+
+	if (lb_vault_name(name, &o->machine, "r/losses-0001") < 0)
+		abort();
+	seal(o, name, data, size_bytes, &sealed);
+	one_object_is(o, name, sealed.data, sealed.size_bytes);
+	if (lb_losses_read(o->vault, &o->machine, &losses) < 0)
+		return;
+	for (size_t i = 0; i < losses.n; i++)
+		if (memchr(losses.l[i].object, 0, LB_OBJECT_NAME_BYTES) == NULL)
+			abort();
+}
+
 /* One record of our machine's, sealed, among what the input says; `raw`: the input is the object. */
 static void try_beats(struct one_object *o, const uint8_t *data, size_t size_bytes, bool raw)
 {
@@ -137,14 +155,14 @@ static void try_beats(struct one_object *o, const uint8_t *data, size_t size_byt
 	(void)lb_heartbeat_get(o->vault, &o->machine, &position, &time_ns);
 }
 
-static void try_key(struct one_object *o, const uint8_t *data, size_t size_bytes)
+static void try_key(struct one_object *o, const char *rest, const uint8_t *data, size_t size_bytes)
 {
-	char name[LB_OBJECT_NAME_BYTES];
+	char name[LB_OBJECT_NAME_BYTES], object[LB_OBJECT_NAME_BYTES];
 
-	if (lb_vault_name(name, &o->machine, "key") < 0)
+	if (lb_vault_name(name, &o->machine, "%s", rest) < 0)
 		abort();
 	one_object_is(o, name, data, size_bytes);
-	if (lb_vault_machine_key_check(o->vault, &o->machine) == 0)
+	if (lb_vault_machine_key_check(o->vault, &o->machine, object) == 0)
 		abort();
 }
 
@@ -196,7 +214,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 		try_beats(o, data + 1, size_bytes - 1, data[0] % 2 == 0);
 		break;
 	case 4:
-		try_key(o, data + 1, size_bytes - 1);
+		try_key(o, "key", data + 1, size_bytes - 1);
+		break;
+	case 14:
+		try_key(o, "key.01", data + 1, size_bytes - 1);
+		break;
+	case 13:
+		try_losses(o, data + 1, size_bytes - 1);
 		break;
 	case 5:
 		try_site(o, data + 1, size_bytes - 1);

@@ -79,7 +79,7 @@ static const struct lb_store_ops one_ops = {.scheme = "one",
 static inline struct one_object *one_object(void)
 {
 	static struct one_object o;
-	struct lb_key key = {.bytes = {42}};
+	struct lb_keyring keys = {.n = 2, .key = {{{41}}, {{42}}}};
 
 	if (o.vault != NULL)
 		return &o;
@@ -93,7 +93,7 @@ static inline struct one_object *one_object(void)
 	o.vault->has_key = true;
 	o.vault->now.key.bytes[0] = 43;
 	pthread_mutex_init(&o.vault->lock, NULL);
-	if (lb_vault_machine_key_give(o.vault, &o.machine, &key) < 0)
+	if (lb_vault_machine_key_give(o.vault, &o.machine, &keys) < 0)
 		abort();
 	return &o;
 }
