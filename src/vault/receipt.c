@@ -105,7 +105,7 @@ static int add_machine(void *arg, const struct lb_uuid *machine)
 	const struct making *m = arg;
 	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0};
 	struct lb_anchor a = {.machine = *machine};
-	struct lb_chain c;
+	struct lb_chain c = {0};
 	json_t *j = NULL;
 	int r;
 
