@@ -134,9 +134,9 @@ static int rotate_machines(struct cli *c, const char *name)
 	return cli_did(
 		c, "vault",
 		json_pack("{s:s,s:O,s:I}", "url", c->vault_url, "machines", machines, "keyless", (json_int_t)n.keyless),
-		"%u machines have a new key for what is sealed from now on; what was sealed before opens with their "
+		"%u %s a new key for what is sealed from now on; what was sealed before opens with their "
 		"old ones. No data was rewritten. Process servers take the new keys within a minute.",
-		n.done);
+		n.done, n.done == 1 ? "machine has" : "machines have");
 }
 
 int cmd_vault_rotate(struct cli *c)
