@@ -100,3 +100,11 @@ int lb_conf_read(struct lb_env *env, const char *path, const struct lb_conf_key 
 	}
 	return 0;
 }
+
+int lb_conf_default(char **value, const char *text)
+{
+	if (*value != NULL)
+		return 0;
+	*value = strdup(text);
+	return *value != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for the settings");
+}

@@ -22,3 +22,5 @@ struct lb_conf_key {
 
 /* Values of keys that the file doesn't name stay as they are. -ENOENT when there is no such file. */
 int lb_conf_read(struct lb_env *env, const char *path, const struct lb_conf_key *keys, size_t n_keys);
+/* The value of an LB_CONF_STR that the file did not name. */
+int lb_conf_default(char **value, const char *text);

@@ -6,6 +6,8 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
@@ -39,6 +41,15 @@ static int crypto_fail(const char *what)
 void lb_wipe(void *p, size_t size_bytes)
 {
 	OPENSSL_cleanse(p, size_bytes);
+}
+
+int lb_secret_memory(void)
+{
+	const struct rlimit none = {0, 0};
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
+		return lb_fail(-errno, "can't switch core dumps off: %s", strerror(errno));
+	return 0;
 }
 
 void lb_key_wipe(struct lb_key *key)

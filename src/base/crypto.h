@@ -25,6 +25,8 @@ struct lb_digest {
 
 void lb_wipe(void *p, size_t size_bytes);
 void lb_key_wipe(struct lb_key *key); /* for _cleanup_(lb_key_wipe) */
+/* Of a process that holds keys: neither core dumps nor debuggers get at its memory from now on. */
+int lb_secret_memory(void);
 /* Constant time. */
 bool lb_equal_ct(const void *a, const void *b, size_t size_bytes);
 

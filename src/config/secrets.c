@@ -39,10 +39,8 @@ static bool may_lock_all(void)
 
 void lb_secrets_harden(void)
 {
-	struct rlimit none = {0, 0};
-
-	if (prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0)
-		lb_warning("core dumps can't be turned off: %s", strerror(errno));
+	if (lb_secret_memory() < 0)
+		lb_warning("%s", lb_err_text());
 	/* only what is used: stacks of many threads are mostly untouched */
 	if (!may_lock_all() || mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
 		lb_info("memory is not locked: keys may reach the swap; set LimitMEMLOCK=infinity or encrypt the swap");

@@ -213,13 +213,6 @@ int lb_agent_config_save(struct lb_env *env, const char *state_folder, const jso
 	return r;
 }
 
-static int set_default(char **setting, const char *value)
-{
-	if (*setting == NULL)
-		*setting = strdup(value);
-	return *setting != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for the settings");
-}
-
 int lb_agent_settings_read(struct lb_env *env, const char *path, struct lb_agent_settings *ret_settings)
 {
 	_cleanup_(lb_agent_settings_free) struct lb_agent_settings s = {.group_port = LB_GROUP_PORT_DEFAULT};
@@ -245,11 +238,11 @@ int lb_agent_settings_read(struct lb_env *env, const char *path, struct lb_agent
 	if (s.config_url == NULL || s.config_url[0] == '\0')
 		return lb_fail(-EINVAL, "%s: config_url is missing; run `lifeboat-mobility enrol` to set it", path);
 	trim_slashes(s.config_url);
-	if (set_default(&s.identity_folder, "/var/lib/lifeboat/mobility") < 0 ||
-	    set_default(&s.capture_socket, LB_CAPTURE_SOCKET) < 0 ||
-	    set_default(&s.state_folder, "/var/lib/lifeboat/mobility") < 0 ||
-	    set_default(&s.run_folder, "/run/lifeboat-mobility") < 0 ||
-	    set_default(&s.mend_folder, LB_MEND_FOLDER) < 0 || set_default(&s.group_address, "0.0.0.0") < 0)
+	if (lb_conf_default(&s.identity_folder, "/var/lib/lifeboat/mobility") < 0 ||
+	    lb_conf_default(&s.capture_socket, LB_CAPTURE_SOCKET) < 0 ||
+	    lb_conf_default(&s.state_folder, "/var/lib/lifeboat/mobility") < 0 ||
+	    lb_conf_default(&s.run_folder, "/run/lifeboat-mobility") < 0 ||
+	    lb_conf_default(&s.mend_folder, LB_MEND_FOLDER) < 0 || lb_conf_default(&s.group_address, "0.0.0.0") < 0)
 		return -ENOMEM;
 	*ret_settings = s;
 	s = (struct lb_agent_settings){0};

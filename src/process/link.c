@@ -13,16 +13,9 @@
 
 #define URL_BYTES 1024
 
-static void response_wipe(struct lb_http_response *r)
-{
-	if (r->body.data != NULL)
-		lb_wipe(r->body.data, r->body.size_bytes);
-	lb_http_response_free(r);
-}
-
 static int get_config(struct lb_link *link, json_t **ret_config)
 {
-	_cleanup_(response_wipe) struct lb_http_response response = {0};
+	_cleanup_(lb_http_response_wipe) struct lb_http_response response = {0};
 	char url[URL_BYTES];
 	const struct lb_http_request request = {.method = "GET",
 						.url = url,

@@ -5,10 +5,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 
 #include "base/bytes.h"
+#include "base/crypto.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/notify.h"
@@ -39,16 +38,6 @@ static void usage(FILE *out)
 	      "  --check        read the settings, say whether they are right, and exit\n"
 	      "  --verbose      log more\n",
 	      out);
-}
-
-/* Keys are in our memory: neither core dumps nor debuggers get at it. */
-static int protect_memory(void)
-{
-	const struct rlimit none = {0, 0};
-
-	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
-		return lb_fail(-errno, "can't switch core dumps off: %s", strerror(errno));
-	return 0;
 }
 
 static bool peer_allowed(void *arg, const struct lb_http_peer *peer)
@@ -201,7 +190,7 @@ int main(int argc, char **argv)
 		}
 	}
 	lb_log_init("lifeboat-process", level);
-	r = optind < argc ? lb_fail(-EINVAL, "unexpected argument \"%s\"", argv[optind]) : protect_memory();
+	r = optind < argc ? lb_fail(-EINVAL, "unexpected argument \"%s\"", argv[optind]) : lb_secret_memory();
 	if (r == 0)
 		r = lb_settings_read(lb_env_real(), path, &d.settings);
 	if (r == 0 && check)

@@ -23,14 +23,6 @@ void lb_settings_free(struct lb_settings *s)
 	free(s->vault);
 }
 
-static int set_default(char **text, const char *value)
-{
-	if (*text != NULL)
-		return 0;
-	*text = strdup(value);
-	return *text != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for settings");
-}
-
 static int complete(struct lb_settings *s, const char *path)
 {
 	int r;
@@ -40,13 +32,13 @@ static int complete(struct lb_settings *s, const char *path)
 			-EINVAL,
 			"%s: config_url is missing or does not begin with https://; write config_url = https://HOST",
 			path);
-	r = set_default(&s->address, "0.0.0.0");
+	r = lb_conf_default(&s->address, "0.0.0.0");
 	if (r == 0)
-		r = set_default(&s->identity_folder, "/var/lib/lifeboat/process");
+		r = lb_conf_default(&s->identity_folder, "/var/lib/lifeboat/process");
 	if (r == 0)
-		r = set_default(&s->cache_folder, "/var/lib/lifeboat/process/cache");
+		r = lb_conf_default(&s->cache_folder, "/var/lib/lifeboat/process/cache");
 	if (r == 0)
-		r = set_default(&s->agent_package, LB_AGENT_PACKAGE_DEFAULT);
+		r = lb_conf_default(&s->agent_package, LB_AGENT_PACKAGE_DEFAULT);
 	return r;
 }
 

@@ -13,13 +13,6 @@
 
 #define URL_BYTES 600
 
-static void response_wipe(struct lb_http_response *r)
-{
-	if (r->body.data != NULL)
-		lb_wipe(r->body.data, r->body.size_bytes);
-	lb_http_response_free(r);
-}
-
 static const struct lb_target_settings *settings(const struct lb_target_link *link)
 {
 	return link->service->settings;
@@ -28,7 +21,7 @@ static const struct lb_target_settings *settings(const struct lb_target_link *li
 /* -EACCES: we are known and not wanted; a TLS failure is none of that, it may be the server's own. */
 static int get_orders(struct lb_target_link *link, json_t **ret_config)
 {
-	_cleanup_(response_wipe) struct lb_http_response response = {0};
+	_cleanup_(lb_http_response_wipe) struct lb_http_response response = {0};
 	char url[URL_BYTES];
 	const struct lb_http_request request = {.method = "GET",
 						.url = url,

@@ -6,11 +6,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/crypto.h"
 #include "base/err.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -29,16 +28,6 @@ static void usage(FILE *out)
 	      "  --check        read the settings, say whether they are right, and exit\n"
 	      "  --verbose      log more\n",
 	      out);
-}
-
-/* Keys are in our memory: neither core dumps nor debuggers get at it. */
-static int protect_memory(void)
-{
-	const struct rlimit none = {0, 0};
-
-	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
-		return lb_fail(-errno, "can't switch core dumps off: %s", strerror(errno));
-	return 0;
 }
 
 /* One on these records at a time. One that is ending is waited for; 1: we are to end ourselves. */
@@ -193,7 +182,7 @@ int main(int argc, char **argv)
 	lb_log_init("lifeboat-target", a.level);
 	if (optind < argc && strcmp(argv[optind], "join") == 0)
 		return join_site(&a, argc, argv);
-	r = optind < argc ? lb_fail(-EINVAL, "unexpected argument \"%s\"", argv[optind]) : protect_memory();
+	r = optind < argc ? lb_fail(-EINVAL, "unexpected argument \"%s\"", argv[optind]) : lb_secret_memory();
 	r = r < 0 ? r : lb_target_settings_read(lb_env_real(), a.config, &settings);
 	if (r == 0 && a.check)
 		puts("the settings are right");

@@ -22,14 +22,6 @@ void lb_target_settings_free(struct lb_target_settings *s)
 	memset(s, 0, sizeof(*s));
 }
 
-static int set_default(char **text, const char *value)
-{
-	if (*text != NULL)
-		return 0;
-	*text = strdup(value);
-	return *text != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for settings");
-}
-
 static int complete(struct lb_target_settings *s, const char *path)
 {
 	size_t length;
@@ -42,11 +34,11 @@ static int complete(struct lb_target_settings *s, const char *path)
 			path);
 	for (length = strlen(s->config_url); s->config_url[length - 1] == '/';)
 		s->config_url[--length] = '\0';
-	r = set_default(&s->identity_folder, "/var/lib/lifeboat/target/identity");
+	r = lb_conf_default(&s->identity_folder, "/var/lib/lifeboat/target/identity");
 	if (r == 0)
-		r = set_default(&s->state_folder, "/var/lib/lifeboat/target");
+		r = lb_conf_default(&s->state_folder, "/var/lib/lifeboat/target");
 	if (r == 0)
-		r = set_default(&s->hook_folder, "/etc/lifeboat/hooks");
+		r = lb_conf_default(&s->hook_folder, "/etc/lifeboat/hooks");
 	if (r == 0 && (s->identity_folder[0] != '/' || s->state_folder[0] != '/' || s->hook_folder[0] != '/'))
 		r = lb_fail(-EINVAL, "%s: folders must be absolute paths", path);
 	return r;

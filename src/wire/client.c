@@ -46,6 +46,13 @@ void lb_http_response_free(struct lb_http_response *r)
 	lb_buf_free(&r->body);
 }
 
+void lb_http_response_wipe(struct lb_http_response *r)
+{
+	if (r->body.data != NULL)
+		lb_wipe(r->body.data, r->body.size_bytes);
+	lb_http_response_free(r);
+}
+
 static size_t take_body(char *data, size_t size, size_t n, void *arg)
 {
 	struct lb_http_response *response = arg;

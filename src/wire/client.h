@@ -33,6 +33,7 @@ struct lb_http_response {
 	struct lb_buf body;
 };
 void lb_http_response_free(struct lb_http_response *r); /* for _cleanup_() */
+void lb_http_response_wipe(struct lb_http_response *r); /* the same, when secrets are in it */
 
 struct lb_http_client_ops {
 	int (*send)(struct lb_http_client *c, const struct lb_http_request *request,
