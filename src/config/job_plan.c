@@ -17,6 +17,8 @@
 #include "config/target.h"
 #include "fabric/network.h"
 
+#define PHASE_BYTES 16
+
 /* ---- the machines of a group ------------------------------------------------------------------------------ */
 
 struct live_search {
@@ -172,8 +174,10 @@ static int go(struct lb_plan_job *run)
 	int r;
 
 	for (;;) {
-		const char *phase = json_string_value(json_object_get(run->job->result, "phase"));
 		size_t group = lb_plan_job_number(run, "group");
+		char phase[PHASE_BYTES]; /* the job's own goes as soon as there is another */
+
+		snprintf(phase, sizeof(phase), "%s", json_string_value(json_object_get(run->job->result, "phase")));
 
 		r = lb_plan_job_cancelled(run);
 		if (r < 0)
