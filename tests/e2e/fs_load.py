@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writers on a mounted filesystem, run as a program until SIGTERM: `fs_load.py FOLDER LOG SEED`.
 
+What a copy of it lacks of what was durable by a time, printed as JSON: `fs_load.py FOLDER LOG SEED TIME_NS`.
+
 Three at once: numbered files that are fsynced (each logged with the time after its fsync), an append-only file that is
-fsynced after every record (its length is logged likewise), and churn that is never synced. What the log says was
-durable is what `missing()` looks for in a copy of the filesystem.
+fsynced after every record (its length is logged likewise), and churn that is never synced.
 """
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -148,4 +150,7 @@ def main(folder, log_path, seed):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) == 5:
+        print(json.dumps(missing(*sys.argv[1:4], int(sys.argv[4]))))
+    else:
+        main(*sys.argv[1:])

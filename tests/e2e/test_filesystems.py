@@ -37,15 +37,24 @@ def run(*words):
 
 @contextlib.contextmanager
 def mounted(kind, device, folder, options):
+    """What to say before a command so that it sees the filesystem.
+
+    It is mounted in a namespace of its own: those of tests beside this one are copies of the host's, mounts and all, and
+    would keep it in use when it is unmounted here.
+    """
     folder.mkdir(exist_ok=True)
     if kind == "btrfs":
         # else the kernel takes a copy for the disk that it was copied from
         run("btrfs", "device", "scan", "--forget")
-    run("mount", "-t", kind, "-o", options, device, folder)
-    try:
-        yield folder
-    finally:
-        run("umount", folder)
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo && exec cat"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as space:
+        assert space.stdout.readline() == b"\n"
+        inside = ["nsenter", f"--mount=/proc/{space.pid}/ns/mnt"]
+        run(*inside, "mount", "-t", kind, "-o", options, device, folder)
+        try:
+            yield inside
+        finally:
+            run(*inside, "umount", folder)
 
 
 @contextlib.contextmanager
@@ -60,15 +69,15 @@ def loop_over(path):
 class Load:
     """fio and fs_load.py on a folder until they are told to end."""
 
-    def __init__(self, folder, log, out, seed):
+    def __init__(self, inside, folder, log, out, seed):
         self.out = out
         data = folder / "fio"
         self.fio = subprocess.Popen(
-            ["fio", "--name=random", f"--filename={data}", "--rw=randwrite", "--bsrange=4k-32k", "--size=24m", "--fsync=8",
+            [*inside, "fio", "--name=random", f"--filename={data}", "--rw=randwrite", "--bsrange=4k-32k", "--size=24m", "--fsync=8",
              "--rate_iops=150", "--time_based", "--runtime=600", "--numjobs=1", f"--randseed={seed}", "--output-format=json",
              f"--output={out}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.files = subprocess.Popen([sys.executable, fs_load.__file__, folder, log, str(seed)], stderr=subprocess.PIPE,
-                                      text=True)
+        self.files = subprocess.Popen([*inside, sys.executable, fs_load.__file__, folder, log, str(seed)],
+                                      stderr=subprocess.PIPE, text=True)
 
     def assert_running(self):
         assert self.fio.poll() is None and self.files.poll() is None, "the load ended by itself"
@@ -112,8 +121,8 @@ def points_under_load(agent, load, began_ns):
 def assert_sound(kind, image, mount_point, log, seed, point):
     """It mounts, which recovers its log; what had to be there is; and its checker has nothing to say."""
     with loop_over(image) as device:
-        with mounted(kind, device, mount_point, FILESYSTEMS[kind]["mount"]):
-            due, wrong = fs_load.missing(mount_point, log, seed, point["time_ns"])
+        with mounted(kind, device, mount_point, FILESYSTEMS[kind]["mount"]) as inside:
+            due, wrong = json.loads(run(*inside, sys.executable, fs_load.__file__, mount_point, log, seed, point["time_ns"]))
         run(*FILESYSTEMS[kind]["check"], device)
     assert not wrong, f"point {point}: of {due} fsynced before it these are missing or wrong: {wrong[:10]}"
     return due
@@ -130,8 +139,9 @@ def test_every_point_of_a_filesystem_in_use_mounts_whole_with_all_that_was_fsync
     print("LIFEBOAT_SEED =", seed)
     log, image = folder / "fsynced.log", folder / "export.img"
     run(*FILESYSTEMS[kind]["make"], disk.device)
-    with mounted(kind, disk.device, folder / "source", FILESYSTEMS[kind]["mount"]) as source:
-        load = Load(source, log, folder / "fio.json", seed)
+    source = folder / "source"
+    with mounted(kind, disk.device, source, FILESYSTEMS[kind]["mount"]) as inside:
+        load = Load(inside, source, log, folder / "fio.json", seed)
         try:
             # protected while it is in use: the first copy is taken under the load too
             agent.protect([disk], ring="128M")
