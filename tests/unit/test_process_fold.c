@@ -43,10 +43,20 @@ static unsigned int fold(void)
 	return n;
 }
 
+/* The ladder's steps are hours of the clock: a test that began at another minute would see others. */
+static void begin_at_midnight(void)
+{
+	const int64_t day_ns = 24 * HOUR_S * LB_NS_PER_S, left_ns = day_ns - lb_now_ns(&world) % day_ns;
+
+	now_shift_ns += left_ns;
+	mono_shift_ns += left_ns;
+}
+
 static int fold_begin(void **state)
 {
 	int r = site_begin(state);
 
+	begin_at_midnight();
 	world_ops.wait_until = wait_on_the_shifted_clock;
 	folder_thread = (struct lb_folder){.process = site.p, .wake_fd = -1};
 	site.retention = "all:2h 1h:12h";
@@ -259,16 +269,18 @@ static bool fold_until_killed(int64_t changes)
 static void a_server_that_is_killed_at_any_change_goes_on_where_it_was(void **state)
 {
 	static struct points points;
-	int64_t changes = 0;
-	bool lived = false;
+	int64_t most = -1; /* changes before a death */
 
 	(void)state;
 	begin_epoch(&site.a);
 	live(24);
-	for (; !lived && changes < 40; changes++) {
+	for (int64_t round = 0; round < 36; round++) {
+		const int64_t changes = round % 9;
+
 		write_one(&site.a, (unsigned int)site.a.seq);
 		pass(2 * STEP_S);
-		lived = fold_until_killed(changes);
+		if (!fold_until_killed(changes))
+			most = LB_MAX(most, changes);
 		site_restart();
 		folder_thread = (struct lb_folder){.process = site.p, .wake_fd = -1};
 		list_points(&points);
@@ -276,7 +288,7 @@ static void a_server_that_is_killed_at_any_change_goes_on_where_it_was(void **st
 			assert_point(&points.point[i].position);
 		assert_int_equal(points.point[points.n - 1].position.seq, site.a.seq - 1);
 	}
-	assert_true(lived && changes > 3);
+	assert_true(most >= 3);
 	live(8);
 	assert_image(&site.a, 1, site.a.seq - 1);
 	assert_verified();
