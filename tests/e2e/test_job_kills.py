@@ -150,17 +150,21 @@ def come_to_rest(site, api):
 
 
 def order_over_deaths(site, api, path, body):
-    """The answer may die with the server: the order is then found by its target, or given again."""
+    """The answer may die with the server: the job is then the one that has come since, ended or not, or is ordered again."""
     end = time.monotonic() + DEADLINE_S
+    before = answer = None
     while True:
         spawn_if_dead(site)
         jobs = answer_of(api, "GET", "/v1/job")
-        running = [j for j in jobs[1]["jobs"] if j["state"] in ("queued", "running", "waiting") and not j["made_by"].startswith("plan ")] if jobs else []
-        if running:
-            return running[0]["id"]
-        answer = answer_of(api, "POST", path, body) if jobs else None
-        if answer is not None and answer[0] in (200, 202):
-            return answer[1]["job"]
+        if jobs:
+            if before is None:
+                before = {j["id"] for j in jobs[1]["jobs"]}
+            come = [j for j in jobs[1]["jobs"] if j["id"] not in before and not j["made_by"].startswith("plan ")]
+            if come:
+                return come[0]["id"]
+            answer = answer_of(api, "POST", path, body)
+            if answer is not None and answer[0] in (200, 202):
+                return answer[1]["job"]
         assert time.monotonic() < end and (answer is None or answer[0] == 409), answer
         time.sleep(0.02)
 
