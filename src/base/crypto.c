@@ -43,6 +43,15 @@ void lb_wipe(void *p, size_t size_bytes)
 	OPENSSL_cleanse(p, size_bytes);
 }
 
+void lb_secret_free(char **secret)
+{
+	if (*secret == NULL)
+		return;
+	lb_wipe(*secret, strlen(*secret));
+	free(*secret);
+	*secret = NULL;
+}
+
 int lb_secret_memory(void)
 {
 	const struct rlimit none = {0, 0};

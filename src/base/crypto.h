@@ -25,6 +25,7 @@ struct lb_digest {
 
 void lb_wipe(void *p, size_t size_bytes);
 void lb_key_wipe(struct lb_key *key); /* for _cleanup_(lb_key_wipe) */
+void lb_secret_free(char **secret);   /* a text: wipes, frees, sets to NULL; for _cleanup_() */
 /* Of a process that holds keys: neither core dumps nor debuggers get at its memory from now on. */
 int lb_secret_memory(void);
 /* Constant time. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/crypto.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -28,13 +29,6 @@ struct assignments {
 	json_t *list;
 };
 
-static void wipe_text(char **text)
-{
-	if (*text != NULL)
-		lb_wipe(*text, strlen(*text));
-	free(*text);
-}
-
 static int machine_key(struct lb_site *site, const char *id, char **ret_base64)
 {
 	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0};
@@ -56,7 +50,7 @@ static int assign(void *arg, const struct lb_reg_machine *m)
 	char fingerprint[LB_REG_HEX_BYTES] = NO_FINGERPRINT;
 	bool handover = false;
 	_cleanup_json_ json_t *policy_json = NULL;
-	_cleanup_(wipe_text) char *key = NULL;
+	_cleanup_(lb_secret_free) char *key = NULL;
 	struct lb_policy policy;
 	json_t *one;
 	int r;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/crypto.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "config/api.h"
@@ -15,17 +16,10 @@
 
 /* ---- what a target server is told ------------------------------------------------------------------------- */
 
-static void wipe_text(char **text)
-{
-	if (*text != NULL)
-		lb_wipe(*text, strlen(*text));
-	free(*text);
-}
-
 static int add_order(struct lb_site *site, json_t *list, lb_db_rows *rows)
 {
 	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0};
-	_cleanup_(wipe_text) char *text = NULL;
+	_cleanup_(lb_secret_free) char *text = NULL;
 	const char *machine = lb_db_text(rows, 1), *name = lb_db_text(rows, 4);
 	struct lb_uuid uuid;
 	json_t *body = lb_db_json(rows, 3);

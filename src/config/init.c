@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/crypto.h"
 #include "base/err.h"
 #include "base/io.h"
 #include "config/api.h"

@@ -46,15 +46,6 @@ void lb_secrets_harden(void)
 		lb_info("memory is not locked: keys may reach the swap; set LimitMEMLOCK=infinity or encrypt the swap");
 }
 
-void lb_secret_free(char **secret)
-{
-	if (*secret == NULL)
-		return;
-	lb_wipe(*secret, strlen(*secret));
-	free(*secret);
-	*secret = NULL;
-}
-
 static int find(const char *file, char *path)
 {
 	const char *folder = getenv("CREDENTIALS_DIRECTORY");

@@ -12,4 +12,3 @@ void lb_secrets_harden(void);
  * lb_secret_free().
  */
 int lb_passphrase_load(struct lb_env *env, const char *file, char *ret_path, char **ret_passphrase);
-void lb_secret_free(char **secret); /* wipes; for _cleanup_() */

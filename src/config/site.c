@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/crypto.h"
 #include "base/err.h"
 #include "base/io.h"
 #include "config/doubles.h"

@@ -29,13 +29,6 @@ struct lb_ssh {
 	enum root root;
 };
 
-static void wipe_text(char **text)
-{
-	if (*text != NULL)
-		lb_wipe(*text, strlen(*text));
-	free(*text);
-}
-
 void lb_ssh_free(struct lb_ssh *s)
 {
 	if (s->session != NULL) {
@@ -43,7 +36,7 @@ void lb_ssh_free(struct lb_ssh *s)
 			ssh_disconnect(s->session);
 		ssh_free(s->session);
 	}
-	wipe_text(&s->password);
+	lb_secret_free(&s->password);
 	free(s);
 }
 

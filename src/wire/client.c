@@ -308,22 +308,6 @@ static int error_of_status(unsigned int status)
 	}
 }
 
-/* Bodies in JSON may carry tokens and keys: they are wiped, not only freed. */
-static void wipe_text(char **text)
-{
-	if (*text == NULL)
-		return;
-	lb_wipe(*text, strlen(*text));
-	free(*text);
-}
-
-static void wipe_response(struct lb_http_response *response)
-{
-	if (response->body.data != NULL)
-		lb_wipe(response->body.data, response->body.size_bytes);
-	lb_http_response_free(response);
-}
-
 /* The server's own message, where it is one of ours; its printable bytes only. */
 static int fail_as_told(const struct lb_http_response *response, const char *method, const char *url)
 {
@@ -345,8 +329,9 @@ static int fail_as_told(const struct lb_http_response *response, const char *met
 
 int lb_http_json(struct lb_http_client *c, const char *method, const char *url, const json_t *body, json_t **ret_reply)
 {
-	_cleanup_(wipe_response) struct lb_http_response response = {0};
-	_cleanup_(wipe_text) char *text = NULL;
+	/* bodies may carry tokens and keys: they are wiped, not only freed */
+	_cleanup_(lb_http_response_wipe) struct lb_http_response response = {0};
+	_cleanup_(lb_secret_free) char *text = NULL;
 	struct lb_http_request request = {.method = method, .url = url, .response_bytes_max = LB_HTTP_JSON_BYTES_MAX};
 	int r;
 
