@@ -11,9 +11,9 @@
 #include "base/json.h"
 #include "wire/client.h"
 #include "wire/pki.h"
+#include "wire/token.h"
 
 #define VALID_S_MAX (30 * 86400)
-#define TOKEN_BYTES_MAX 256
 #define PROCESS_PORT_DEFAULT 9443
 
 /* ---- create ------------------------------------------------------------------------------------------- */
@@ -129,32 +129,6 @@ int cmd_server_add(struct cli *c)
 
 /* ---- use ---------------------------------------------------------------------------------------------- */
 
-struct token {
-	char text[TOKEN_BYTES_MAX + 1];
-};
-
-static void wipe_token(struct token *token)
-{
-	lb_wipe(token, sizeof(*token));
-}
-
-static int read_token(const struct cli *c, const char *path, struct token *ret_token)
-{
-	uint8_t *text;
-	size_t size_bytes;
-	int r;
-
-	if (path == NULL)
-		return lb_fail(-EINVAL, "give the token by --token-file FILE, and --ca-fingerprint HEX");
-	r = lb_file_read(c->env, path, TOKEN_BYTES_MAX, &text, &size_bytes);
-	if (r < 0)
-		return lb_wrap(r, "token");
-	snprintf(ret_token->text, sizeof(ret_token->text), "%.*s", (int)strcspn((char *)text, " \t\r\n"), (char *)text);
-	lb_wipe(text, size_bytes);
-	free(text);
-	return 0;
-}
-
 /* A process server tells where machines reach it. */
 static int set_hosts(const struct cli *c, json_t *body)
 {
@@ -203,7 +177,7 @@ static int enrol(struct cli *c, const char *kind, const char *token, json_t **re
 int cmd_token_use(struct cli *c)
 {
 	const char *kind = cli_value(c, "kind") != NULL ? cli_value(c, "kind") : "user", *cert, *ca, *id;
-	_cleanup_(wipe_token) struct token token = {0};
+	_cleanup_(lb_token_text_wipe) struct lb_token_text token = {0};
 	_cleanup_json_ json_t *reply = NULL;
 	int r;
 
@@ -215,8 +189,10 @@ int cmd_token_use(struct cli *c)
 	if (r == 0 && cli_value(c, "ca-fingerprint") == NULL)
 		r = lb_fail(-EINVAL, "whose certificates are to be trusted? Give --ca-fingerprint HEX, which came with "
 				     "the token");
+	if (r == 0 && cli_value(c, "token-file") == NULL)
+		r = lb_fail(-EINVAL, "give the token by --token-file FILE, and --ca-fingerprint HEX");
 	if (r == 0)
-		r = read_token(c, cli_value(c, "token-file"), &token);
+		r = lb_token_text_read(c->env, cli_value(c, "token-file"), &token);
 	if (r < 0)
 		return r;
 	if (c->dry_run)

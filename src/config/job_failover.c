@@ -25,27 +25,6 @@
 
 /* ---- what the site does before the journal is fenced --------------------------------------------------- */
 
-/* From here on its agent is refused and its certificate worth nothing. */
-static int fence_machine(struct lb_site *site, const char *id)
-{
-	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
-	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
-	int r;
-
-	r = lb_db_begin(site->db, &txn);
-	if (r == 0)
-		r = lb_reg_machine_find(site->db, id, &m);
-	if (r == -ENOENT)
-		return 0; /* known to the vault only: nobody replicates it through us */
-	if (r < 0)
-		return r;
-	m.fenced = true;
-	r = lb_reg_machine_put(site->db, &m);
-	if (r == 0)
-		r = lb_reg_certs_revoke(site->db, m.id, NULL, LB_REVOKED_FAILED_OVER, lb_now_ns(site->env));
-	return r < 0 ? r : lb_db_commit(&txn);
-}
-
 bool lb_job_drained(struct lb_site *site, const char *id, int64_t since_ns, bool *ret_silent)
 {
 	struct lb_live_machine live = {0};
@@ -109,7 +88,8 @@ static int before_step(void *arg, enum lb_failover_step step)
 		if (r == 0)
 			r = lb_job_step(run->job, "end the replication");
 		if (r == 0)
-			r = fence_machine(run->job->site, id);
+			r = lb_reg_machine_fence(run->job->site->db, id, LB_REVOKED_FAILED_OVER,
+						 lb_now_ns(run->job->site->env));
 		if (r == 0)
 			lb_fault_place("machine %s: fenced at the site, not in the vault", report.machine_name);
 		if (r == 0)

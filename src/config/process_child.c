@@ -61,12 +61,20 @@ static void find_program(struct lb_process_child *child)
 	snprintf(child->program, sizeof(child->program), "%s", child->kind->program);
 }
 
+static int put_config_url(struct lb_buf *text, const struct lb_settings *s)
+{
+	bool any = strcmp(s->address, "0.0.0.0") == 0 || strcmp(s->address, "::") == 0;
+	const char *host = any ? "127.0.0.1" : s->address;
+
+	return lb_buf_printf(
+		text, strchr(host, ':') != NULL ? "config_url = https://[%s]:%u\n" : "config_url = https://%s:%u\n",
+		host, (unsigned int)s->port);
+}
+
 static int write_conf(struct lb_process_child *child, const struct lb_child_spec *spec)
 {
 	const struct lb_settings *s = &child->site->settings;
 	_cleanup_buf_ struct lb_buf text = LB_BUF(CONF_BYTES_MAX);
-	bool any = strcmp(s->address, "0.0.0.0") == 0 || strcmp(s->address, "::") == 0;
-	const char *host = any ? "127.0.0.1" : s->address;
 	int r;
 
 	r = lb_buf_printf(&text,
@@ -74,10 +82,7 @@ static int write_conf(struct lb_process_child *child, const struct lb_child_spec
 			  "address = %s\nport = %u\n",
 			  s->address, (unsigned int)spec->port);
 	if (r == 0)
-		r = lb_buf_printf(&text,
-				  strchr(host, ':') != NULL ? "config_url = https://[%s]:%u\n"
-							    : "config_url = https://%s:%u\n",
-				  host, (unsigned int)s->port);
+		r = put_config_url(&text, s);
 	if (r == 0)
 		r = lb_buf_printf(&text, "identity_folder = %s/identity\ncache_folder = %s\ncache_bytes_max = %llu\n",
 				  spec->folder, spec->cache_folder, (unsigned long long)spec->cache_bytes_max);
@@ -90,15 +95,11 @@ static int write_target_conf(struct lb_process_child *child, const struct lb_chi
 {
 	const struct lb_settings *s = &child->site->settings;
 	_cleanup_buf_ struct lb_buf text = LB_BUF(CONF_BYTES_MAX);
-	bool any = strcmp(s->address, "0.0.0.0") == 0 || strcmp(s->address, "::") == 0;
-	const char *host = any ? "127.0.0.1" : s->address;
 	int r;
 
-	r = lb_buf_printf(&text,
-			  strchr(host, ':') != NULL
-				  ? "# written by lifeboat-config at each start\nconfig_url = https://[%s]:%u\n"
-				  : "# written by lifeboat-config at each start\nconfig_url = https://%s:%u\n",
-			  host, (unsigned int)s->port);
+	r = lb_buf_printf(&text, "# written by lifeboat-config at each start\n");
+	if (r == 0)
+		r = put_config_url(&text, s);
 	if (r == 0)
 		r = lb_buf_printf(&text, "identity_folder = %s/identity\nstate_folder = %s/state\nhook_folder = %s\n",
 				  spec->folder, spec->folder, s->hook_folder);

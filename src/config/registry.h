@@ -36,6 +36,11 @@ int lb_reg_machine_find_hardware(struct lb_db *db, const char *hardware, struct 
 int lb_reg_machines(struct lb_db *db, int (*fn)(void *arg, const struct lb_reg_machine *machine), void *arg);
 /* Writes all members; a new one by its id. */
 int lb_reg_machine_put(struct lb_db *db, const struct lb_reg_machine *machine);
+/*
+ * From here on its agent is refused and its certificates are worth nothing. 0 also when the machine is not known here:
+ * nobody replicates it through us.
+ */
+int lb_reg_machine_fence(struct lb_db *db, const char *id, const char *reason, int64_t now_ns);
 int lb_reg_machine_remove(struct lb_db *db, const char *id);
 
 struct lb_reg_process {

@@ -127,3 +127,22 @@ int lb_reg_machine_remove(struct lb_db *db, const char *id)
 {
 	return lb_db_run(db, "DELETE FROM machine WHERE id = ?", "s", id);
 }
+
+int lb_reg_machine_fence(struct lb_db *db, const char *id, const char *reason, int64_t now_ns)
+{
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	int r;
+
+	r = lb_db_begin(db, &txn);
+	if (r < 0)
+		return r;
+	r = lb_reg_machine_find(db, id, &m);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	m.fenced = true;
+	r = lb_reg_machine_put(db, &m);
+	if (r == 0)
+		r = lb_reg_certs_revoke(db, m.id, NULL, reason, now_ns);
+	return r < 0 ? r : lb_db_commit(&txn);
+}

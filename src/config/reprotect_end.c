@@ -17,22 +17,6 @@
 
 #define DRAIN_POLL_NS (200 * LB_NS_PER_MS)
 
-static int fence(struct lb_site *site, const char *id)
-{
-	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
-	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
-	int r;
-
-	r = lb_db_begin(site->db, &txn);
-	r = r < 0 ? r : lb_reg_machine_find(site->db, id, &m);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	m.fenced = true;
-	r = lb_reg_machine_put(site->db, &m);
-	r = r < 0 ? r : lb_reg_certs_revoke(site->db, m.id, NULL, "its machine goes home", lb_now_ns(site->env));
-	return r < 0 ? r : lb_db_commit(&txn);
-}
-
 /* Also in a job that was cancelled: what is taken away is taken away in good order. */
 static int drain(struct lb_job *job, const char *id, int64_t since_ns)
 {
@@ -68,7 +52,7 @@ int lb_reprotect_fence(struct lb_job *job, struct lb_reprotect *p)
 	r = lb_reg_machine_find(site->db, p->back, &m);
 	if (r == -ENOENT || (r == 0 && !m.enabled))
 		return 0;
-	r = r < 0 ? r : fence(site, p->back);
+	r = r < 0 ? r : lb_reg_machine_fence(site->db, p->back, "its machine goes home", lb_now_ns(site->env));
 	r = r < 0 ? r : drain(job, p->back, since_ns);
 	r = r < 0 ? r : lb_uuid_parse(p->back, &id);
 	return r < 0 ? r : lb_journal_fence(site->vault, &id, "its machine goes home");

@@ -13,35 +13,12 @@
 #include "base/json.h"
 #include "wire/client.h"
 #include "wire/pki.h"
+#include "wire/token.h"
 
-#define TOKEN_BYTES_MAX 256
 #define CONF_BYTES_MAX (8u << 10)
 
-struct token {
-	char text[TOKEN_BYTES_MAX + 1];
-};
-
-static void wipe_token(struct token *token)
-{
-	lb_wipe(token, sizeof(*token));
-}
-
-static int read_token(struct lb_env *env, const char *path, struct token *ret_token)
-{
-	uint8_t *text;
-	size_t size_bytes;
-	int r;
-
-	r = lb_file_read(env, path, TOKEN_BYTES_MAX, &text, &size_bytes);
-	if (r < 0)
-		return lb_wrap(r, "token");
-	snprintf(ret_token->text, sizeof(ret_token->text), "%.*s", (int)strcspn((char *)text, " \t\r\n"), (char *)text);
-	lb_wipe(text, size_bytes);
-	free(text);
-	return 0;
-}
-
-static int ask(const struct lb_target_join *j, const struct token *token, const char *csr_pem, json_t **ret_reply)
+static int ask(const struct lb_target_join *j, const struct lb_token_text *token, const char *csr_pem,
+	       json_t **ret_reply)
 {
 	static const char *const secrets[] = {"token", NULL};
 	const struct lb_http_client_options options = {.identity_folder = j->identity_folder,
@@ -77,7 +54,7 @@ static int write_settings(struct lb_env *env, const struct lb_target_join *j)
 
 int lb_target_join(struct lb_env *env, const struct lb_target_join *j)
 {
-	_cleanup_(wipe_token) struct token token = {0};
+	_cleanup_(lb_token_text_wipe) struct lb_token_text token = {0};
 	_cleanup_free_ char *csr_pem = NULL;
 	_cleanup_json_ json_t *reply = NULL;
 	const char *cert, *ca;
@@ -86,7 +63,7 @@ int lb_target_join(struct lb_env *env, const struct lb_target_join *j)
 	if (strncmp(j->server_url, "https://", 8) != 0)
 		return lb_fail(-EINVAL, "--server takes https://HOST[:PORT], not \"%.80s\"", j->server_url);
 	r = lb_name_check("target server", j->name);
-	r = r < 0 ? r : read_token(env, j->token_file, &token);
+	r = r < 0 ? r : lb_token_text_read(env, j->token_file, &token);
 	r = r < 0 ? r : lb_folder_make(env, j->identity_folder, 0700);
 	r = r < 0 ? r : lb_pki_request(env, j->identity_folder, j->name, &csr_pem);
 	r = r < 0 ? r : ask(j, &token, csr_pem, &reply);

@@ -6,11 +6,27 @@ import subprocess
 from guest import free_port
 
 
-class ProcessServer:
+class Daemon:
+    """What ends it, when it runs."""
+    process = None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class ProcessServer(Daemon):
     def __init__(self, site, folder, name):
         self.site, self.folder, self.name = site, folder, name
         self.port = free_port()
-        self.process = None
 
     def enrol(self):
         self.folder.mkdir()
@@ -38,15 +54,3 @@ class ProcessServer:
 
     def log(self, n_bytes=3000):
         return (self.folder / "process.log").read_bytes()[-n_bytes:].decode(errors="replace")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def close(self):
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.kill()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site whose vault holds a machine's journal already, and target servers that join it: each a process of its own."""
-import signal
 import socket
 import subprocess
 import threading
 
 from lifeboat_site import Site
+from process_server import Daemon
 from test_recovery import MKVAULT, PASSPHRASE, secret
 
 
@@ -18,13 +18,12 @@ class VaultSite(Site):
         self.passphrase_file = vault.passphrase_file
 
 
-class TargetServer:
+class TargetServer(Daemon):
     def __init__(self, site, build, folder, name):
         self.site, self.folder, self.name = site, folder, name
         self.program = build / "src/target/lifeboat-target"
         self.conf = folder / "target.conf"
         self.state = folder / "state"
-        self.process = None
 
     def join(self, server=None, **settings):
         """By one command and a token; `server`: by another address than the site's own."""
@@ -66,18 +65,6 @@ class TargetServer:
 
     def log(self):
         return (self.folder / "target.log").read_text(errors="replace")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def close(self):
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.kill()
 
 
 class Relay:

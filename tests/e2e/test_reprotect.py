@@ -3,10 +3,8 @@
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 
 import pytest
@@ -16,24 +14,12 @@ from host_agent import HostAgent, LoopDisk
 from lifeboat_site import Site
 from target_server import TargetServer
 from test_config import Api
-from test_failback import write
+from test_failback import folder, write  # noqa: F401
 from test_job_kills import Faults, cancelled_at_each_step, come_to_rest, deadly
 from test_recovery import same
 from test_target import write_in_double
 
 MIB = 1 << 20
-for tool in ("nbdkit", "qemu-img", "qemu-system-x86_64"):
-    if not shutil.which(tool):
-        pytest.skip(f"{tool} is missing; run 'make deps'", allow_module_level=True)
-
-
-@pytest.fixture
-def folder():
-    """Short, because sockets are below it."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="lbrp."))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
