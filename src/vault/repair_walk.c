@@ -323,6 +323,18 @@ static int note_manifest(void *arg, const char *object, uint64_t size_bytes)
 }
 
 /*
+ * Checkpoints that were made with the version in between refer to what it alone had rewritten, which is garbage now:
+ * with what may be gone up to this version they serve no more. What waits to be deleted waits on behind that.
+ */
+static void make_newest(struct lb_manifest *m, uint64_t version)
+{
+	for (size_t i = 0; i < m->n_garbage; i++)
+		if (m->garbage[i].version > m->deletable)
+			m->garbage[i].version = version + 1;
+	m->deletable = m->version = version;
+}
+
+/*
  * The version before a damaged newest one becomes the newest again: what the damaged one dropped can't have been
  * deleted yet, for that takes a later version, and what it folded is still in the journal.
  */
@@ -351,7 +363,7 @@ static int repair_manifest(struct lb_repair_work *w, struct lb_manifest **ret)
 		r = lb_manifest_name(object, &w->machine, newest + 1);
 	if (r < 0 || m == NULL)
 		return r;
-	m->version = newest + 1;
+	make_newest(m, newest + 1);
 	if (!w->dry_run)
 		r = lb_manifest_put(w->v, &w->machine, m);
 	if (r == 0)
