@@ -35,17 +35,32 @@ def run(*words):
     return p.stdout
 
 
+def forget_copies(kind):
+    if kind == "btrfs":
+        # else the kernel takes a copy for the disk that it was copied from
+        run("btrfs", "device", "scan", "--forget")
+
+
 @contextlib.contextmanager
 def mounted(kind, device, folder, options):
+    folder.mkdir(exist_ok=True)
+    forget_copies(kind)
+    run("mount", "-t", kind, "-o", options, device, folder)
+    try:
+        yield folder
+    finally:
+        run("umount", folder)
+
+
+@contextlib.contextmanager
+def mounted_apart(kind, device, folder, options):
     """What to say before a command so that it sees the filesystem.
 
     It is mounted in a namespace of its own: those of tests beside this one are copies of the host's, mounts and all, and
     would keep it in use when it is unmounted here.
     """
     folder.mkdir(exist_ok=True)
-    if kind == "btrfs":
-        # else the kernel takes a copy for the disk that it was copied from
-        run("btrfs", "device", "scan", "--forget")
+    forget_copies(kind)
     with subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo && exec cat"], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as space:
         assert space.stdout.readline() == b"\n"
@@ -121,7 +136,7 @@ def points_under_load(agent, load, began_ns):
 def assert_sound(kind, image, mount_point, log, seed, point):
     """It mounts, which recovers its log; what had to be there is; and its checker has nothing to say."""
     with loop_over(image) as device:
-        with mounted(kind, device, mount_point, FILESYSTEMS[kind]["mount"]) as inside:
+        with mounted_apart(kind, device, mount_point, FILESYSTEMS[kind]["mount"]) as inside:
             due, wrong = json.loads(run(*inside, sys.executable, fs_load.__file__, mount_point, log, seed, point["time_ns"]))
         run(*FILESYSTEMS[kind]["check"], device)
     assert not wrong, f"point {point}: of {due} fsynced before it these are missing or wrong: {wrong[:10]}"
@@ -140,7 +155,7 @@ def test_every_point_of_a_filesystem_in_use_mounts_whole_with_all_that_was_fsync
     log, image = folder / "fsynced.log", folder / "export.img"
     run(*FILESYSTEMS[kind]["make"], disk.device)
     source = folder / "source"
-    with mounted(kind, disk.device, source, FILESYSTEMS[kind]["mount"]) as inside:
+    with mounted_apart(kind, disk.device, source, FILESYSTEMS[kind]["mount"]) as inside:
         load = Load(inside, source, log, folder / "fio.json", seed)
         try:
             # protected while it is in use: the first copy is taken under the load too
