@@ -247,6 +247,21 @@ static void another_user_is_refused(void **state)
 	assert_int_equal(as_user(s, STRANGER_UID, agent_is_refused), 0);
 }
 
+static void is_answered_with_an_error(struct site *s, const char *question)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char answer[512];
+
+	memcpy(a.sun_path, s->socket, strlen(s->socket) + 1);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(send(fd, question, strlen(question), MSG_NOSIGNAL), strlen(question));
+	ssize_t n = recv(fd, answer, sizeof(answer) - 1, 0);
+	assert_true(n > 0);
+	answer[n] = '\0';
+	assert_non_null(strstr(answer, "\"error\""));
+}
+
 static void the_helper_keeps_only_the_capabilities_it_needs(void **state)
 {
 	struct site *s = *state;
@@ -254,6 +269,7 @@ static void the_helper_keeps_only_the_capabilities_it_needs(void **state)
 	unsigned long long effective = 0;
 
 	site_start(s);
+	is_answered_with_an_error(s, "{}\n"); /* connections wait for it before it has dropped the rest */
 	snprintf(path, sizeof(path), "/proc/%d/status", s->helper);
 	_cleanup_fclose_ FILE *f = fopen(path, "re");
 	assert_non_null(f);
@@ -273,20 +289,10 @@ static void garbage_on_the_socket_is_answered_with_an_error(void **state)
 					      "{\"cmd\":\"writers\"}\n",
 					      "{\"cmd\":\"drain\"}\n"};
 	struct site *s = *state;
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	char answer[512];
 
 	site_start(s);
-	memcpy(a.sun_path, s->socket, strlen(s->socket) + 1);
-	for (size_t i = 0; i < sizeof(garbage) / sizeof(garbage[0]); i++) {
-		_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-		assert_int_equal(send(fd, garbage[i], strlen(garbage[i]), MSG_NOSIGNAL), strlen(garbage[i]));
-		ssize_t n = recv(fd, answer, sizeof(answer) - 1, 0);
-		assert_true(n > 0);
-		answer[n] = '\0';
-		assert_non_null(strstr(answer, "\"error\""));
-	}
+	for (size_t i = 0; i < sizeof(garbage) / sizeof(garbage[0]); i++)
+		is_answered_with_an_error(s, garbage[i]);
 	assert_true(answers(s->socket));
 }
 
