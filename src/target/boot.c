@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The original runs again: a libvirt domain of this host, or whatever the administrator's script switches on. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "fabric/domain.h"
 #include "fabric/hook.h"
 #include "target/task.h"
+
+#define DOMAIN_TIMEOUT_S 300
 
 static int keep_on(void *arg)
 {
@@ -33,6 +38,33 @@ static int run_hook(struct lb_target_task *t, const char *name)
 	return 0;
 }
 
+/* By a process of its own: libvirt's calls have no time limit, and one that hangs must not hold the daemon. */
+static int start_domain(struct lb_target_task *t, const char *uri, const char *name)
+{
+	_cleanup_buf_ struct lb_buf words = LB_BUF(LB_PROC_OUTPUT_BYTES_MAX);
+	char program[PATH_MAX];
+	const char *argv[] = {program, "--", LB_TARGET_START_DOMAIN, uri, name, NULL};
+	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
+	int r;
+
+	if (n < 0)
+		return lb_fail(-errno, "can't find my own program: %s", strerror(errno));
+	program[n] = '\0';
+	r = lb_proc_run(t->env,
+			&(struct lb_proc_run){
+				.argv = argv, .keep_fd = -1, .timeout_s = DOMAIN_TIMEOUT_S, .idle = keep_on, .arg = t},
+			&words);
+	if (r == -ETIMEDOUT)
+		return lb_fail(
+			r,
+			"libvirt at %s has not started domain %.80s within %d s: look at its libvirtd, then order "
+			"it again",
+			uri, name, DOMAIN_TIMEOUT_S);
+	if (r == -EREMOTEIO && words.size_bytes > 0)
+		return lb_fail(r, "%.*s", (int)strcspn((char *)words.data, "\n"), (char *)words.data);
+	return r;
+}
+
 int lb_target_do_boot(struct lb_target_work *w)
 {
 	const json_t *body = w->task->order.body;
@@ -48,7 +80,7 @@ int lb_target_do_boot(struct lb_target_work *w)
 	if (uri == NULL)
 		uri = LB_DOMAIN_URI_DEFAULT;
 	lb_target_task_say(w->task, "starts domain %s", domain);
-	r = lb_domain_start(uri, domain);
+	r = start_domain(w->task, uri, domain);
 	if (r == 0)
 		lb_target_task_say(w->task, "domain %s runs at %s", domain, uri);
 	return r;

@@ -14,8 +14,10 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "fabric/domain.h"
 #include "target/join.h"
 #include "target/link.h"
+#include "target/task.h"
 
 #define EXIT_USAGE 2
 
@@ -24,6 +26,7 @@ static void usage(FILE *out)
 	fputs("usage: lifeboat-target [--config FILE] [--check] [--verbose] [--version]\n"
 	      "       lifeboat-target join NAME --server URL --ca-fingerprint HEX --token-file FILE [--config FILE]\n"
 	      "                            [--identity FOLDER] [--state FOLDER]\n"
+	      "       lifeboat-target " LB_TARGET_START_DOMAIN " URI NAME   starts a libvirt domain unless it runs\n"
 	      "  --config FILE  settings (" LB_TARGET_SETTINGS_PATH ")\n"
 	      "  --check        read the settings, say whether they are right, and exit\n"
 	      "  --verbose      log more\n",
@@ -165,6 +168,20 @@ static int join_site(const struct asked *a, int argc, char **argv)
 	return EXIT_SUCCESS;
 }
 
+/* What an order to start a libvirt domain runs (boot.c). */
+static int start_domain(int argc, char **argv)
+{
+	if (argc - optind != 3) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	if (lb_domain_start(argv[optind + 1], argv[optind + 2]) < 0) {
+		fprintf(stderr, "%s\n", lb_err_text());
+		return EXIT_FAILURE;
+	}
+	return EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
 	struct asked a = {.config = LB_TARGET_SETTINGS_PATH, .level = LB_LOG_INFO};
@@ -182,6 +199,8 @@ int main(int argc, char **argv)
 	lb_log_init("lifeboat-target", a.level);
 	if (optind < argc && strcmp(argv[optind], "join") == 0)
 		return join_site(&a, argc, argv);
+	if (optind < argc && strcmp(argv[optind], LB_TARGET_START_DOMAIN) == 0)
+		return start_domain(argc, argv);
 	r = optind < argc ? lb_fail(-EINVAL, "unexpected argument \"%s\"", argv[optind]) : lb_secret_memory();
 	r = r < 0 ? r : lb_target_settings_read(lb_env_real(), a.config, &settings);
 	if (r == 0 && a.check)

@@ -80,4 +80,6 @@ int lb_target_do_follow(struct lb_target_work *w);
 int lb_target_do_finish(struct lb_target_work *w);
 int lb_target_do_back(struct lb_target_work *w);
 int lb_target_do_boot(struct lb_target_work *w);
+/* `lifeboat-target start-domain URI NAME`: what the order to start a domain runs. */
+#define LB_TARGET_START_DOMAIN "start-domain"
 int lb_target_do_drop(struct lb_target_work *w);

@@ -102,5 +102,7 @@ def own_libvirt():
 @pytest.fixture
 def libvirt(own_libvirt, monkeypatch):
     """What looks for libvirt finds that one; doubles are then made by it where none other is asked for."""
+    if own_libvirt.daemon.poll() is not None:       # a test that killed it has failed
+        own_libvirt.start()
     monkeypatch.setenv("LIBVIRT_DEFAULT_URI", own_libvirt.uri)
     return own_libvirt

@@ -58,8 +58,8 @@ class Failed:
         self.agent = HostAgent(site, folder / "agent").enrol().start()
         self.double = None
 
-    def fail_over(self, commit=True):
-        write(self.disk, 0, os.urandom(4 * MIB))
+    def fail_over(self, commit=True, content=None):
+        write(self.disk, 0, content or os.urandom(4 * MIB))
         self.agent.protect([self.disk])
         self.site.lifeboat("policy", "set", "default-failback", "--consistency-interval", 1, "--upload-interval", 1, "--heartbeat-interval", 1,
                            "--ring", "64M")

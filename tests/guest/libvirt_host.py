@@ -95,7 +95,7 @@ class OwnLibvirt:
             raise GuestError(f"{', '.join(missing)} missing; run `make deps-full`" if missing else "needs root")
         mounts = []
         for name, place in self.PLACES.items():
-            (self.folder / name).mkdir(parents=True)
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
             pathlib.Path(place).mkdir(parents=True, exist_ok=True)  # as the package makes it
             mounts.append(f"mount --bind {self.folder}/{name} {place}")
         # libvirt looks for its user before it reads that another one is wanted
@@ -105,7 +105,8 @@ class OwnLibvirt:
             file.write_text(text if f"\n{line.split(':')[0]}:" in text else text + line + "\n")
         mounts += [f"mount --bind {self.folder}/{name} /etc/{name}" for name in ("passwd", "group")]
         (self.folder / "etc/qemu.conf").write_text('user = "root"\ngroup = "root"\nsecurity_driver = "none"\nremember_owner = 0\n')
-        script = " && ".join([*mounts, f"virtlogd -d -p {self.folder}/virtlogd.pid", f"exec libvirtd -p {self.folder}/libvirtd.pid"])
+        script = " && ".join([*mounts, *([] if self._logs() else [f"virtlogd -d -p {self.folder}/virtlogd.pid"]),
+                              f"exec libvirtd -p {self.folder}/libvirtd.pid"])
         with open(self.folder / "daemons.log", "wb") as log:
             self.daemon = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", script], env=dict(os.environ, PATH=path),
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -116,6 +117,21 @@ class OwnLibvirt:
                 raise GuestError("libvirtd does not answer: " + (self.folder / "daemons.log").read_text(errors="replace")[-500:])
             time.sleep(POLL_INTERVAL_S)
         return self
+
+    def _logs(self):
+        """Whether virtlogd runs: it outlives a libvirtd that was killed, and VMs have their consoles from it."""
+        try:
+            return _process_start(int((self.folder / "virtlogd.pid").read_text())) is not None
+        except (OSError, ValueError):
+            return False
+
+    def kill(self):
+        """Its VMs run on; start() brings it back, and it finds them."""
+        self.daemon.kill()
+        self.daemon.wait()
+
+    def virsh(self, *words, check=True):
+        return subprocess.run(["virsh", "-q", "-c", self.uri, *map(str, words)], check=check, capture_output=True, text=True)
 
     def domains(self):
         return subprocess.run(["virsh", "-c", self.uri, "list", "--all", "--name"], capture_output=True, text=True, check=True).stdout.split()

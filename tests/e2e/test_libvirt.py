@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A libvirtd of the tests' own and real VMs in it: originals that a target server starts, and doubles that are reprotected."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+
+import pytest
+
+from double_agent import secret_of
+from target_server import TargetServer, VaultSite
+from test_recovery import BUILD, MIB, Vault, same
+from test_reprotect import failed, faults, folder, read_or_nothing, site, target  # noqa: F401 (fixtures)
+from test_target import digest
+
+LONG_S = 180
+
+# A guest of one sector: it says "told: ", what its firmware has as opt/lifeboat/double (fw_cfg, by its ports: the directory, then
+# the file), and " :end" on its first serial port; then it halts.
+BOOT = bytes.fromhex("fa31c08ed88ec08ed0bc007cfcbe9d7ce85a00ba1005b81900ef42ececec88c5ec88c1e33fba1105bf007ebb4000ecaa4b75fb51be897cbf087eb91400"
+                     "f3a659740349ebde8a2e027e8a0e037e8a26047ea0057eba1005efe30aba1105ece8170049ebf4bea47ce80300f4ebfdac84c07405e80300ebf6c388"
+                     "c3bafd03eca82074fb88d8baf803eec36f70742f6c696665626f61742f646f75626c6500746f6c643a2000203a656e640a00").ljust(510, b"\0") + b"\x55\xaa"
+
+
+class Original:
+    """A VM that an administrator has defined, off, with one disk."""
+
+    def __init__(self, libvirt, folder, size_bytes):  # noqa: F811
+        self.libvirt, self.name = libvirt, f"original-{uuid.uuid4().hex[:12]}"
+        self.disk, self.console = folder / "home.raw", folder / "home.log"
+        with open(self.disk, "wb") as f:
+            f.truncate(size_bytes)
+        (folder / "home.xml").write_text(f"""<domain type='qemu'><name>{self.name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
+          <os><type arch='x86_64' machine='pc'>hvm</type></os><devices><emulator>{shutil.which('qemu-system-x86_64')}</emulator>
+            <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{self.disk}'/><target dev='vda' bus='virtio'/></disk>
+            <serial type='file'><source path='{self.console}'/></serial></devices></domain>""")
+        libvirt.virsh("define", folder / "home.xml")
+
+    def state(self):
+        return self.libvirt.virsh("domstate", self.name).stdout.strip()
+
+    def has_booted(self):
+        return b":end" in read_or_nothing(self.console)
+
+    def close(self):
+        self.libvirt.virsh("destroy", self.name, check=False)
+        self.libvirt.virsh("undefine", self.name, check=False)
+
+
+@pytest.fixture
+def vault_site(libvirt, tmp_path):
+    (tmp_path / "vda.img").write_bytes(BOOT + os.urandom(2 * MIB - 512))
+    where = pathlib.Path(tempfile.mkdtemp(prefix="lbvs."))
+    s = VaultSite(BUILD, where / "site", Vault(tmp_path, {"vda": tmp_path / "vda.img"}, 1))
+    s.vault = tmp_path / "oracle/0-vda.raw"
+    try:
+        yield s.make().start()
+    finally:
+        s.stop()
+        shutil.rmtree(where, ignore_errors=True)
+
+
+def test_a_machine_comes_home_onto_its_libvirt_vm_which_runs_what_it_was(libvirt, vault_site, tmp_path):
+    original = Original(libvirt, tmp_path, 2 * MIB)
+    home = TargetServer(vault_site, BUILD, tmp_path / "t", "home").join().start()
+
+    def boot(*words, check=True):
+        return home.order("boot", "db1", "--domain", *(words or (original.name,)), "--uri", libvirt.uri, check=check)
+
+    def ended(job):
+        one = next(j for j in vault_site.ask("job", "list")["jobs"] if j["id"] == job)
+        return one if one["state"] in ("done", "failed", "cancelled") else None
+    try:
+        for name, said in ((original.name + "-none", "knows no domain"), ("-x", "knows no domain")):
+            run = boot(f"{name}", check=False)
+            assert run.returncode != 0 and said in run.stderr, run.stderr
+        assert home.order("restore", "db1", "--to", f"vda={original.disk}")["state"] == "done"
+        assert digest(original.disk) == digest(vault_site.vault)
+        # libvirtd has died: the order fails in words; one that hangs is no match for a cancellation
+        libvirt.kill()
+        run = boot(check=False)
+        assert run.returncode != 0 and "does not answer" in run.stderr, run.stderr
+        libvirt.start()
+        libvirt.daemon.send_signal(signal.SIGSTOP)
+        try:
+            job = json.loads(boot(original.name, "--no-wait", "-o", "json", check=False).stdout)["data"]["job"]
+            vault_site.wait(lambda: [o for o in home.orders("boot") if o["state"] == "running"], "the order at work", LONG_S)
+            assert ended(job) is None
+            vault_site.lifeboat("job", "cancel", job)
+            vault_site.wait(lambda: ended(job), "end of the cancelled order", LONG_S)
+        finally:
+            libvirt.daemon.send_signal(signal.SIGCONT)
+        assert ended(job)["state"] == "cancelled"
+        assert "runs" in boot()["text"] and original.state() == "running"
+        vault_site.wait(original.has_booted, "word of the guest", LONG_S)
+        assert b"told:  :end" in original.console.read_bytes()      # it is no double
+        # while it runs its disk is nobody else's, and who orders it to start finds it running
+        run = home.order("restore", "db1", "--to", f"vda={original.disk}", "--dry-run", check=False)
+        assert run.returncode != 0 and "in use" in run.stderr, run.stderr
+        assert "runs" in boot()["text"]
+    finally:
+        original.close()
+        home.close()
+
+
+def qemu_of(name):
+    """The arguments of the QEMU of a VM."""
+    found = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if f"guest={name},".encode() in read_or_nothing(p)]
+    assert len(found) == 1, found
+    return read_or_nothing(found[0])
+
+
+def test_a_double_in_libvirt_is_told_by_its_firmware_and_is_reprotected_and_goes_home_onto_a_libvirt_vm(libvirt, failed, site, folder, target):  # noqa: F811
+    failed.fail_over(content=BOOT + os.urandom(MIB - 512))
+    assert libvirt.domains() == ["host-double"]
+    told, console = site.folder / "state/vm/host-double/double.json", site.folder / "state/vm/host-double/console.log"
+    site.wait(lambda: b":end" in read_or_nothing(console), "word of the double", LONG_S)
+    assert b"told: " + told.read_bytes() + b" :end" in console.read_bytes()
+    # the secret is in that file, which is the owner's alone, and nowhere where others could read it
+    secret = secret_of(site, "host-double").encode()
+    assert told.stat().st_mode & 0o777 == 0o600
+    assert str(told).encode() in qemu_of("host-double") and not [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if secret in read_or_nothing(p)]
+    xml = libvirt.virsh("dumpxml", "--security-info", "host-double").stdout
+    assert str(told) in xml and secret.decode() not in xml
+    for part in ("etc", "run", "lib", "log"):
+        assert not [p for p in (libvirt.folder / part).rglob("*") if p.is_file() and secret in p.read_bytes()]
+    failed.double.boot()
+    failed.double.wait_text("waits for")
+    # libvirtd dies under it: the double runs on, and is found again
+    libvirt.kill()
+    assert qemu_of("host-double")
+    libvirt.start()
+    assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"]
+    original = Original(libvirt, folder, failed.size_bytes)
+    try:
+        failed.reprotect("--target", "away", "--to", f"{failed.name}={original.disk}")
+        assert target.is_reached()
+        libvirt.virsh("qemu-monitor-command", "--hmp", "host-double",
+                      f'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -P 0x5a {5 * MIB} 65536"')
+        words = ["failback", "start", "host-double", "--wait", 0, "--confirm", "host-double", "--uri", libvirt.uri]
+        wrong = site.lifeboat(*words, "--domain", "nobody", check=False)
+        assert wrong.returncode != 0 and "knows no domain" in wrong.stderr, wrong.stderr
+        done = site.ask(*words, "--domain", original.name)        # the order given again, rightly, goes on where it was
+        assert done["state"] == "done" and original.state() == "running"
+        assert original.disk.read_bytes()[5 * MIB:5 * MIB + 65536] == b"\x5a" * 65536
+        same(original.disk, site.folder / "state/vm/host-double/disk0.qcow2", "-f", "raw", "-F", "qcow2", "-U")
+        site.wait(original.has_booted, "word of the original", LONG_S)
+        failed.double.close()
+        site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double")
+        failed.check_no_trace()
+        assert libvirt.domains() == [original.name]
+    finally:
+        original.close()
