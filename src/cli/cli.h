@@ -177,6 +177,7 @@ int cmd_failover_test(struct cli *c);
 int cmd_failover_start(struct cli *c);
 int cmd_failover_cleanup(struct cli *c);
 int cmd_failover_repoint(struct cli *c);
+int cmd_failover_undo(struct cli *c);
 int cmd_failover_commit(struct cli *c);
 int cmd_failover_reprotect(struct cli *c);
 int cmd_drill_start(struct cli *c);

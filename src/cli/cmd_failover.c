@@ -345,3 +345,24 @@ int cmd_failover_commit(struct cli *c)
 	return cli_is_direct(c) ? cli_failover_commit_direct(c)
 				: order_double(c, "commit", NULL, "is committed: it stands by itself now");
 }
+
+/* A machine whose double is gone is undone by its own name, so it is the server that looks the name up. */
+int cmd_failover_undo(struct cli *c)
+{
+	_cleanup_json_ json_t *reply = NULL;
+	int r;
+
+	if (cli_is_direct(c))
+		return lb_fail(
+			-EINVAL,
+			"only the configuration server gives a machine its replication back; without one, `lifeboat "
+			"failover cleanup %s --live` removes the double",
+			c->args[0]);
+	r = cli_confirm(c, "give up, with all that was written on it, the double", c->args[0]);
+	if (r < 0)
+		return r;
+	if (c->dry_run)
+		return cli_would(c, "end %s and let its machine replicate again", c->args[0]);
+	r = cli_callf(c, "POST", NULL, &reply, "/v1/failover/%s/undo", c->args[0]);
+	return r < 0 ? r : follow(c, reply, "is given up: its machine works and replicates again");
+}

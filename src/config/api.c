@@ -68,6 +68,7 @@ AUDITED(lb_api_failover_unreprotect)
 AUDITED(lb_api_failover_failback)
 AUDITED(lb_api_failover_home)
 AUDITED(lb_api_failover_repoint)
+AUDITED(lb_api_failover_undo)
 AUDITED(lb_api_drill_start)
 AUDITED(lb_api_drill_schedule)
 AUDITED(lb_api_drill_unschedule)
@@ -153,6 +154,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/failover/{}/failback", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_failback_audited, false},
 	{"POST", "/v1/failover/{}/home", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_home_audited, false},
 	{"POST", "/v1/failover/{}/repoint", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_repoint_audited, false},
+	{"POST", "/v1/failover/{}/undo", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_undo_audited, false},
 
 	{"GET", "/v1/drill", READER, 0, lb_api_drill_list, false},
 	{"POST", "/v1/drill", OPERATOR, ORDER_BYTES_MAX, lb_api_drill_start_audited, false},

@@ -7,6 +7,7 @@
 #include "config/api.h"
 #include "config/failover_source.h"
 #include "config/failovers.h"
+#include "config/registry.h"
 #include "config/reprotect.h"
 #include "config/target.h"
 #include "vault/catalog.h"
@@ -34,9 +35,11 @@ static int machine_name(struct lb_site *site, const char *name_or_id, char name[
 	return r;
 }
 
-static int check_free(struct lb_site *site, const char *vm_name)
+/* Under this name there is nothing, or a live failover of the same machine that ended on its way and goes on. */
+static int check_free(struct lb_site *site, const char *machine, enum lb_failover_kind kind, const char *vm_name)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	struct lb_failover_report report = {0};
 	int64_t busy;
 	int r;
 
@@ -49,6 +52,11 @@ static int check_free(struct lb_site *site, const char *vm_name)
 	if (r == 0)
 		r = lb_failover_open(site->env, site->settings.vm_folder, vm_name, &f);
 	if (r == -ENOENT)
+		return 0;
+	if (r == 0)
+		lb_failover_report(f, &report);
+	if (r == 0 && kind == LB_FAILOVER_LIVE && strcmp(report.machine_name, machine) == 0 &&
+	    lb_failovers_is_unfinished(&report))
 		return 0;
 	if (r == 0 || r == -EBUSY)
 		return lb_fail(-EEXIST,
@@ -89,7 +97,7 @@ int lb_api_failover_start(void *arg, const struct lb_http_call *call, struct lb_
 	if (r == 0)
 		r = lb_job_check_free(site, vm_name, vm_name);
 	if (r == 0)
-		r = check_free(site, vm_name);
+		r = check_free(site, machine, request.kind, vm_name);
 	if (r == 0)
 		r = lb_job_submit(site, "failover", vm_name, body, call->peer.name, id);
 	if (r == 0)
@@ -186,6 +194,54 @@ int lb_api_failover_commit(void *arg, const struct lb_http_call *call, struct lb
 
 	r = lb_api_body(call, &body);
 	return r < 0 ? r : submit(arg, "commit", call, body, reply);
+}
+
+/* The machine of a double, or of one whose double is gone already: then the order is for the machine itself. */
+static int undo_request(struct lb_site *site, const char *name, char target[LB_SUBJECT_BYTES], json_t *request)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	struct lb_failover_report report;
+	char id[LB_UUID_TEXT_BYTES];
+	int r;
+
+	r = lb_failover_open(site->env, site->settings.vm_folder, name, &f);
+	if (r == 0) {
+		lb_failover_report(f, &report);
+		snprintf(target, LB_SUBJECT_BYTES, "%s", report.vm_name);
+		lb_uuid_format(&report.machine, id);
+		r = lb_job_undo_check(site, f, id);
+	} else if (r == -ENOENT && lb_reg_machine_find(site->db, name, &m) == 0) {
+		snprintf(target, LB_SUBJECT_BYTES, "%s", m.name);
+		memcpy(id, m.id, sizeof(id));
+		r = m.fenced ? lb_job_undo_check(site, NULL, id)
+			     : lb_fail(-EINVAL, "%s is not failed over: there is nothing to undo", m.name);
+	} else if (r == -ENOENT) {
+		r = lb_fail(r, "there is no double and no machine \"%.64s\"; `lifeboat failover list` shows doubles",
+			    name);
+	}
+	return r < 0 ? r : lb_json_set_str(request, "machine", id);
+}
+
+int lb_api_failover_undo(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
+	_cleanup_json_ json_t *request = json_object();
+	struct lb_site *site = arg;
+	char target[LB_SUBJECT_BYTES], id[LB_UUID_TEXT_BYTES];
+	int r;
+
+	if (request == NULL)
+		return lb_fail(-ENOMEM, "out of memory for an order");
+	r = lb_db_begin(site->db, &txn); /* of two operators exactly one */
+	r = r < 0 ? r : lb_job_check_free(site, call->params[0], call->params[0]);
+	r = r < 0 ? r : undo_request(site, call->params[0], target, request);
+	r = r < 0 ? r : lb_job_submit(site, "failover-undo", target, request, call->peer.name, id);
+	r = r < 0 ? r : lb_db_commit(&txn);
+	if (r < 0)
+		return r;
+	lb_event(site, "warning", target, "the failover is given up, ordered by %s", call->peer.name);
+	return reply_job(reply, id, target);
 }
 
 int lb_api_failover_reprotect(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)

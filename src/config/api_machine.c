@@ -112,7 +112,7 @@ static int check_fence(struct lb_site *site, struct lb_reg_machine *m)
 
 	if (!m->fenced)
 		return 0;
-	r = lb_failovers_live_of(site, m->id, &there);
+	r = lb_failovers_live_of(site, m->id, NULL, &there);
 	if (r < 0)
 		return r;
 	if (there)

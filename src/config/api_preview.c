@@ -71,7 +71,7 @@ int lb_api_failover_preview(void *arg, const struct lb_http_call *call, struct l
 	if (r < 0)
 		return r;
 	lb_uuid_format(&item->machine, id);
-	r = lb_failovers_live_of(site, id, &doubled);
+	r = lb_failovers_live_of(site, id, NULL, &doubled);
 	if (r < 0)
 		return r;
 	/* a machine that only the vault knows was never proven here */

@@ -178,17 +178,72 @@ static int fence_source(struct lb_job *job, const struct lb_failover_report *p)
 		       : lb_wrap(r, "nothing was changed: the source can't be kept down: script fence-source");
 }
 
+int lb_source_is_fenced(struct lb_job *job, const struct lb_failover_report *p, bool *ret_fenced)
+{
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	char id[LB_UUID_TEXT_BYTES];
+	int r;
+
+	lb_uuid_format(&p->machine, id);
+	r = lb_reg_machine_find(job->site->db, id, &m);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	lb_err_clear();
+	*ret_fenced = r == 0 && m.fenced;
+	return 0;
+}
+
 int lb_source_prepare(struct lb_job *job, const struct lb_failover_report *report)
 {
+	bool fenced = false;
 	int r = 0;
 
 	if (asks(job, "shutdown_source"))
 		r = stop_source(job, report);
 	if (r == 0 && asks(job, "wait_drained")) {
 		r = lb_job_step(job, "wait until nothing would be lost");
-		r = r < 0 ? r : wait_drained(job, report, lb_now_ns(job->site->env));
+		r = r < 0 ? r : lb_source_is_fenced(job, report, &fenced);
+		if (r == 0 && fenced)
+			r = lb_job_say(job, "it was fenced before: nothing more of it can come");
+		else if (r == 0)
+			r = wait_drained(job, report, lb_now_ns(job->site->env));
 	}
 	return r < 0 ? r : fence_source(job, report);
+}
+
+/* ---- the way back of the fence --------------------------------------------------------------------------- */
+
+int lb_source_give_back(struct lb_job *job, const char *machine, bool new_hardware)
+{
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	struct lb_site *site = job->site;
+	int r;
+
+	r = lb_db_begin(site->db, &txn);
+	if (r == 0)
+		r = lb_reg_machine_find(site->db, machine, &m);
+	if (r == -ENOENT) {
+		lb_err_clear();
+		return lb_job_say(job, "the machine is not enrolled here: it replicates when it is");
+	}
+	if (r < 0 || !m.fenced)
+		return r; /* an earlier run of this job did it */
+	m.fenced = false;
+	m.resync_generation++;
+	if (new_hardware)
+		m.hardware[0] = '\0'; /* bound to the one that reports first */
+	r = lb_reg_machine_put(site->db, &m);
+	if (r == 0)
+		r = lb_reg_certs_reinstate(site->db, m.id, LB_REVOKED_FAILED_OVER, lb_now_ns(site->env));
+	return r < 0 ? r : lb_db_commit(&txn);
+}
+
+int lb_source_release(struct lb_job *job, const struct lb_failover_report *report)
+{
+	int r = lb_job_step(job, "let the source work again");
+
+	return r < 0 ? r : bear(job, report, "unfence-source", run_hook(job, report, "unfence-source"));
 }
 
 int lb_double_announce(struct lb_job *job, const struct lb_failover_report *report)

@@ -9,6 +9,7 @@
  *                 the failover goes on
  *   fence-source  keeps the workload down (power, switch port); a failure is told, and with "fence_required" ends the
  *                 failover before anything has changed
+ *   unfence-source  when a failover was given up before its commit: the source may work again; a failure is told
  *   double-network  before a double, also of a test, is started on a network: its address there (DHCP); a failure is
  * told double-up     when the double runs and answers: names and addresses; a failure is told
  */
@@ -20,6 +21,15 @@
 /* Before the journal is fenced; each step may be done again after a kill. -ETIMEDOUT, -EREMOTEIO: nothing has changed.
  */
 int lb_source_prepare(struct lb_job *job, const struct lb_failover_report *report);
+/* Whether this server refuses its agent already. */
+int lb_source_is_fenced(struct lb_job *job, const struct lb_failover_report *report, bool *ret_fenced);
+/*
+ * The way back of the fence: its certificates count again, and its replication goes on, every disk compared, because
+ * nobody replicated it meanwhile. Only when nothing of its double runs. Done already, or not enrolled here: 0.
+ */
+int lb_source_give_back(struct lb_job *job, const char *machine, bool new_hardware);
+/* The script unfence-source: the source may work again. Never fails but for the job's own end. */
+int lb_source_release(struct lb_job *job, const struct lb_failover_report *report);
 /* Before the VM is started. Never fails but for the job's own end. */
 int lb_double_announce(struct lb_job *job, const struct lb_failover_report *report);
 /* After the double runs. Never fails but for the job's own end. */

@@ -44,7 +44,7 @@ json_t *lb_failover_json(const struct lb_failover_report *report, enum lb_vm_sta
 }
 
 struct search {
-	const char *machine;
+	const char *machine, *except;
 	bool there;
 };
 
@@ -55,7 +55,8 @@ static int look_for_live(void *arg, const struct lb_failover_report *report, enu
 
 	(void)state;
 	lb_uuid_format(&report->machine, id);
-	if (report->kind == LB_FAILOVER_LIVE && strcmp(id, s->machine) == 0)
+	if (report->kind == LB_FAILOVER_LIVE && strcmp(id, s->machine) == 0 &&
+	    (s->except == NULL || strcmp(report->vm_name, s->except) != 0))
 		s->there = true;
 	return 0;
 }
@@ -81,9 +82,15 @@ int lb_failovers_has(struct lb_site *site, const char *double_name, bool *ret_th
 	return 0;
 }
 
-int lb_failovers_live_of(struct lb_site *site, const char *machine, bool *ret_there)
+bool lb_failovers_is_unfinished(const struct lb_failover_report *report)
 {
-	struct search s = {.machine = machine};
+	return report->kind == LB_FAILOVER_LIVE && report->next != LB_STEP_DONE && !report->committed &&
+	       !report->cleaning;
+}
+
+int lb_failovers_live_of(struct lb_site *site, const char *machine, const char *except, bool *ret_there)
+{
+	struct search s = {.machine = machine, .except = except};
 	int r;
 
 	r = lb_failover_list(site->env, site->settings.vm_folder, look_for_live, &s);

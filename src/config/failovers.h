@@ -12,6 +12,10 @@ int lb_job_commit_run(struct lb_job *job);
 int lb_job_reprotect_run(struct lb_job *job);
 int lb_job_reprotect_cancel_run(struct lb_job *job);
 int lb_job_repoint_run(struct lb_job *job);
+/* job_failover_undo.c: the double is given up before its commit, and its machine replicates again. */
+int lb_job_failover_undo_run(struct lb_job *job);
+/* -EINVAL, in words, when double `f` (NULL: it is gone) of machine (its id) can't be given up, or not that alone. */
+int lb_job_undo_check(struct lb_site *site, const struct lb_failover *f, const char *machine);
 /* The machine goes home: its double is shut down, the last of what it wrote becomes a point. */
 int lb_job_failback_run(struct lb_job *job);
 /* It runs at home: the double goes, the machine has its identity and its replication back. */
@@ -26,8 +30,10 @@ bool lb_job_drained(struct lb_site *site, const char *machine, int64_t since_ns,
 
 /* Whether a double of this name is on this host. */
 int lb_failovers_has(struct lb_site *site, const char *double_name, bool *ret_there);
-/* Whether a live double of the machine (its id) is on this host. */
-int lb_failovers_live_of(struct lb_site *site, const char *machine, bool *ret_there);
+/* A live one that ended on its way: it may be ordered again, or given up. */
+bool lb_failovers_is_unfinished(const struct lb_failover_report *report);
+/* Whether a live double of the machine (its id), but not `except` (a double's name; NULL: any), is on this host. */
+int lb_failovers_live_of(struct lb_site *site, const char *machine, const char *except, bool *ret_there);
 
 /* What request JSON of POST /v1/failover asks; `forwards` holds LB_VM_FORWARDS_MAX. Texts stay the object's own. */
 int lb_failover_request_read(struct lb_site *site, const json_t *body, struct lb_failover_request *ret_request,

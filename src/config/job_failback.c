@@ -8,6 +8,7 @@
 #include "base/fault.h"
 #include "base/json.h"
 #include "config/api.h"
+#include "config/failover_source.h"
 #include "config/failovers.h"
 #include "config/registry.h"
 #include "config/reprotect.h"
@@ -105,31 +106,6 @@ int lb_job_failback_run(struct lb_job *job)
 	return r < 0 ? r : lb_reprotect_target_boot(job, &p);
 }
 
-/* Its certificate counts again; every disk is compared, because nobody replicated it while it was away. */
-static int give_back(struct lb_job *job, const char *id)
-{
-	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
-	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
-	struct lb_site *site = job->site;
-	int r;
-
-	r = lb_db_begin(site->db, &txn);
-	if (r == 0)
-		r = lb_reg_machine_find(site->db, id, &m);
-	if (r == -ENOENT)
-		return lb_job_say(job, "the machine is not enrolled here: it replicates when it is");
-	if (r < 0 || !m.fenced)
-		return r; /* an earlier run of this job did it */
-	m.fenced = false;
-	m.resync_generation++;
-	if (json_is_true(json_object_get(job->request, "new_hardware")))
-		m.hardware[0] = '\0'; /* bound to the one that reports first */
-	r = lb_reg_machine_put(site->db, &m);
-	if (r == 0)
-		r = lb_reg_certs_reinstate(site->db, m.id, LB_REVOKED_FAILED_OVER, lb_now_ns(site->env));
-	return r < 0 ? r : lb_db_commit(&txn);
-}
-
 int lb_job_failback_commit_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
@@ -148,7 +124,7 @@ int lb_job_failback_commit_run(struct lb_job *job)
 		return lb_fail(-EINVAL, "%s still has its machine's place: `lifeboat failback start %s` comes first",
 			       job->target, job->target);
 	lb_uuid_format(&report.machine, id);
-	r = give_back(job, id);
+	r = lb_source_give_back(job, id, json_is_true(json_object_get(job->request, "new_hardware")));
 	lb_fault_place("failback-commit of %s: the machine has its own back", job->target);
 	r = r < 0 ? r : lb_vault_copy_write(job->site);
 	r = r < 0 ? r : lb_job_step(job, "remove the double");

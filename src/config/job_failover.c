@@ -23,6 +23,10 @@
 
 #define DRAIN_POLL_NS (200 * LB_NS_PER_MS)
 
+/* what a job keeps in its result */
+#define BEGAN "began_anew"                    /* whether it removed what an order before it had begun */
+#define SOURCE_WAS_FENCED "source_was_fenced" /* by an order before it */
+
 /* ---- what the site does before the journal is fenced --------------------------------------------------- */
 
 bool lb_job_drained(struct lb_site *site, const char *id, int64_t since_ns, bool *ret_silent)
@@ -70,6 +74,20 @@ struct run {
 	struct lb_failover *f;
 };
 
+/* Until the vault's fence a failover that ends leaves its source as it found it. */
+static int note_source(struct lb_job *job, const struct lb_failover_report *report)
+{
+	bool fenced = false;
+	int r;
+
+	if (json_object_get(job->result, SOURCE_WAS_FENCED) != NULL)
+		return 0;
+	r = lb_source_is_fenced(job, report, &fenced);
+	if (r == 0 && json_object_set_new(job->result, SOURCE_WAS_FENCED, json_boolean(fenced)) < 0)
+		r = lb_fail(-ENOMEM, "out of memory for a result");
+	return r < 0 ? r : lb_job_keep(job);
+}
+
 static int before_step(void *arg, enum lb_failover_step step)
 {
 	struct run *run = arg;
@@ -83,7 +101,8 @@ static int before_step(void *arg, enum lb_failover_step step)
 	lb_failover_report(run->f, &report);
 	lb_uuid_format(&report.machine, id);
 	if (step == LB_STEP_FENCE && report.kind == LB_FAILOVER_LIVE) {
-		r = lb_source_prepare(run->job, &report);
+		r = note_source(run->job, &report);
+		r = r < 0 ? r : lb_source_prepare(run->job, &report);
 		since_ns = lb_now_ns(run->job->site->env);
 		if (r == 0)
 			r = lb_job_step(run->job, "end the replication");
@@ -185,6 +204,17 @@ static int run_to_end(struct lb_job *job, struct lb_failover *f)
 	return r < 0 ? r : note_proof(job, &report);
 }
 
+static int give_back(struct lb_job *job, const struct lb_failover_report *report)
+{
+	char id[LB_UUID_TEXT_BYTES];
+
+	/* of a source that an order before this one had fenced nothing is known: `failover undo` gives it back */
+	if (!json_is_false(json_object_get(job->result, SOURCE_WAS_FENCED)))
+		return 0;
+	lb_uuid_format(&report->machine, id);
+	return lb_source_give_back(job, id, false);
+}
+
 /*
  * One that ended before it changed anything leaves nothing: a test that was cancelled, a live one whose machine's
  * replication goes on.
@@ -199,6 +229,11 @@ static int undo(struct lb_job *job, struct lb_failover **f, int error)
 					    : error != -ECANCELED)
 		return error;
 	snprintf(text, sizeof(text), "%s", lb_err_text());
+	if (report.kind == LB_FAILOVER_LIVE && give_back(job, &report) < 0)
+		return lb_wrap(error,
+			       "it ended before its double was made, but %s does not replicate again; `lifeboat "
+			       "failover undo %s` sees to that",
+			       report.machine_name, job->target);
 	if (lb_failover_cleanup(*f, true) < 0)
 		return lb_wrap(
 			error,
@@ -208,26 +243,86 @@ static int undo(struct lb_job *job, struct lb_failover **f, int error)
 	return lb_fail(error, "%s", text);
 }
 
+/* ---- ordered again ----------------------------------------------------------------------------------------- */
+
+/* Whether the order before this one for the same double said something else. */
+static int says_else(struct lb_job *job, bool *ret_else)
+{
+	_cleanup_rows_ lb_db_rows *rows = NULL;
+	_cleanup_json_ json_t *before = NULL;
+	int r;
+
+	LB_DB_SCOPE(job->site->db);
+	r = lb_db_query(job->site->db, &rows,
+			"SELECT request FROM job WHERE target = ? AND kind = 'failover' AND id <> ? AND created_ns <= "
+			"(SELECT created_ns FROM job WHERE id = ?) ORDER BY created_ns DESC, rowid DESC LIMIT 1",
+			"sss", job->target, job->id, job->id);
+	r = r < 0 ? r : lb_db_next(job->site->db, rows);
+	if (r < 0)
+		return r;
+	before = r > 0 ? lb_db_json(rows, 0) : NULL;
+	*ret_else = before != NULL && !json_equal(before, job->request);
+	return 0;
+}
+
+/*
+ * A live failover that was cancelled or failed after its fence goes on where it was when the same is ordered again;
+ * other words begin it anew. Decided once, before anything is there that this job has made.
+ */
+static int take_up(struct lb_job *job, struct lb_failover **f)
+{
+	struct lb_failover_report report;
+	bool anew = false;
+	int r = 0;
+
+	if (json_object_get(job->result, BEGAN) != NULL)
+		return *f != NULL ? 0 : -ENOENT;
+	if (*f != NULL) {
+		lb_failover_report(*f, &report);
+		anew = report.cleaning; /* killed while it did so */
+		if (lb_failovers_is_unfinished(&report))
+			r = says_else(job, &anew);
+	}
+	if (r == 0 && anew) {
+		r = lb_job_step(job, "remove what was begun before");
+		r = r < 0 ? r : lb_failover_cleanup(*f, true);
+		if (r == 0)
+			*f = NULL; /* freed with it */
+		lb_fault_place("failover to %s: what was begun before is gone", job->target);
+	}
+	if (r == 0 && json_object_set_new(job->result, BEGAN, json_boolean(anew)) < 0)
+		r = lb_fail(-ENOMEM, "out of memory for a result");
+	r = r < 0 ? r : lb_job_keep(job);
+	return r < 0 || *f != NULL ? r : -ENOENT;
+}
+
+static int begin(struct lb_job *job, struct lb_failover **ret_failover)
+{
+	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
+	struct lb_failover_request request;
+	int r;
+
+	r = lb_failover_request_read(job->site, job->request, &request, forwards);
+	/* a live one fences first, and then all that was received is there */
+	if (r == 0 && request.kind == LB_FAILOVER_TEST && lb_flush_is_for(request.point))
+		r = lb_flush(job, request.machine, LB_FLUSH_S);
+	if (r == 0)
+		r = lb_job_step(job, "prepare");
+	request.vm_name = job->target;
+	return r < 0 ? r : lb_failover_begin(job->site->env, &request, ret_failover);
+}
+
 int lb_job_failover_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
-	struct lb_vm_forward forwards[LB_VM_FORWARDS_MAX] = {0};
-	struct lb_failover_request request;
 	struct lb_failover_report report;
 	int r;
 
 	r = lb_job_double_open(job, &f);
-	if (r == -ENOENT) {
-		r = lb_failover_request_read(job->site, job->request, &request, forwards);
-		/* a live one fences first, and then all that was received is there */
-		if (r == 0 && request.kind == LB_FAILOVER_TEST && lb_flush_is_for(request.point))
-			r = lb_flush(job, request.machine, LB_FLUSH_S);
-		if (r == 0)
-			r = lb_job_step(job, "prepare");
-		request.vm_name = job->target;
-		if (r == 0)
-			r = lb_failover_begin(job->site->env, &request, &f);
-	}
+	if (r == 0 || r == -ENOENT)
+		r = take_up(job, &f);
+	if (r == -ENOENT)
+		r = begin(job, &f);
 	if (r < 0)
 		return r;
 	r = run_to_end(job, f);

@@ -16,6 +16,7 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"failback", lb_job_failback_run},
 	{"failback-commit", lb_job_failback_commit_run},
 	{"repoint", lb_job_repoint_run},
+	{"failover-undo", lb_job_failover_undo_run},
 	{"reprotect", lb_job_reprotect_run},
 	{"reprotect-cancel", lb_job_reprotect_cancel_run},
 	{"drill", lb_drill_run},

@@ -132,6 +132,11 @@ int lb_failover_repoint(struct lb_failover *f, const char *point);
  */
 int lb_failover_commit(struct lb_failover *f, int (*progress)(void *arg, const struct lb_vm_pull *pull), void *arg);
 /*
+ * Live and not committed: its machine goes on instead. The VM is destroyed, and from here on nothing starts it again;
+ * what is left of it goes with lb_failover_cleanup(). -EINVAL.
+ */
+int lb_failover_give_up(struct lb_failover *f);
+/*
  * Destroys it without trace: VM, servers, overlays, pin, record. A live double holds writes that are nowhere else:
  * -EPERM unless `live_too`. Works on what any killed step left behind, and without the secret if nothing was pinned.
  * Frees `f` on success.

@@ -305,6 +305,22 @@ static int remove_record(struct lb_failover *f)
 	return rmdir(f->vm.folder) < 0 ? lb_fail(-errno, "can't remove %s: %s", f->vm.folder, strerror(errno)) : 0;
 }
 
+int lb_failover_give_up(struct lb_failover *f)
+{
+	int r;
+
+	if (f->kind != LB_FAILOVER_LIVE)
+		return lb_fail(-EINVAL, "double %s is a test: its machine goes on anyway", f->vm.name);
+	if (f->committed)
+		return lb_fail(-EINVAL,
+			       "double %s is committed: its machine comes home by `lifeboat failback start %s`, with "
+			       "what the double wrote",
+			       f->vm.name, f->vm.name);
+	f->cleaning = true;
+	r = lb_record_save(f);
+	return r < 0 ? r : stop_and_forget(f);
+}
+
 int lb_failover_cleanup(struct lb_failover *f, bool live_too)
 {
 	int r;

@@ -133,7 +133,7 @@ def deadly(site, api, faults, path, body, confirm=None, only=""):
         done = follow(site, api, order_over_deaths(site, api, path, body), confirm)
         come_to_rest(site, api)
         seen = places()
-    assert done["state"] == "done", (done, seen)
+    assert done["state"] == "done", f"{done['error']}: {seen}"
     assert site.deaths - before == len(seen) == len(set(seen)) and len(seen) >= 3, (site.deaths - before, seen)
     return done
 
@@ -224,14 +224,16 @@ def test_a_server_that_dies_at_each_place_of_a_plans_orders_carries_them_out(sit
     assert all(d["committed"] for d in doubles(api).values()) and len(doubles(api)) == 2 and pins(api) == []
 
 
-def cancelled_at_each_step(site, api, faults, path, body, after, confirm=None, only=""):
-    """The same order again and again, cancelled one step later each time, until it comes through. How often it was cancelled."""
+def cancelled_at_each_step(site, api, faults, path, body, after, confirm=None, only="", until=lambda: False):
+    """The same order again and again, cancelled one step later each time, until it comes through, or is told so. How often it was cancelled."""
     with faults.on(faults.cancels, only) as cancels:
         for times in range(40):
             done = follow(site, api, order(api, path, body), confirm)
             if len(cancels()) == times:
                 return done, times
             after(done)
+            if until():
+                return done, times + 1
     raise AssertionError(f"it is never done: {cancels()}")
 
 
