@@ -128,6 +128,9 @@ int cli_target_order(struct cli *c, const char *kind);
 /* --to, --some, --overwrite, --keep-points, --keep as members of an order. */
 int cli_target_disks(const struct cli *c, json_t *body);
 
+/* cmd_reprotect.c: follows a job, and prints what its look found, also when it was not content. */
+int cli_follow_findings(struct cli *c, const char *id, json_t **ret_job);
+
 /* exec.c: becomes another program of ours: beside this one, in the build's folder, or on the path. Returns when there
  * is none. */
 void cli_exec(const char *build_folder, const char *const *argv);
@@ -196,6 +199,8 @@ int cmd_plan_failover(struct cli *c);
 int cmd_plan_commit(struct cli *c);
 int cmd_plan_cleanup(struct cli *c);
 int cmd_plan_reprotect(struct cli *c);
+int cmd_plan_failback(struct cli *c);
+int cmd_plan_failback_commit(struct cli *c);
 int cmd_plan_confirm(struct cli *c);
 int cmd_failback_commit(struct cli *c);
 int cmd_failback_start(struct cli *c);

@@ -49,6 +49,22 @@ static void print_actions(const json_t *group, const char *member)
 	}
 }
 
+static void print_machine(const json_t *machine)
+{
+	json_t *home = json_object_get(machine, "home"), *to = json_object_get(home, "to"), *path;
+	const json_t *boot = json_object_get(home, "boot");
+	const char *disk;
+
+	printf("  machine %s", cli_text(machine, "machine"));
+	if (cli_text(home, "target")[0] != '\0')
+		printf(", home by %s%s", cli_text(home, "target"), json_is_string(to) ? ", its disks as they fit" : "");
+	json_object_foreach(to, disk, path) printf(" %s=%s", disk, json_string_value(path));
+	if (boot != NULL)
+		printf(", then started by %s %s", cli_text(boot, "hook")[0] != '\0' ? "hook" : "domain",
+		       cli_text(boot, "hook")[0] != '\0' ? cli_text(boot, "hook") : cli_text(boot, "domain"));
+	printf("\n");
+}
+
 static void print_job(const json_t *plan)
 {
 	const json_t *job = json_object_get(plan, "job"), *result = json_object_get(job, "result"), *one;
@@ -80,8 +96,7 @@ static void print_plan(const json_t *plan)
 
 		printf("%zu. %s\n", i + 1, lb_plan_group_name(plan, i, name));
 		print_actions(group, "before");
-		json_array_foreach(json_object_get(group, "machines"), k, machine)
-			printf("  machine %s\n", cli_text(machine, "machine"));
+		json_array_foreach(json_object_get(group, "machines"), k, machine) print_machine(machine);
 		print_actions(group, "after");
 	}
 	print_job(plan);
@@ -239,11 +254,6 @@ int cmd_plan_commit(struct cli *c)
 	if (cli_is_direct(c))
 		return cli_plan_commit_direct(c);
 	return order(c, "commit", "is committed: its doubles stand by themselves");
-}
-
-int cmd_plan_reprotect(struct cli *c)
-{
-	return order(c, "reprotect", "replicates back: each of its doubles as a machine of its own");
 }
 
 int cmd_plan_cleanup(struct cli *c)

@@ -6,17 +6,27 @@
 #include "base/json.h"
 #include "cli/cli.h"
 
-static void print_findings(const json_t *job)
+static void print_list(const char *machine, const json_t *findings)
 {
-	const json_t *findings = json_object_get(json_object_get(job, "result"), "findings"), *one;
+	const json_t *one;
 	size_t i;
 
 	json_array_foreach(findings, i, one)
-		printf("%-8s %-8s %s\n", cli_text(one, "level"), cli_text(one, "what"), cli_text(one, "text"));
+		printf("%s%s%-8s %-9s %s\n", machine, machine[0] != '\0' ? ": " : "", cli_text(one, "level"),
+		       cli_text(one, "what"), cli_text(one, "text"));
 }
 
-/* What the check found is shown also when it was not content. */
-static int follow(struct cli *c, const char *id, json_t **ret_job)
+/* Of one double, or of each machine of a plan. */
+static void print_findings(const json_t *job)
+{
+	json_t *findings = json_object_get(json_object_get(job, "result"), "findings"), *list;
+	const char *machine;
+
+	print_list("", findings);
+	json_object_foreach(findings, machine, list) print_list(machine, list);
+}
+
+int cli_follow_findings(struct cli *c, const char *id, json_t **ret_job)
 {
 	_cleanup_json_ json_t *job = NULL;
 	char text[LB_ERR_TEXT_BYTES_MAX];
@@ -44,7 +54,7 @@ static int order(struct cli *c, const char *method, const json_t *body, const ch
 	if (r < 0)
 		return r;
 	if (cli_value(c, "no-wait") == NULL)
-		r = follow(c, id, &job);
+		r = cli_follow_findings(c, id, &job);
 	else
 		r = cli_callf(c, "GET", NULL, &job, "/v1/job/%s", id);
 	return r < 0 ? r : cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);

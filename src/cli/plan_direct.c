@@ -119,7 +119,8 @@ static int run_actions(struct run *run, size_t n, const char *member, const char
 	json_array_foreach(json_object_get(lb_plan_group(run->m.plan, n), member), i, action)
 	{
 		snprintf(id, sizeof(id), "%zu-%s-%zu", n + 1, member, i + 1);
-		if (r < 0 || !lb_plan_action_applies(action, run->m.live) || cli_plan_record_is_done(&run->record, id))
+		if (r < 0 || !lb_plan_action_applies(action, run->m.live ? "failover" : "test") ||
+		    cli_plan_record_is_done(&run->record, id))
 			continue;
 		r = json_object_get(action, "script") != NULL ? run_script(run, action, name) : ask_person(run, action);
 		r = r < 0 ? r : cli_plan_record_done(&run->record, id);

@@ -79,6 +79,8 @@ AUDITED(lb_api_plan_test)
 AUDITED(lb_api_plan_failover)
 AUDITED(lb_api_plan_commit)
 AUDITED(lb_api_plan_reprotect)
+AUDITED(lb_api_plan_failback)
+AUDITED(lb_api_plan_home)
 AUDITED(lb_api_plan_cleanup)
 AUDITED(lb_api_plan_confirm)
 
@@ -173,7 +175,9 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/plan/{}/test", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_test_audited, false},
 	{"POST", "/v1/plan/{}/failover", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_failover_audited, false},
 	{"POST", "/v1/plan/{}/commit", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_commit_audited, false},
-	{"POST", "/v1/plan/{}/reprotect", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_reprotect_audited, false},
+	{"POST", "/v1/plan/{}/reprotect", OPERATOR, PLAN_BYTES_MAX, lb_api_plan_reprotect_audited, false},
+	{"POST", "/v1/plan/{}/failback", OPERATOR, PLAN_BYTES_MAX, lb_api_plan_failback_audited, false},
+	{"POST", "/v1/plan/{}/home", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_home_audited, false},
 	{"POST", "/v1/plan/{}/cleanup", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_cleanup_audited, false},
 	{"POST", "/v1/plan/{}/confirm", OPERATOR, ORDER_BYTES_MAX, lb_api_plan_confirm_audited, false},
 };

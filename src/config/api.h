@@ -105,6 +105,8 @@ LB_API_HANDLER(lb_api_plan_test);
 LB_API_HANDLER(lb_api_plan_failover);
 LB_API_HANDLER(lb_api_plan_commit);
 LB_API_HANDLER(lb_api_plan_reprotect);
+LB_API_HANDLER(lb_api_plan_failback);
+LB_API_HANDLER(lb_api_plan_home);
 LB_API_HANDLER(lb_api_plan_cleanup);
 LB_API_HANDLER(lb_api_plan_confirm);
 LB_API_HANDLER(lb_api_drill_start);

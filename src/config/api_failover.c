@@ -266,7 +266,7 @@ int lb_api_failover_unreprotect(void *arg, const struct lb_http_call *call, stru
 
 	r = lb_api_body(call, &body);
 	r = r < 0 ? r : lb_reprotect_find(site->db, call->params[0], &p);
-	if (r == 0 && strcmp(p.state, LB_REPROTECT_HOME) == 0)
+	if (r == 0 && lb_reprotect_goes_home(&p))
 		r = lb_fail(-EINVAL, "%s is on its way home: `lifeboat failback commit %s` ends it with its way back",
 			    call->params[0], call->params[0]);
 	r = r < 0 ? r

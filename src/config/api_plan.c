@@ -142,34 +142,88 @@ int lb_api_plan_remove(void *arg, const struct lb_http_call *call, struct lb_htt
 
 /* ---- orders ---------------------------------------------------------------------------------------------- */
 
-/* Of two at once exactly one begins. */
-static int order(struct lb_site *site, const struct lb_http_call *call, const char *kind, struct lb_http_reply *reply)
+/* The members of an order that its job wants as they are. */
+static const char *const of_reprotect[] = {"home", "dry_run", "note", NULL};
+static const char *const of_failback[] = {"home", "dry_run", "wait_s", "note", NULL};
+static const char *const of_failback_commit[] = {"new_hardware", "note", NULL};
+
+static int check_home_body(const json_t *body)
+{
+	uint32_t wait_s;
+	bool flag;
+	int r = 0;
+
+	if (json_object_get(body, "dry_run") != NULL)
+		r = lb_json_get_bool(body, "dry_run", &flag);
+	if (r == 0 && json_object_get(body, "new_hardware") != NULL)
+		r = lb_json_get_bool(body, "new_hardware", &flag);
+	if (r == 0 && json_object_get(body, "wait_s") != NULL)
+		r = lb_json_get_u32(body, "wait_s", LB_PLAN_HOME_WAIT_S_MAX, &wait_s);
+	return r;
+}
+
+/* What the order says of machines is a part of the plan that its job works on. */
+static int take_home(const json_t *body, const char *const *members, json_t *request)
+{
+	json_t *plan = json_object_get(request, "plan"), *whole = NULL;
+	int r;
+
+	r = lb_plan_members(body, "the order", members);
+	r = r < 0 ? r : check_home_body(body);
+	if (r == 0 && json_object_get(body, "home") != NULL)
+		r = lb_plan_homes_set(plan, json_object_get(body, "home"));
+	r = r < 0 ? r : lb_plan_read(plan, &whole);
+	if (r < 0)
+		return r;
+	r = json_object_set_new(request, "plan", whole) < 0 ? -ENOMEM : 0;
+	for (; r == 0 && *members != NULL; members++)
+		if (strcmp(*members, "home") != 0 && json_object_get(body, *members) != NULL)
+			r = json_object_set(request, *members, json_object_get(body, *members)) < 0 ? -ENOMEM : 0;
+	return r < 0 ? lb_fail(r, "out of memory for an order") : 0;
+}
+
+static int make_request(json_t *plan, const json_t *body, const char *const *members, json_t **ret_request)
+{
+	const char *point = NULL, *note = NULL;
+	_cleanup_json_ json_t *request = NULL;
+	int r;
+
+	r = lb_api_optional_str(body, "point", &point);
+	r = r < 0 ? r : lb_api_optional_str(body, "note", &note);
+	if (r < 0)
+		return r;
+	request = json_pack("{s:O,s:s,s:s}", "plan", plan, "point", point != NULL ? point : "latest", "note",
+			    note != NULL ? note : "");
+	if (request == NULL)
+		return lb_fail(-ENOMEM, "out of memory for an order");
+	r = members != NULL ? take_home(body, members, request) : 0;
+	if (r == 0)
+		*ret_request = lb_steal_ptr(request);
+	return r;
+}
+
+/* Of two at once exactly one begins. `members`: what an order of the way home may say. */
+static int order(struct lb_site *site, const struct lb_http_call *call, const char *kind, const char *const *members,
+		 struct lb_http_reply *reply)
 {
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	_cleanup_json_ json_t *body = NULL, *plan = NULL, *request = NULL;
 	char target[LB_PLAN_TARGET_BYTES], what[LB_PLAN_TARGET_BYTES + 8], id[LB_UUID_TEXT_BYTES];
-	const char *point = NULL, *note = NULL;
 	int r;
 
 	snprintf(what, sizeof(what), "plan %.64s", call->params[0]);
 	lb_plan_target(call->params[0], target);
 	r = lb_api_body(call, &body);
 	if (r == 0)
-		r = lb_api_optional_str(body, "point", &point);
-	if (r == 0)
-		r = lb_api_optional_str(body, "note", &note);
-	if (r == 0)
 		r = lb_db_begin(site->db, &txn);
 	if (r == 0)
 		r = lb_reg_plan_get(site->db, call->params[0], &plan);
 	if (r == 0)
 		r = lb_job_check_free(site, target, what);
-	if (r < 0)
-		return r;
-	request = json_pack("{s:O,s:s,s:s}", "plan", plan, "point", point != NULL ? point : "latest", "note",
-			    note != NULL ? note : "");
-	r = request == NULL ? lb_fail(-ENOMEM, "out of memory for an order")
-			    : lb_job_submit(site, kind, target, request, call->peer.name, id);
+	if (r == 0)
+		r = make_request(plan, body, members, &request);
+	if (r == 0)
+		r = lb_job_submit(site, kind, target, request, call->peer.name, id);
 	if (r == 0)
 		r = lb_db_commit(&txn);
 	if (r < 0)
@@ -182,27 +236,37 @@ static int order(struct lb_site *site, const struct lb_http_call *call, const ch
 
 int lb_api_plan_test(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
-	return order(arg, call, "plan-test", reply);
+	return order(arg, call, "plan-test", NULL, reply);
 }
 
 int lb_api_plan_failover(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
-	return order(arg, call, "plan-failover", reply);
+	return order(arg, call, "plan-failover", NULL, reply);
 }
 
 int lb_api_plan_commit(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
-	return order(arg, call, "plan-commit", reply);
+	return order(arg, call, "plan-commit", NULL, reply);
 }
 
 int lb_api_plan_reprotect(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
-	return order(arg, call, "plan-reprotect", reply);
+	return order(arg, call, "plan-reprotect", of_reprotect, reply);
+}
+
+int lb_api_plan_failback(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	return order(arg, call, "plan-failback", of_failback, reply);
+}
+
+int lb_api_plan_home(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	return order(arg, call, "plan-failback-commit", of_failback_commit, reply);
 }
 
 int lb_api_plan_cleanup(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
-	return order(arg, call, "plan-cleanup", reply);
+	return order(arg, call, "plan-cleanup", NULL, reply);
 }
 
 /* What it waits for: the job and the action. -ENOENT when it waits for nobody. */

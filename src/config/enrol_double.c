@@ -54,7 +54,7 @@ static int wait(const struct asking *a, struct lb_http_reply *reply)
 
 static bool may_enrol(const struct lb_reprotect *p)
 {
-	return strcmp(p->state, LB_REPROTECT_STARTING) != 0 && strcmp(p->state, LB_REPROTECT_HOME) != 0 &&
+	return strcmp(p->state, LB_REPROTECT_STARTING) != 0 && !lb_reprotect_goes_home(p) &&
 	       strcmp(p->state, LB_REPROTECT_ENDING) != 0;
 }
 

@@ -10,12 +10,15 @@ int lb_job_cleanup_run(struct lb_job *job);
 int lb_job_commit_run(struct lb_job *job);
 /* job_reprotect.c (reprotect.h) */
 int lb_job_reprotect_run(struct lb_job *job);
+int lb_job_reprotect_check_run(struct lb_job *job);
 int lb_job_reprotect_cancel_run(struct lb_job *job);
 int lb_job_repoint_run(struct lb_job *job);
 /* job_failover_undo.c: the double is given up before its commit, and its machine replicates again. */
 int lb_job_failover_undo_run(struct lb_job *job);
 /* -EINVAL, in words, when double `f` (NULL: it is gone) of machine (its id) can't be given up, or not that alone. */
 int lb_job_undo_check(struct lb_site *site, const struct lb_failover *f, const char *machine);
+/* A plan's double is shut down on its way home, and nothing else: those of the other machines come first. */
+int lb_job_shut_run(struct lb_job *job);
 /* The machine goes home: its double is shut down, the last of what it wrote becomes a point. */
 int lb_job_failback_run(struct lb_job *job);
 /* It runs at home: the double goes, the machine has its identity and its replication back. */

@@ -24,48 +24,67 @@ static int keep_going(void *job)
 	return lb_job_check(job);
 }
 
-/*
- * One that is reprotected goes home by its own journal: what its agent and process server had sent is there, and only
- * the rest is read from its disks. From here on the way back is not taken away any more.
- */
-static int leave(struct lb_job *job, struct lb_failover *f, uint32_t wait_s, struct lb_reprotect *p,
-		 bool *ret_gracefully)
+static uint32_t wait_of(const struct lb_job *job)
+{
+	const json_t *wait_s = json_object_get(job->request, "wait_s");
+
+	return wait_s != NULL ? (uint32_t)json_integer_value(wait_s) : LB_TAKEBACK_WAIT_S_DEFAULT;
+}
+
+/* Its way back, if it has one: it must be complete. */
+static int find_way(struct lb_job *job, struct lb_reprotect *p)
 {
 	int r;
 
-	*ret_gracefully = true;
 	r = lb_reprotect_find(job->site->db, job->target, p);
 	if (r == -ENOENT) {
 		lb_err_clear();
 		return 0;
 	}
-	if (r == 0 && strcmp(p->state, LB_REPROTECT_PROTECTED) != 0 && strcmp(p->state, LB_REPROTECT_HOME) != 0)
+	if (r == 0 && strcmp(p->state, LB_REPROTECT_PROTECTED) != 0 && !lb_reprotect_goes_home(p))
 		r = lb_fail(
 			-EBUSY,
 			"the way back of %s is not complete: `lifeboat job watch %s` follows it, `lifeboat failover "
 			"reprotect %s --cancel` takes it away; it can then go home without",
 			job->target, p->job, job->target);
-	if (r < 0)
-		return r;
-	snprintf(p->state, sizeof(p->state), LB_REPROTECT_HOME);
-	r = lb_reprotect_put(job->site->db, p);
-	lb_fault_place("failback of %s: noted, the double runs", job->target);
-	r = r < 0 ? r : lb_failover_shut(f, wait_s, ret_gracefully);
-	return r < 0 ? r : lb_reprotect_fence(job, p);
+	return r;
 }
 
-static int take_back(struct lb_job *job, struct lb_failover *f, uint32_t wait_s, struct lb_reprotect *p,
-		     struct lb_takeback *back)
+static int note(struct lb_job *job, struct lb_reprotect *p, const char *state)
 {
-	struct lb_uuid id;
-	bool gracefully;
 	int r;
 
-	r = leave(job, f, wait_s, p, &gracefully);
+	snprintf(p->state, sizeof(p->state), "%s", state);
+	r = lb_reprotect_put(job->site->db, p);
+	lb_fault_place("failback of %s: noted: %s", job->target, state);
+	return r;
+}
+
+/*
+ * One that is reprotected goes home by its own journal: what its agent and process server had sent is there, and only
+ * the rest is read from its disks. From here on the way back is not taken away any more.
+ */
+static int shut(struct lb_job *job, struct lb_failover *f, struct lb_reprotect *p, bool *ret_gracefully)
+{
+	bool back = p->double_name[0] != '\0';
+	int r;
+
+	r = back ? note(job, p, LB_REPROTECT_HOME) : 0;
+	return r < 0 ? r : lb_failover_shut(f, wait_of(job), ret_gracefully);
+}
+
+static int take_back(struct lb_job *job, struct lb_failover *f, struct lb_reprotect *p, struct lb_takeback *back)
+{
+	struct lb_uuid id;
+	bool gracefully = true;
+	int r;
+
+	r = shut(job, f, p, &gracefully);
+	r = r < 0 ? r : lb_reprotect_fence(job, p);
 	if (r == 0 && p->back[0] != '\0')
 		r = lb_uuid_parse(p->back, &id);
 	r = r < 0 ? r
-		  : lb_takeback_run(job->site->env, job->site->vault, f, p->back[0] != '\0' ? &id : NULL, wait_s,
+		  : lb_takeback_run(job->site->env, job->site->vault, f, p->back[0] != '\0' ? &id : NULL, wait_of(job),
 				    compared, job, back);
 	back->gracefully = back->gracefully && gracefully;
 	return r;
@@ -84,26 +103,77 @@ static int tell_taken(struct lb_job *job, const struct lb_reprotect *p, const st
 	return 0;
 }
 
+/* What was told is kept with it: this is not done again. */
+static int land(struct lb_job *job, struct lb_reprotect *p, const struct lb_takeback *back)
+{
+	int r;
+
+	r = lb_reprotect_target_finish(job, p, &back->point.position);
+	if (r < 0 || json_object_get(p->request, "target") == NULL)
+		return r;
+	r = lb_job_keep(job);
+	return r < 0 ? r : note(job, p, LB_REPROTECT_LANDED);
+}
+
+static int go_home(struct lb_job *job, struct lb_failover *f, struct lb_reprotect *p)
+{
+	struct lb_takeback back = {0};
+	int r;
+
+	r = take_back(job, f, p, &back);
+	r = r < 0 ? r : tell_taken(job, p, &back);
+	if (r == 0 && !back.gracefully)
+		r = lb_job_say(job, "it did not shut down within %u s and was turned off", wait_of(job));
+	return r < 0 ? r : land(job, p, &back);
+}
+
+static int start_original(struct lb_job *job, struct lb_reprotect *p)
+{
+	int r;
+
+	if (json_object_get(job->request, "boot") == NULL)
+		return 0;
+	r = lb_reprotect_target_boot(job, p);
+	return r < 0 ? r : note(job, p, LB_REPROTECT_STARTED);
+}
+
 int lb_job_failback_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
-	uint32_t wait_s = LB_TAKEBACK_WAIT_S_DEFAULT;
-	struct lb_takeback back = {0};
 	int r;
 
-	if (json_object_get(job->request, "wait_s") != NULL)
-		wait_s = (uint32_t)json_integer_value(json_object_get(job->request, "wait_s"));
 	r = lb_job_step(job, "shut the double down, and take the last of what it wrote");
 	r = r < 0 ? r : lb_job_double_open(job, &f);
 	if (r == 0)
 		lb_failover_idle_set(f, keep_going, job);
-	r = r < 0 ? r : take_back(job, f, wait_s, &p, &back);
-	r = r < 0 ? r : tell_taken(job, &p, &back);
-	if (r == 0 && !back.gracefully)
-		r = lb_job_say(job, "it did not shut down within %u s and was turned off", wait_s);
-	r = r < 0 ? r : lb_reprotect_target_finish(job, &p, &back.point.position);
-	return r < 0 ? r : lb_reprotect_target_boot(job, &p);
+	r = r < 0 ? r : find_way(job, &p);
+	if (r < 0)
+		return r;
+	if (lb_reprotect_landed(&p))
+		r = lb_job_say(job, "its disks at home are at the last point already");
+	else
+		r = go_home(job, f, &p);
+	return r < 0 ? r : start_original(job, &p);
+}
+
+int lb_job_shut_run(struct lb_job *job)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	bool gracefully = true;
+	int r;
+
+	r = lb_job_step(job, "shut the double down");
+	r = r < 0 ? r : lb_job_double_open(job, &f);
+	if (r == 0)
+		lb_failover_idle_set(f, keep_going, job);
+	r = r < 0 ? r : find_way(job, &p);
+	if (r == 0 && !lb_reprotect_landed(&p))
+		r = shut(job, f, &p, &gracefully);
+	if (r == 0 && !gracefully)
+		r = lb_job_say(job, "it did not shut down within %u s and was turned off", wait_of(job));
+	return r < 0 ? r : lb_json_set_bool(job->result, "gracefully", gracefully);
 }
 
 int lb_job_failback_commit_run(struct lb_job *job)

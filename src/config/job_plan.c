@@ -21,25 +21,6 @@
 
 /* ---- the machines of a group ------------------------------------------------------------------------------ */
 
-struct live_search {
-	const char *machine;
-	char name[LB_VM_NAME_BYTES];
-	bool runs, there;
-};
-
-static int look_for_live(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
-{
-	struct live_search *s = arg;
-
-	(void)state;
-	if (report->kind != LB_FAILOVER_LIVE || strcmp(report->machine_name, s->machine) != 0)
-		return 0;
-	snprintf(s->name, sizeof(s->name), "%s", report->vm_name);
-	s->there = true;
-	s->runs = report->next == LB_STEP_DONE;
-	return 1;
-}
-
 /* The doubles of one test see one another and nobody else, where this host can do that and no other network is wanted.
  */
 static int set_segment(struct lb_plan_job *run, json_t *request)
@@ -84,25 +65,21 @@ static int begin_drill(struct lb_plan_job *run, const char *name, json_t *body)
 static int begin_machine(struct lb_plan_job *run, const json_t *machine)
 {
 	const char *name = json_string_value(json_object_get(machine, "machine"));
-	json_t *machines = json_object_get(run->job->result, "machines");
-	struct lb_site *site = run->job->site;
-	struct live_search s = {.machine = name};
+	struct lb_plan_live s = {0};
 	_cleanup_json_ json_t *body = NULL;
 	const char *frozen;
 	char target[LB_VM_NAME_BYTES];
 	int r;
 
+	if (run->home)
+		return lb_plan_failback_begin(run, machine);
 	r = lb_plan_double(machine, run->live, target);
 	if (r == 0 && run->live)
-		r = lb_failover_list(site->env, site->settings.vm_folder, look_for_live, &s);
+		r = lb_plan_job_live(run, name, &s);
 	if (r < 0)
 		return r;
 	if (s.there && s.runs)
-		return json_object_set_new(
-			       machines, name,
-			       json_pack("{s:s,s:n,s:s}", "double", s.name, "job", "state", "runs already")) < 0
-			       ? lb_fail(-ENOMEM, "out of memory for a job")
-			       : 0;
+		return lb_plan_job_note(run, name, s.name, "runs already", "");
 	frozen = json_string_value(json_object_get(json_object_get(run->job->result, "points"), name));
 	r = lb_plan_order(machine, run->live, frozen != NULL ? frozen : run->point, &body);
 	if (r == 0 && run->drill)
@@ -157,7 +134,8 @@ static int do_machines(struct lb_plan_job *run)
 	}
 	r = r < 0 ? r : lb_plan_job_look(run, entries, &count);
 	if (r == 0)
-		r = lb_job_say(run->job, "%u up, %u failed, %u under way", count.done, count.failed, count.active);
+		r = lb_job_say(run->job, "%u %s, %u failed, %u under way", count.done, run->home ? "at home" : "up",
+			       count.failed, count.active);
 	if (r == 0)
 		r = lb_job_progress(run->job, (double)(before + count.done + count.failed) /
 						      (double)machines_before(run->plan, lb_plan_groups(run->plan)));
@@ -186,7 +164,9 @@ static int go(struct lb_plan_job *run)
 			return 0;
 		lb_plan_group_name(run->plan, group, run->group_name);
 		if (strcmp(phase, "check") == 0)
-			r = lb_plan_job_check(run);
+			r = run->home ? lb_plan_failback_check(run) : lb_plan_job_check(run);
+		else if (strcmp(phase, "shut") == 0)
+			r = lb_plan_failback_shut(run);
 		else if (strcmp(phase, "machines") == 0)
 			r = do_machines(run);
 		else
@@ -198,26 +178,30 @@ static int go(struct lb_plan_job *run)
 	}
 }
 
-int lb_plan_run_test(struct lb_job *job)
+static int run_groups(struct lb_job *job, const char *kind)
 {
 	struct lb_plan_job run;
-	int r = lb_plan_job_begin(&run, job, "test");
+	int r = lb_plan_job_begin(&run, job, kind);
 
 	return r < 0 ? r : go(&run);
+}
+
+int lb_plan_run_test(struct lb_job *job)
+{
+	return run_groups(job, "test");
 }
 
 int lb_plan_run_drill(struct lb_job *job)
 {
-	struct lb_plan_job run;
-	int r = lb_plan_job_begin(&run, job, "drill");
-
-	return r < 0 ? r : go(&run);
+	return run_groups(job, "drill");
 }
 
 int lb_plan_run_failover(struct lb_job *job)
 {
-	struct lb_plan_job run;
-	int r = lb_plan_job_begin(&run, job, "failover");
+	return run_groups(job, "failover");
+}
 
-	return r < 0 ? r : go(&run);
+int lb_plan_run_failback(struct lb_job *job)
+{
+	return run_groups(job, "failback");
 }

@@ -196,7 +196,7 @@ static int next(struct work *w)
 		return r < 0 ? r : go_on(w, LB_REPROTECT_FOLLOWING, LB_REPROTECT_PROTECTED);
 	}
 	return lb_fail(-EINVAL, "%s is %s: it can't be reprotected now", w->p.double_name,
-		       is(w, LB_REPROTECT_HOME) ? "on its way home" : "losing its way back");
+		       lb_reprotect_goes_home(&w->p) ? "on its way home" : "losing its way back");
 }
 
 static int describe(struct lb_job *job, struct lb_reprotect *p)
@@ -307,6 +307,20 @@ int lb_job_reprotect_run(struct lb_job *job)
 		     : lb_fail(-ECANCELED, "%s", text);
 }
 
+/* One of a plan's, before any of it is begun. */
+int lb_job_reprotect_check_run(struct lb_job *job)
+{
+	json_t *findings = NULL;
+	int r;
+
+	r = lb_job_step(job, "check the way back");
+	r = r < 0 ? r : lb_reprotect_check_body(job->site, job->request);
+	r = r < 0 ? r : lb_reprotect_check(job, &findings);
+	if (findings != NULL && json_object_set_new(job->result, "findings", findings) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a result");
+	return r;
+}
+
 int lb_job_reprotect_cancel_run(struct lb_job *job)
 {
 	int r;
@@ -334,7 +348,7 @@ int lb_reprotect_order(struct lb_site *site, const char *parent, const char *dou
 	if (r < 0)
 		return r;
 	r = lb_reprotect_find(site->db, double_name, &p);
-	if (r == 0 && (strcmp(p.state, LB_REPROTECT_PROTECTED) == 0 || strcmp(p.state, LB_REPROTECT_HOME) == 0))
+	if (r == 0 && (strcmp(p.state, LB_REPROTECT_PROTECTED) == 0 || lb_reprotect_goes_home(&p)))
 		return lb_fail(
 			-EEXIST,
 			"%s is reprotected already, as %s; `lifeboat failover reprotect %s --cancel` takes that back",

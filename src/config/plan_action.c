@@ -15,6 +15,12 @@ static int keep_going(void *arg)
 	return lb_job_check(arg);
 }
 
+/* A drill is a test. */
+static const char *applies_as(const struct lb_plan_job *run)
+{
+	return run->home ? "failback" : run->live ? "failover" : "test";
+}
+
 static int run_script(struct lb_plan_job *run, const json_t *action, const char *phase)
 {
 	const char *script = json_string_value(json_object_get(action, "script")), *values[8];
@@ -35,7 +41,7 @@ static int run_script(struct lb_plan_job *run, const json_t *action, const char 
 		return r;
 	snprintf(texts[0], sizeof(texts[0]), "LIFEBOAT_PLAN=%s", run->name);
 	snprintf(texts[1], sizeof(texts[1]), "LIFEBOAT_GROUP=%s", run->group_name);
-	snprintf(texts[2], sizeof(texts[2]), "LIFEBOAT_KIND=%s", run->live ? "failover" : "test");
+	snprintf(texts[2], sizeof(texts[2]), "LIFEBOAT_KIND=%s", applies_as(run));
 	snprintf(texts[3], sizeof(texts[3]), "LIFEBOAT_PHASE=%s", phase);
 	snprintf(texts[4], sizeof(texts[4]), "LIFEBOAT_JOB=%s", run->job->id);
 	snprintf(texts[5], sizeof(texts[5]), "LIFEBOAT_POINT=%s", run->point);
@@ -103,11 +109,14 @@ int lb_plan_job_action(struct lb_plan_job *run, const char *phase)
 	int r = 0;
 
 	if (action == NULL) {
+		/* of a way home the first group's is done while the doubles still work */
+		if (strcmp(phase, "before") == 0 && run->home && group == 0)
+			return lb_plan_job_go_on(run, lb_plan_groups(run->plan) - 1, "shut", 0);
 		if (strcmp(phase, "before") == 0)
 			return lb_plan_job_go_on(run, group, "machines", 0);
 		return lb_plan_job_go_on(run, group + 1, "before", 0);
 	}
-	if (lb_plan_action_applies(action, run->live))
+	if (lb_plan_action_applies(action, applies_as(run)))
 		r = json_object_get(action, "script") != NULL ? run_script(run, action, phase)
 							      : wait_for_person(run, action, phase);
 	return r < 0 ? r : lb_plan_job_go_on(run, group, phase, n + 1);

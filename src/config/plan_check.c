@@ -67,6 +67,37 @@ int lb_plan_job_doubles(struct lb_plan_job *run, bool live,
 	return lb_failover_list(run->job->site->env, run->job->site->settings.vm_folder, choose_double, &d);
 }
 
+struct live_search {
+	const char *machine;
+	struct lb_plan_live found;
+};
+
+static int look_for_live(void *arg, const struct lb_failover_report *report, enum lb_vm_state state)
+{
+	struct live_search *s = arg;
+
+	(void)state;
+	if (report->kind != LB_FAILOVER_LIVE || strcmp(report->machine_name, s->machine) != 0)
+		return 0;
+	snprintf(s->found.name, sizeof(s->found.name), "%s", report->vm_name);
+	s->found.there = true;
+	s->found.runs = report->next == LB_STEP_DONE;
+	s->found.committed = report->committed;
+	return 1;
+}
+
+int lb_plan_job_live(struct lb_plan_job *run, const char *machine, struct lb_plan_live *ret_live)
+{
+	struct live_search s = {.machine = machine};
+	int r;
+
+	r = lb_failover_list(run->job->site->env, run->job->site->settings.vm_folder, look_for_live, &s);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret_live = s.found;
+	return 0;
+}
+
 struct look_up {
 	struct lb_plan_job *run;
 	struct lb_together together;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "base/fault.h"
 #include "base/json.h"
@@ -19,6 +20,13 @@ size_t lb_plan_job_number(const struct lb_plan_job *run, const char *member)
 	json_int_t n = json_integer_value(json_object_get(run->job->result, member));
 
 	return n > 0 ? (size_t)n : 0;
+}
+
+bool lb_plan_job_is(const struct lb_plan_job *run, const char *phase)
+{
+	const char *is = json_string_value(json_object_get(run->job->result, "phase"));
+
+	return is != NULL && strcmp(is, phase) == 0;
 }
 
 int lb_plan_job_set(struct lb_plan_job *run, const char *member, json_t *value)
@@ -64,6 +72,9 @@ int lb_plan_job_begin(struct lb_plan_job *run, struct lb_job *job, const char *k
 	*run = (struct lb_plan_job){.job = job,
 				    .plan = json_object_get(job->request, "plan"),
 				    .point = point != NULL ? point : "latest",
+				    .kind = kind,
+				    .table = "machines",
+				    .home = strcmp(kind, "failback") == 0,
 				    .live = strcmp(kind, "test") != 0 && strcmp(kind, "drill") != 0,
 				    .drill = strcmp(kind, "drill") == 0};
 	run->name = json_string_value(json_object_get(run->plan, "name"));
@@ -94,13 +105,50 @@ static int child_of(struct lb_plan_job *run, const char *kind, const char *targe
 	return r;
 }
 
+static json_t *table(struct lb_plan_job *run)
+{
+	json_t *machines = json_object_get(run->job->result, run->table);
+
+	if (machines == NULL) {
+		machines = json_object();
+		if (json_object_set_new(run->job->result, run->table, machines) < 0)
+			return NULL;
+	}
+	return machines;
+}
+
+static int order_child(struct lb_plan_job *run, const char *kind, const char *target, const json_t *request,
+		       const char *by, char id[LB_UUID_TEXT_BYTES])
+{
+	static const char *const of_home[] = {"reprotect-check", "shut", "failback", "failback-commit"};
+	struct lb_site *site = run->job->site;
+	int r = 0;
+
+	if (strcmp(kind, "reprotect") == 0)
+		return lb_reprotect_order(site, run->job->id, target, request, by, id);
+	for (size_t i = 0; r == 0 && i < LB_ARRAY_LEN(of_home); i++)
+		if (strcmp(kind, of_home[i]) == 0)
+			r = lb_job_check_free(site, target, target);
+	return r < 0 ? r : lb_job_submit_child(site, run->job->id, kind, target, request, by, id);
+}
+
+int lb_plan_job_note(struct lb_plan_job *run, const char *machine, const char *double_name, const char *state,
+		     const char *error)
+{
+	json_t *one = json_pack("{s:s?,s:n,s:s,s:s}", "double", double_name, "job", "state", state, "error", error);
+
+	return one == NULL || json_object_set_new(table(run), machine, one) < 0
+		       ? lb_fail(-ENOMEM, "out of memory for a job")
+		       : 0;
+}
+
 /* Once, however often it is asked for. */
 int lb_plan_job_submit(struct lb_plan_job *run, const char *kind, const char *machine, const char *target,
 		       const json_t *request)
 {
 	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
 	struct lb_site *site = run->job->site;
-	json_t *machines = json_object_get(run->job->result, "machines");
+	json_t *machines = table(run);
 	char id[LB_UUID_TEXT_BYTES], by[128];
 	int r;
 
@@ -109,9 +157,7 @@ int lb_plan_job_submit(struct lb_plan_job *run, const char *kind, const char *ma
 	if (r == 0)
 		r = child_of(run, kind, target, id);
 	if (r == 0)
-		r = strcmp(kind, "reprotect") == 0
-			    ? lb_reprotect_order(site, run->job->id, target, request, by, id)
-			    : lb_job_submit_child(site, run->job->id, kind, target, request, by, id);
+		r = order_child(run, kind, target, request, by, id);
 	if (r >= 0)
 		r = json_object_set_new(machines, machine,
 					json_pack("{s:s,s:s,s:s}", "double", target, "job", id, "state", "queued")) < 0
@@ -172,7 +218,7 @@ static int look_at(struct lb_plan_job *run, const char *machine, json_t *one, st
 /* Of these machines (an array of plan entries; NULL: all that the job has begun). */
 int lb_plan_job_look(struct lb_plan_job *run, const json_t *entries, struct lb_plan_count *ret_count)
 {
-	json_t *machines = json_object_get(run->job->result, "machines"), *one;
+	json_t *machines = json_object_get(run->job->result, run->table), *one;
 	struct lb_plan_count count = {0};
 	const json_t *entry;
 	const char *name;
@@ -193,20 +239,61 @@ int lb_plan_job_look(struct lb_plan_job *run, const json_t *entries, struct lb_p
 	return r;
 }
 
+int lb_plan_job_child_result(struct lb_plan_job *run, const char *id, json_t **ret_result)
+{
+	_cleanup_rows_ lb_db_rows *rows = NULL;
+	json_t *result;
+	int r;
+
+	LB_DB_SCOPE(run->job->site->db);
+	r = lb_db_query(run->job->site->db, &rows, "SELECT result FROM job WHERE id = ?", "s", id);
+	if (r == 0)
+		r = lb_db_next(run->job->site->db, rows);
+	if (r < 0)
+		return r;
+	result = r > 0 && !lb_db_null(rows, 0) ? lb_db_json(rows, 0) : json_object();
+	if (result == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a result");
+	*ret_result = result;
+	return 0;
+}
+
+int lb_plan_job_all_ended(struct lb_plan_job *run)
+{
+	struct lb_plan_count count = {0};
+	int r;
+
+	r = lb_plan_job_look(run, NULL, &count);
+	r = r < 0 ? r
+		  : lb_job_say(run->job, "%u done, %u failed, %u under way", count.done, count.failed, count.active);
+	if (r < 0)
+		return r;
+	if (count.active > 0)
+		return lb_job_park(run->job);
+	return count.failed > 0 ? lb_fail(-EIO, "%u doubles of plan %s: %s", count.failed, run->name, count.told) : 0;
+}
+
 /* Its machines' jobs were cancelled with it; it has ended when they have. */
 int lb_plan_job_cancelled(struct lb_plan_job *run)
 {
-	struct lb_plan_count count = {0};
-	int r, looked;
+	static const char *const tables[] = {"checks", "shut", "machines"};
+	unsigned int active = 0;
+	int r, looked = 0;
 
 	r = lb_job_check(run->job);
 	if (r != -ECANCELED)
 		return r;
-	looked = lb_plan_job_look(run, NULL, &count);
+	for (size_t i = 0; looked == 0 && i < LB_ARRAY_LEN(tables); i++) {
+		struct lb_plan_count count = {0};
+
+		run->table = tables[i];
+		looked = lb_plan_job_look(run, NULL, &count);
+		active += count.active;
+	}
 	if (looked < 0)
 		return looked;
 	lb_plan_job_set(run, "waiting", json_null());
-	return count.active > 0 ? lb_job_park(run->job) : lb_fail(-ECANCELED, "cancelled");
+	return active > 0 ? lb_job_park(run->job) : lb_fail(-ECANCELED, "cancelled");
 }
 
 /* ---- names ------------------------------------------------------------------------------------------------------ */

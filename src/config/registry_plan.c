@@ -123,7 +123,7 @@ static int look_for_machine(void *arg, size_t group, const json_t *machine)
 	return r == -ENOENT ? 0 : r;
 }
 
-static int check_scripts(struct lb_site *site, const json_t *plan)
+int lb_plan_check_scripts(struct lb_site *site, const json_t *plan)
 {
 	static const char *const lists[] = {"before", "after"};
 	char group[LB_PLAN_GROUP_NAME_BYTES];
@@ -158,5 +158,5 @@ int lb_plan_check(struct lb_site *site, const json_t *plan)
 	if (m.n > 0)
 		return lb_fail(-ENOENT, "the vault has no machine %s%s; `lifeboat machine list` shows them", m.names,
 			       m.n > TOLD_MAX ? ", ..." : "");
-	return check_scripts(site, plan);
+	return lb_plan_check_scripts(site, plan);
 }

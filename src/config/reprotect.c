@@ -16,6 +16,16 @@ void lb_reprotect_clear(struct lb_reprotect *p)
 	p->request = NULL;
 }
 
+bool lb_reprotect_landed(const struct lb_reprotect *p)
+{
+	return strcmp(p->state, LB_REPROTECT_LANDED) == 0 || strcmp(p->state, LB_REPROTECT_STARTED) == 0;
+}
+
+bool lb_reprotect_goes_home(const struct lb_reprotect *p)
+{
+	return strcmp(p->state, LB_REPROTECT_HOME) == 0 || lb_reprotect_landed(p);
+}
+
 static void copy(char *to, size_t room, const char *text)
 {
 	snprintf(to, room, "%s", text != NULL ? text : "");
@@ -139,6 +149,9 @@ static void tell(struct lb_site *site, const struct lb_reprotect *p, char *text,
 		snprintf(text, room, "its temporary process server is being made");
 	else if (is(p, LB_REPROTECT_ENROLLING))
 		snprintf(text, room, "its agent may enrol as %s, and has not done so yet", p->back_name);
+	else if (lb_reprotect_landed(p))
+		snprintf(text, room, "its machine is at home%s: `lifeboat failback commit %s` ends this",
+			 is(p, LB_REPROTECT_STARTED) ? " and was started" : "", p->double_name);
 	else if (is(p, LB_REPROTECT_HOME))
 		snprintf(text, room, "its machine goes home: `lifeboat failback commit %s` ends that", p->double_name);
 	else if (is(p, LB_REPROTECT_ENDING))

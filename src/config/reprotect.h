@@ -28,15 +28,21 @@ struct lb_reprotect {
 	json_t *request;
 	int64_t made_ns;
 };
-/* In this order; "ending" and "home" from any of them. */
+/* In this order; "ending" and "home" from any of them, "landed" and "started" from "home". */
 #define LB_REPROTECT_STARTING "starting"       /* the temporary process server is made */
 #define LB_REPROTECT_ENROLLING "enrolling"     /* its agent may enrol */
 #define LB_REPROTECT_ENABLING "enabling"       /* its disks are chosen */
 #define LB_REPROTECT_REPLICATING "replicating" /* initial replication */
 #define LB_REPROTECT_FOLLOWING "following"     /* the target takes the newest point */
 #define LB_REPROTECT_PROTECTED "protected"
-#define LB_REPROTECT_HOME "home"     /* failback was begun: the double is shut, or is being so */
-#define LB_REPROTECT_ENDING "ending" /* everything of it is being removed */
+#define LB_REPROTECT_HOME "home" /* failback was begun: the double is shut, or is being so */
+/* The target's disks are at the last point, and it let go of them: nothing writes them again, as their machine may. */
+#define LB_REPROTECT_LANDED "landed"
+#define LB_REPROTECT_STARTED "started" /* and the target server started the original */
+#define LB_REPROTECT_ENDING "ending"   /* everything of it is being removed */
+
+bool lb_reprotect_landed(const struct lb_reprotect *p);    /* landed, or started */
+bool lb_reprotect_goes_home(const struct lb_reprotect *p); /* home, or one of these */
 
 void lb_reprotect_clear(struct lb_reprotect *p); /* for _cleanup_() */
 /* -ENOENT when the double is not reprotected. */

@@ -277,7 +277,7 @@ static void judge_fenced(struct view *v)
 		reason(v, HEALTH_WARNING, "lifeboat failover list", "it is failed over: it is no longer replicated");
 		return;
 	}
-	if (strcmp(p.state, LB_REPROTECT_HOME) == 0)
+	if (lb_reprotect_goes_home(&p))
 		snprintf(cure, sizeof(cure), "when it runs at home: lifeboat failback commit %s", p.double_name);
 	else
 		snprintf(cure, sizeof(cure), "lifeboat failover list; to go home: lifeboat failback start %s",

@@ -17,7 +17,7 @@ static int no_memory(void)
 }
 
 /* A misspelt member would be passed over in silence, on the worst of days. */
-static int check_members(const json_t *object, const char *where, const char *const *known)
+int lb_plan_members(const json_t *object, const char *where, const char *const *known)
 {
 	const char *name;
 	const json_t *value;
@@ -39,12 +39,16 @@ static int check_choice(const json_t *object, const char *where, const char *mem
 	const json_t *value = json_object_get(object, member);
 	const char *text = json_string_value(value);
 
-	for (size_t i = 0; value != NULL && choices[i] != NULL; i++)
+	char list[80] = "";
+
+	for (size_t i = 0; value != NULL && choices[i] != NULL; i++) {
+		size_t used = strlen(list);
+
 		if (text != NULL && strcmp(text, choices[i]) == 0)
 			return 0;
-	return value == NULL ? 0
-			     : lb_fail(-EINVAL, "%s: \"%s\" is \"%s\" or \"%s\"%s", where, member, choices[0],
-				       choices[1], choices[2] != NULL ? " or \"both\"" : "");
+		snprintf(list + used, sizeof(list) - used, "%s\"%s\"", used > 0 ? " or " : "", choices[i]);
+	}
+	return value == NULL ? 0 : lb_fail(-EINVAL, "%s: \"%s\" is %s", where, member, list);
 }
 
 static int set_default(json_t *object, const char *member, json_t *value)
@@ -65,7 +69,7 @@ static int read_script(json_t *action, const char *where)
 	const char *name;
 	int r;
 
-	r = check_members(action, where, known);
+	r = lb_plan_members(action, where, known);
 	r = r < 0 ? r : set_default(action, "timeout_s", json_integer(LB_HOOK_TIMEOUT_S_DEFAULT));
 	r = r < 0 ? r : set_default(action, "on_failure", json_string("stop"));
 	r = r < 0 ? r : check_choice(action, where, "on_failure", failure_choices);
@@ -85,7 +89,7 @@ static int read_manual(const json_t *action, const char *where)
 	const char *text;
 	int r;
 
-	r = check_members(action, where, known);
+	r = lb_plan_members(action, where, known);
 	r = r < 0 ? r : lb_json_get_str(action, "manual", &text);
 	if (r < 0)
 		return lb_wrap(-EINVAL, "%s", where);
@@ -97,7 +101,7 @@ static int read_manual(const json_t *action, const char *where)
 
 static int read_action(const json_t *from, const char *where, json_t *list)
 {
-	static const char *const kinds[] = {"test", "failover", "both", NULL};
+	static const char *const kinds[] = {"test", "failover", "both", "failback", NULL};
 	_cleanup_json_ json_t *action = json_deep_copy(from);
 	bool script = json_object_get(from, "script") != NULL, manual = json_object_get(from, "manual") != NULL;
 	int r;
@@ -135,10 +139,10 @@ static int read_actions(const json_t *group, const char *name, const char *membe
 	return json_object_set(ret_group, member, list) < 0 ? no_memory() : 0;
 }
 
-static const char *const machine_members[] = {
-	"machine",      "name",   "memory_bytes", "cpus",         "bus",   "network", "forwards", "probe_port",
-	"probe_send",   "wait_s", "no_pull",      "test_network", "check", "address", "mac",      "shutdown_source",
-	"wait_drained", NULL};
+static const char *const machine_members[] = {"machine",         "name",         "memory_bytes", "cpus",       "bus",
+					      "network",         "forwards",     "probe_port",   "probe_send", "wait_s",
+					      "no_pull",         "test_network", "check",        "address",    "mac",
+					      "shutdown_source", "wait_drained", "home",         NULL};
 
 static int read_machine(const json_t *from, const char *where, json_t *seen, json_t *list)
 {
@@ -149,11 +153,14 @@ static int read_machine(const json_t *from, const char *where, json_t *seen, jso
 
 	if (!json_is_object(machine))
 		return lb_fail(-EINVAL, "%s: a machine is a name, or {\"machine\": NAME, ...}", where);
-	r = check_members(machine, where, machine_members);
+	r = lb_plan_members(machine, where, machine_members);
 	r = r < 0 ? r : lb_json_get_str(machine, "machine", &name);
 	r = r < 0 ? r : lb_name_check("machine", name);
 	if (r < 0)
 		return lb_wrap(-EINVAL, "%s", where);
+	r = json_object_get(machine, "home") != NULL ? lb_plan_home_check(json_object_get(machine, "home")) : 0;
+	if (r < 0)
+		return lb_wrap(r, "%s: machine %s", where, name);
 	if (json_object_get(seen, name) != NULL)
 		return lb_fail(-EINVAL, "%s: machine %s is in this plan already", where, name);
 	if (json_object_size(seen) >= LB_PLAN_MACHINES_MAX)
@@ -196,7 +203,7 @@ static int read_group(const json_t *group, size_t n, json_t *seen, json_t *group
 				       (name == NULL || name[0] == '\0' || strlen(name) >= LB_PLAN_GROUP_NAME_BYTES)))
 		return lb_fail(-EINVAL, "%s: a group is an object; its \"name\" is a text of less than %d characters",
 			       where, LB_PLAN_GROUP_NAME_BYTES);
-	r = check_members(group, where, known);
+	r = lb_plan_members(group, where, known);
 	r = r < 0 ? r : check_choice(group, where, "on_failure", failure_choices);
 	if (r < 0)
 		return r;
@@ -224,7 +231,7 @@ int lb_plan_read(const json_t *body, json_t **ret_plan)
 	size_t i;
 	int r;
 
-	r = check_members(body, "the plan", known);
+	r = lb_plan_members(body, "the plan", known);
 	r = r < 0 ? r : lb_json_get_str(body, "name", &name);
 	r = r < 0 ? r : lb_name_check("plan", name);
 	if (r < 0)
@@ -246,8 +253,10 @@ int lb_plan_read(const json_t *body, json_t **ret_plan)
 			 description != NULL ? json_string_value(description) : "", "groups", groups);
 	if (plan == NULL)
 		return no_memory();
-	*ret_plan = lb_steal_ptr(plan);
-	return 0;
+	r = lb_plan_homes_check(plan);
+	if (r == 0)
+		*ret_plan = lb_steal_ptr(plan);
+	return r < 0 ? lb_wrap(r, "plan %s", name) : 0;
 }
 
 size_t lb_plan_groups(const json_t *plan)
@@ -271,11 +280,14 @@ const char *lb_plan_group_name(const json_t *plan, size_t n, char text[LB_PLAN_G
 	return text;
 }
 
-bool lb_plan_action_applies(const json_t *action, bool live)
+bool lb_plan_action_applies(const json_t *action, const char *kind)
 {
-	const char *kind = json_string_value(json_object_get(action, "for"));
+	const char *wanted = json_string_value(json_object_get(action, "for"));
 
-	return kind == NULL || strcmp(kind, "both") == 0 || strcmp(kind, live ? "failover" : "test") == 0;
+	/* "both" are the ways there: what moves a name or an address there must not do so again on the way home */
+	if (wanted == NULL || strcmp(wanted, "both") == 0)
+		return strcmp(kind, "failback") != 0;
+	return strcmp(wanted, kind) == 0;
 }
 
 int lb_plan_order(const json_t *machine, bool live, const char *point, json_t **ret_body)
@@ -291,6 +303,7 @@ int lb_plan_order(const json_t *machine, bool live, const char *point, json_t **
 	    json_object_set(body, "network", json_object_get(machine, "test_network")) < 0)
 		return no_memory();
 	json_object_del(body, "test_network");
+	json_object_del(body, "home");
 	if (json_object_set_new(body, "kind", json_string(live ? "live" : "test")) < 0 ||
 	    json_object_set_new(body, "point", json_string(point)) < 0)
 		return no_memory();

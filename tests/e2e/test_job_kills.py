@@ -222,6 +222,10 @@ def test_a_server_that_dies_at_each_place_of_a_plans_orders_carries_them_out(sit
     assert {d["state"] for d in doubles(api).values()} == {"running"} and running_vms(folder) == 2
     deadly(site, api, faults, "/v1/plan/shop/commit", {}, only="plan")
     assert all(d["committed"] for d in doubles(api).values()) and len(doubles(api)) == 2 and pins(api) == []
+    deadly(site, api, faults, "/v1/plan/shop/failback", {"wait_s": 0}, only="plan")
+    assert {d["state"] for d in doubles(api).values()} == {"stopped"} and running_vms(folder) == 0
+    deadly(site, api, faults, "/v1/plan/shop/home", {}, only="plan")
+    no_trace(api, folder)
 
 
 def cancelled_at_each_step(site, api, faults, path, body, after, confirm=None, only="", until=lambda: False):

@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes);
 
 static int order_machine(void *arg, size_t group, const json_t *machine)
 {
-	_cleanup_json_ json_t *live = NULL, *test = NULL;
+	_cleanup_json_ json_t *live = NULL, *test = NULL, *reprotect = NULL, *failback = NULL;
 	char name[LB_PLAN_GROUP_NAME_BYTES];
 
 	(void)lb_plan_group_name(arg, group, name);
@@ -31,6 +31,8 @@ static int order_machine(void *arg, size_t group, const json_t *machine)
 		abort();
 	(void)lb_plan_order(machine, true, "newest", &live);
 	(void)lb_plan_order(machine, false, "newest", &test);
+	if (lb_plan_reprotect_order(machine, &reprotect) < 0 || lb_plan_failback_order(machine, &failback) < 0)
+		abort();
 	return 0;
 }
 

@@ -409,6 +409,78 @@ static void a_plan_that_makes_no_sense_is_refused_with_the_place(void **state)
 	refused("{\"name\": \"s\", \"groups\": [{\"machines\": [\"a\"], \"before\": [{\"manual\": \"\"}]}]}", "manual");
 }
 
+static void a_way_home_that_makes_no_sense_is_refused_with_the_machine(void **state)
+{
+	static const char *const homes[][2] = {
+		{"3", "\"home\" is an object"},
+		{"{\"tagret\": \"away\"}", "tagret"},
+		{"{\"target\": \"away\"}", "go together"},
+		{"{\"to\": \"auto\"}", "go together"},
+		{"{\"target\": 1, \"to\": \"auto\"}", "target"},
+		{"{\"target\": \"away\", \"to\": {}}", "\"to\""},
+		{"{\"target\": \"away\", \"to\": {\"vda\": \"dev\"}}", "\"to\""},
+		{"{\"target\": \"away\", \"to\": \"somewhere\"}", "\"to\""},
+		{"{\"undo_points\": -1}", "undo_points"},
+		{"{\"wait_s\": 86401}", "wait_s"},
+		{"{\"boot\": {}}", "boot"},
+		{"{\"boot\": {\"hook\": \"on\", \"domain\": \"a\"}}", "boot"},
+		{"{\"boot\": {\"hook\": \"on\", \"after\": 3}}", "after"},
+	};
+	char text[300];
+
+	(void)state;
+	for (size_t i = 0; i < LB_ARRAY_LEN(homes); i++) {
+		snprintf(text, sizeof(text),
+			 "{\"name\": \"s\", \"groups\": [{\"machines\": [{\"machine\": \"a\", \"home\": %s}]}]}",
+			 homes[i][0]);
+		refused(text, homes[i][1]);
+		assert_non_null(strstr(lb_err_text(), "machine a"));
+	}
+	refused("{\"name\": \"s\", \"groups\": [{\"machines\": [{\"machine\": \"a\", \"home\": {\"target\": \"t\", "
+		"\"to\":"
+		" {\"vda\": \"/dev/sda\"}}}]}, {\"machines\": [{\"machine\": \"b\", \"home\": {\"target\": \"t\", "
+		"\"to\":"
+		" {\"vdb\": \"/dev/sda\"}}}]}]}",
+		"machines a and b would both be written onto /dev/sda");
+}
+
+static void what_an_order_says_of_a_way_home_counts_before_what_the_plan_says(void **state)
+{
+	_cleanup_json_ json_t *body =
+		json_pack("{s:s,s:[{s:[s,{s:s,s:{s:s,s:{s:s},s:b}}]}]}", "name", "s", "groups", "machines", "a",
+			  "machine", "b", "home", "target", "t", "to", "vda", "/dev/sda", "overwrite", 1);
+	_cleanup_json_ json_t *homes = json_pack("{s:{s:{s:s}},s:{s:{s:s},s:i}}", "b", "to", "vda", "/dev/sdb", "a",
+						 "boot", "hook", "on", "wait_s", 7);
+	_cleanup_json_ json_t *unknown = json_pack("{s:{}}", "nobody"), *plan = NULL, *there = NULL, *back = NULL;
+	const json_t *machines;
+
+	(void)state;
+	assert_int_equal(lb_plan_read(body, &plan), 0);
+	assert_int_equal(lb_plan_homes_set(plan, unknown), -ENOENT);
+	assert_int_equal(lb_plan_homes_set(plan, homes), 0);
+	machines = json_object_get(lb_plan_group(plan, 0), "machines");
+	assert_int_equal(lb_plan_reprotect_order(json_array_get(machines, 1), &there), 0);
+	assert_string_equal(json_string_value(json_object_get(there, "target")), "t");
+	assert_string_equal(json_string_value(json_object_get(json_object_get(there, "to"), "vda")), "/dev/sdb");
+	assert_true(json_is_true(json_object_get(there, "overwrite")));
+	assert_int_equal(lb_plan_failback_order(json_array_get(machines, 0), &back), 0);
+	assert_int_equal(json_integer_value(json_object_get(back, "wait_s")), 7);
+	assert_int_equal(json_object_size(back), 2);
+}
+
+static void no_action_that_is_for_the_way_there_is_done_on_the_way_home(void **state)
+{
+	_cleanup_json_ json_t *both = json_pack("{s:s}", "for", "both"), *plain = json_object(),
+			      *back = json_pack("{s:s}", "for", "failback"), *test = json_pack("{s:s}", "for", "test");
+
+	(void)state;
+	assert_true(lb_plan_action_applies(both, "test") && lb_plan_action_applies(both, "failover"));
+	assert_true(lb_plan_action_applies(plain, "test") && lb_plan_action_applies(test, "test"));
+	assert_false(lb_plan_action_applies(both, "failback") || lb_plan_action_applies(plain, "failback"));
+	assert_false(lb_plan_action_applies(back, "failover") || lb_plan_action_applies(back, "test"));
+	assert_true(lb_plan_action_applies(back, "failback"));
+}
+
 /* ---- scripts ---------------------------------------------------------------------------------------------------- */
 
 static void write_hook(const char *name, const char *text, mode_t mode)
@@ -533,6 +605,9 @@ int main(void)
 		P(a_plan_goes_on_after_its_server_was_stopped_in_its_midst),
 		P(a_point_or_machine_that_is_not_there_is_found_before_anything_begins),
 		P(a_plan_that_makes_no_sense_is_refused_with_the_place),
+		P(a_way_home_that_makes_no_sense_is_refused_with_the_machine),
+		P(what_an_order_says_of_a_way_home_counts_before_what_the_plan_says),
+		P(no_action_that_is_for_the_way_there_is_done_on_the_way_home),
 		P(scripts_run_where_the_plan_says_and_know_what_it_does),
 		P(a_script_that_hangs_is_ended_with_what_it_started),
 		P(a_script_that_others_could_change_is_not_run),
