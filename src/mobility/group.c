@@ -56,22 +56,42 @@ void lb_group_free(struct lb_group *g)
 	free(g);
 }
 
+static const struct lb_group_member *find(const struct lb_group_roster *roster, const struct lb_uuid *id)
+{
+	for (unsigned int i = 0; i < roster->n; i++)
+		if (lb_uuid_equal(&roster->members[i].id, id))
+			return &roster->members[i];
+	return NULL;
+}
+
+/* A server that has just started does not know yet where they are; they are where they were. */
+static void keep_addresses(const struct lb_group_roster *old, struct lb_group_roster *roster)
+{
+	for (unsigned int i = 0; i < roster->n; i++) {
+		const struct lb_group_member *before = find(old, &roster->members[i].id);
+
+		if (roster->members[i].host[0] != '\0' || before == NULL)
+			continue;
+		memcpy(roster->members[i].host, before->host, sizeof(before->host));
+		roster->members[i].port = before->port;
+	}
+}
+
 void lb_group_configure(struct lb_group *g, const struct lb_group_roster *roster)
 {
+	struct lb_group_roster fresh = {0};
 	LB_LOCK_SCOPE(&g->lock);
 
-	if (roster == NULL)
-		memset(&g->roster, 0, sizeof(g->roster));
-	else
-		g->roster = *roster;
+	if (roster != NULL) {
+		fresh = *roster;
+		keep_addresses(&g->roster, &fresh);
+	}
+	g->roster = fresh;
 }
 
 bool lb_group_has(const struct lb_group_roster *roster, const struct lb_uuid *id)
 {
-	for (unsigned int i = 0; i < roster->n; i++)
-		if (lb_uuid_equal(&roster->members[i].id, id))
-			return true;
-	return false;
+	return find(roster, id) != NULL;
 }
 
 /* With `lock` held: whether the sender may speak here, and in which term we are after it. */

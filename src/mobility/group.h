@@ -119,7 +119,8 @@ int lb_group_new(struct lb_env *env, const struct lb_uuid *me, const struct lb_g
 void lb_group_free(struct lb_group *g);
 LB_DEFINE_CLEANUP(struct lb_group *, lb_group_free);
 
-/* What the configuration server says; a point of an older version of it is given up. NULL: in no group. */
+/* What the configuration server says; a point of an older version of it is given up. A member whose address it does not
+ * know keeps the one that it had. NULL: in no group. */
 void lb_group_configure(struct lb_group *g, const struct lb_group_roster *roster);
 /* A message of a member whose certificate says that it is `message->from`. */
 void lb_group_handle(struct lb_group *g, const struct lb_group_message *message, struct lb_group_reply *ret_reply);

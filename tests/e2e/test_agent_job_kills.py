@@ -7,6 +7,7 @@ import pytest
 from host_agent import LoopDisk
 from process_server import ProcessServer
 from test_config import Api
+from test_group import group, settle, shared_points
 from test_job_kills import Faults, deadly, spawn_if_dead
 from test_move import process_of
 
@@ -51,3 +52,17 @@ def test_a_server_that_dies_at_each_place_of_a_point_or_a_move_carries_it_out(si
     deadly(site, api, site.faults, f"/v1/machine/{machine}/move", {"to": to})
     assert process_of(site, agent) == to
     agent.wait_point_after(time.time_ns())
+
+
+def test_a_server_that_dies_at_each_place_of_a_groups_point_makes_one_point_of_all_members(site, folder):
+    api = Api(site, site.identity)
+    with group(site, folder, members=2) as members:
+        settle(site, members)
+        before = {p["id"] for p in shared_points(site)}
+        done = deadly(site, api, site.faults, "/v1/group/shop/point", {"app": False, "name": "kept"})
+        assert {p["id"] for p in shared_points(site)} - before == {done["result"]["point"]}
+        told = {m["machine"]: (m["epoch"], m["seq"]) for m in done["result"]["members"]}
+        assert len(told) == 2
+        for member in members:
+            kept, = [p for p in site.points(member.name) if p.get("name") == "kept"]
+            assert (kept["epoch"], kept["seq"]) == told[site.machine(member.name)["id"]]

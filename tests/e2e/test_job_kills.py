@@ -228,6 +228,16 @@ def test_a_server_that_dies_at_each_place_of_a_plans_orders_carries_them_out(sit
     no_trace(api, folder)
 
 
+def test_a_server_that_dies_at_each_place_of_a_plans_drill_leaves_passed_drills_and_no_trace(site, api, faults, folder):  # noqa: F811
+    assert api.ask("POST", "/v1/plan", PLAN)[0] == 200
+    done = deadly(site, api, faults, "/v1/drill", {"plan": "shop", "check": {"login": "login:"}, "limit_s": 3600}, "shop", only="plan")
+    assert {m: one["state"] for m, one in done["result"]["machines"].items()} == {"db1": "done", "web1": "done"}
+    for machine in MACHINES:
+        drill, = api.ask("GET", f"/v1/drill?machine={machine}")[1]["drills"]
+        assert drill["state"] == "passed" and drill["id"] == done["result"]["machines"][machine]["job"]
+    no_trace(api, folder)
+
+
 def cancelled_at_each_step(site, api, faults, path, body, after, confirm=None, only="", until=lambda: False):
     """The same order again and again, cancelled one step later each time, until it comes through, or is told so. How often it was cancelled."""
     with faults.on(faults.cancels, only) as cancels:
