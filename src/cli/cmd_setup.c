@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "cli/service.h"
 #include "cli/setup_ask.h"
 #include "cli/setup_steps.h"
 
@@ -169,7 +170,8 @@ static int check_answers(const struct cli *c)
 	return r == 0 && cli_value(c, "policy") != NULL ? lb_name_check("policy", cli_value(c, "policy")) : r;
 }
 
-static int first_steps(struct cli *c, struct cli_setup *s, const char *const *argv)
+/* Run by root for the whole host, it leaves to the service's user what is the service's. */
+static int first_steps(struct cli *c, struct cli_setup *s, const char *state, const char *const *argv)
 {
 	int r;
 
@@ -190,7 +192,14 @@ static int first_steps(struct cli *c, struct cli_setup *s, const char *const *ar
 		r = lb_folder_make(c->env, s->etc, 0755);
 	if (r == 0)
 		r = cli_setup_keep(c, s->etc, s->answers);
-	return r < 0 ? r : run_config_init(c, argv);
+	if (r == 0)
+		r = run_config_init(c, argv);
+	if (r < 0 || strcmp(s->etc, CLI_ETC_FOLDER) != 0)
+		return r;
+	r = cli_service_give_vault(c->vault_url);
+	if (r == 0)
+		r = cli_service_give(state);
+	return r < 0 ? r : cli_service_passphrase(c->env, c->passphrase_file);
 }
 
 /* The first name that reaches the server from here. */
@@ -230,7 +239,7 @@ static int all_answers(struct cli *c, const struct cli_setup *s, const char *con
 int cmd_setup(struct cli *c)
 {
 	_cleanup_json_ json_t *answers = NULL, *steps = json_array();
-	struct cli_setup s = {.etc = value_or(c, "etc-folder", "/etc/lifeboat"), .steps = steps};
+	struct cli_setup s = {.etc = value_or(c, "etc-folder", CLI_ETC_FOLDER), .steps = steps};
 	const char *state, *argv[ARGUMENTS_MAX];
 	char conf[PATH_MAX], host[256] = "localhost";
 	int r;
@@ -250,7 +259,7 @@ int cmd_setup(struct cli *c)
 	s.port = value_or(c, "port", "443");
 	s.host = local_host(c, host);
 	init_arguments(c, state, conf, argv);
-	r = first_steps(c, &s, argv);
+	r = first_steps(c, &s, state, argv);
 	if (r == 0)
 		r = cli_setup_rest(c, &s);
 	if (r < 0 || !c->json)

@@ -7,14 +7,17 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/buf.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "cli/service.h"
 #include "wire/client.h"
 #include "wire/pki.h"
 #include "wire/token.h"
 
 #define VALID_S_MAX (30 * 86400)
 #define PROCESS_PORT_DEFAULT 9443
+#define PROCESS_CONF_BYTES_MAX 4096
 
 /* ---- create ------------------------------------------------------------------------------------------- */
 
@@ -63,10 +66,9 @@ static void print_next(const json_t *body, const json_t *reply, const char *file
 		       name[0] != '\0' ? name : "NAME", url, fingerprint, file);
 	else
 		printf("There: lifeboat token use %s --kind %s --server %s --ca-fingerprint %s --token-file %s "
-		       "--identity "
-		       "FOLDER%s\n",
+		       "%s\n",
 		       name[0] != '\0' ? name : "NAME", kind, url, fingerprint, file,
-		       strcmp(kind, "process") == 0 ? " --public-host HOST" : "");
+		       strcmp(kind, "process") == 0 ? "--public-host HOST" : "--identity FOLDER");
 }
 
 static int make_token(struct cli *c, const json_t *body, const char *file)
@@ -174,9 +176,33 @@ static int enrol(struct cli *c, const char *kind, const char *token, json_t **re
 	return r < 0 ? r : cli_call(c, "POST", "/v1/enrol", body, ret_reply);
 }
 
+/* What the unit of a process server reads, unless it is there. */
+static int settle_process(const struct cli *c)
+{
+	_cleanup_buf_ struct lb_buf text = LB_BUF(PROCESS_CONF_BYTES_MAX);
+	int r;
+
+	r = lb_buf_printf(&text,
+			  "# written by lifeboat token use\nport = %s\nconfig_url = %s\nidentity_folder = %s\n"
+			  "cache_folder = " CLI_PROCESS_FOLDER "/cache\n",
+			  cli_value(c, "port") != NULL ? cli_value(c, "port") : "9443", c->server_url,
+			  c->identity_folder);
+	if (r == 0)
+		r = lb_folder_make(c->env, CLI_ETC_FOLDER, 0755);
+	if (r == 0)
+		r = lb_file_write_new(c->env, CLI_PROCESS_CONF, text.data, text.size_bytes, 0644);
+	if (r < 0 && r != -EEXIST)
+		return r;
+	if (!c->json)
+		printf("Settings are in " CLI_PROCESS_CONF ".\nNow: systemctl enable --now lifeboat-process\n");
+	return cli_service_give(CLI_PROCESS_FOLDER);
+}
+
 int cmd_token_use(struct cli *c)
 {
 	const char *kind = cli_value(c, "kind") != NULL ? cli_value(c, "kind") : "user", *cert, *ca, *id;
+	/* of this host, not of a person, unless a folder was named */
+	const bool in_place = strcmp(kind, "process") == 0 && strcmp(c->identity_folder, CLI_ADMIN_FOLDER) == 0;
 	_cleanup_(lb_token_text_wipe) struct lb_token_text token = {0};
 	_cleanup_json_ json_t *reply = NULL;
 	int r;
@@ -195,6 +221,8 @@ int cmd_token_use(struct cli *c)
 		r = lb_token_text_read(c->env, cli_value(c, "token-file"), &token);
 	if (r < 0)
 		return r;
+	if (in_place)
+		c->identity_folder = CLI_PROCESS_FOLDER "/identity";
 	if (c->dry_run)
 		return cli_would(c, "enrol as %s %s and keep the identity in %s", kind, c->args[0], c->identity_folder);
 	r = enrol(c, kind, token.text, &reply);
@@ -207,6 +235,8 @@ int cmd_token_use(struct cli *c)
 	if (r != 0)
 		return r;
 	r = lb_pki_install(c->env, c->identity_folder, cert, ca, cli_value(c, "ca-fingerprint"));
+	if (r == 0 && in_place)
+		r = settle_process(c);
 	return r < 0 ? r
 		     : cli_did(c, "identity",
 			       json_pack("{s:s,s:s,s:s,s:s}", "kind", kind, "name", c->args[0], "id", id, "folder",

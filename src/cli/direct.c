@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "cli/service.h"
 
 bool cli_is_direct(const struct cli *c)
 {
@@ -19,7 +20,7 @@ void cli_defaults(struct cli *c)
 	if (c->identity_folder == NULL)
 		c->identity_folder = getenv("LIFEBOAT_IDENTITY");
 	if (c->identity_folder == NULL)
-		c->identity_folder = "/etc/lifeboat/admin";
+		c->identity_folder = CLI_ADMIN_FOLDER;
 	/* a known server outranks a vault from the environment, as an explicit --vault outranks a server */
 	if (c->vault_url == NULL && c->server_url == NULL)
 		c->vault_url = getenv("LIFEBOAT_VAULT");

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/crypto.h"
@@ -46,16 +47,17 @@ void lb_secrets_harden(void)
 		lb_info("memory is not locked: keys may reach the swap; set LimitMEMLOCK=infinity or encrypt the swap");
 }
 
+/* The service manager's comes first: settings may name a file that only root may read. */
 static int find(const char *file, char *path)
 {
 	const char *folder = getenv("CREDENTIALS_DIRECTORY");
-	int n;
+	int n = 0;
 
-	if (file != NULL)
-		n = snprintf(path, PATH_MAX, "%s", file);
-	else if (folder != NULL)
+	if (folder != NULL)
 		n = snprintf(path, PATH_MAX, "%s/" CREDENTIAL, folder);
-	else
+	if (file != NULL && (folder == NULL || n >= PATH_MAX || access(path, F_OK) < 0))
+		n = snprintf(path, PATH_MAX, "%s", file);
+	if (n == 0)
 		return lb_fail(
 			-ENOKEY,
 			"the vault's passphrase is not given: set `passphrase_file`, or LoadCredential=" CREDENTIAL

@@ -2,29 +2,13 @@
 """A small Debian that is reached by SSH: its root in a folder, sshd in it with namespaces of its own for mounts and
 processes, on a port of 127.0.0.1. Nothing of it is left when it is closed."""
 import pathlib
-import shutil
 import socket
 import subprocess
 import time
-import uuid
 
 from guest import free_port
 
 DEADLINE_S = 60
-PACKAGES = "openssh-server,sudo,ca-certificates,passwd"
-
-
-def make_root(folder, packages=()):
-    """Debian's minimal system with sshd, and what a package needs so that nothing is fetched later."""
-    tar = pathlib.Path(folder) / "root.tar"
-    subprocess.run(["mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join([PACKAGES, *packages])}", "bookworm",
-                    tar], check=True, capture_output=True, text=True)
-    root = pathlib.Path(folder) / "root"
-    root.mkdir()
-    subprocess.run(["tar", "-C", root, "-xf", tar], check=True)
-    tar.unlink()
-    (root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
-    return root
 
 
 class SshHost:
@@ -41,7 +25,7 @@ class SshHost:
             self.authorize("root", "/root")
         (self.root / "run/sshd").mkdir(parents=True, exist_ok=True)
         # a copy of the mounts of tests beside this one would keep their filesystems in use
-        inside = ("awk '$2 ~ /^.tmp.lb-/ {print $2}' /proc/mounts | while read -r m; do umount -l \"$m\"; done; "
+        inside = (f"awk '$2 ~ /^.tmp.lb-/ && $2 != \"{self.root}\" {{print $2}}' /proc/mounts | while read -r m; do umount -l \"$m\"; done; "
                   f"mount --rbind /dev {self.root}/dev && mount -t proc proc {self.root}/proc && mount --rbind /sys {self.root}/sys"
                   f" && exec chroot {self.root} /usr/sbin/sshd -D -e -p {self.port} -o ListenAddress=127.0.0.1 -o UsePAM=no"
                   " -o PasswordAuthentication=yes")
@@ -90,4 +74,3 @@ class SshHost:
 
     def close(self):
         self.stop()
-        shutil.rmtree(self.root)

@@ -2,7 +2,6 @@
 """Push install: the agent is brought to a server by SSH, by the process server, with remembered host keys."""
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -10,31 +9,37 @@ import tempfile
 
 import pytest
 
-from ssh_host import SshHost, make_root
+from debian_root import Root, build_packages
+from ssh_host import SshHost
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def package(build):
+def packages(build):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="lb-push."))
-    subprocess.run([TOP / "packaging/build-deb.sh", build, folder], check=True, capture_output=True, text=True)
-    yield next(folder.glob("lifeboat-mobility_*.deb"))
+    yield build_packages(build, folder)
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def host(package):
+def package(packages):
+    return packages["lifeboat-mobility"]
+
+
+@pytest.fixture(scope="module")
+def host(packages):
     if os.geteuid() != 0:
         pytest.skip("needs root: a system in a folder, in namespaces of its own")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="lb-push."))
     folder.chmod(0o755)
-    depends = subprocess.run(["dpkg-deb", "-f", package, "Depends"], check=True, capture_output=True, text=True).stdout
-    made = SshHost(make_root(folder, re.findall(r"([a-z0-9.+-]+)(?: \([^)]*\))?(?:,|$)", depends.strip())), folder)
+    root = Root(folder, packages.values())
+    made = SshHost(root.path, folder)
     made.start()
     made.add_user("ops", "open sesame")
     yield made
     made.close()
+    root.close()
     shutil.rmtree(folder)
 
 

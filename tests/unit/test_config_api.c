@@ -152,8 +152,16 @@ static void a_passphrase_comes_from_the_service_managers_credentials(void **stat
 	write_text("vault-passphrase", "from the credentials", 0400);
 	setenv("CREDENTIALS_DIRECTORY", folder, 1);
 	assert_int_equal(lb_passphrase_load(env, NULL, path, &passphrase), 0);
-	unsetenv("CREDENTIALS_DIRECTORY");
 	assert_string_equal(passphrase, "from the credentials");
+	lb_secret_free(&passphrase);
+	/* also when settings name a file, which the service's user may not be able to read */
+	assert_int_equal(lb_passphrase_load(env, "/root/none-such", path, &passphrase), 0);
+	assert_string_equal(path, in("vault-passphrase"));
+	setenv("CREDENTIALS_DIRECTORY", "/none-such", 1);
+	lb_secret_free(&passphrase);
+	assert_int_equal(lb_passphrase_load(env, in("passphrase"), path, &passphrase), 0);
+	unsetenv("CREDENTIALS_DIRECTORY");
+	assert_string_equal(passphrase, PASSPHRASE);
 }
 
 static void a_wrong_passphrase_opens_no_site(void **state)
