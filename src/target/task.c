@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "target/match.h"
 
+#define DONE "done"
 #define BUSY_PATIENCE_S 30 /* one that was killed may leave a program behind that still holds a disk */
 
 static const struct kind {
@@ -298,9 +299,25 @@ static void let_go(struct lb_target_task *t)
 }
 
 /* Kept before it is told, so that a restart tells the same. */
-static void conclude(struct lb_target_task *t, int result)
+static void keep_outcome(struct lb_target_task *t, const char *state)
 {
 	_cleanup_json_ json_t *report = NULL;
+	int r = lb_target_task_report(t, &report);
+
+	if (r == 0 && json_object_set_new(report, "state", json_string(state)) < 0)
+		r = lb_fail(-ENOMEM, "out of memory for a report");
+	if (r == 0)
+		r = lb_target_outcome_write(t->env, t->folder, report);
+	if (r < 0)
+		lb_warning("machine %s: what became of order %s can't be kept: %s", t->order.machine_name, t->order.id,
+			   lb_err_text());
+	else if (strcmp(state, DONE) == 0)
+		let_go(t);
+}
+
+static void conclude(struct lb_target_task *t, int result)
+{
+	const char *state = result < 0 ? "failed" : DONE;
 
 	if (result < 0) {
 		lb_warning("machine %s: %s: %s", t->order.machine_name, t->order.kind, lb_err_text());
@@ -308,12 +325,8 @@ static void conclude(struct lb_target_task *t, int result)
 	} else {
 		lb_notice("machine %s: %s is done", t->order.machine_name, t->order.kind);
 	}
-	lb_target_task_set(t, "state", json_string(result < 0 ? "failed" : "done"));
-	if (lb_target_task_report(t, &report) < 0 || lb_target_outcome_write(t->env, t->folder, report) < 0)
-		lb_warning("machine %s: what became of order %s can't be kept: %s", t->order.machine_name, t->order.id,
-			   lb_err_text());
-	else if (result == 0)
-		let_go(t);
+	keep_outcome(t, state);
+	lb_target_task_set(t, "state", json_string(state));
 }
 
 static void *run(void *arg)
@@ -375,7 +388,7 @@ int lb_target_task_start(struct lb_env *env, const struct lb_target_settings *se
 	r = prepare(t);
 	if (r < 0)
 		return r;
-	if (t->ended && strcmp(json_string_value(json_object_get(t->report, "state")), "done") == 0)
+	if (t->ended && strcmp(json_string_value(json_object_get(t->report, "state")), DONE) == 0)
 		let_go(t); /* it was killed between the two */
 	if (!t->ended) {
 		r = -pthread_create(&t->thread, NULL, run, t);

@@ -120,6 +120,7 @@ static void told(struct place *p, const char *id, const char *member, char text[
 	json_decref(report);
 }
 
+/* As the daemon does, it is told in every round what there is to do. */
 static void wait_for(struct place *p, const char *id, const char *state)
 {
 	int64_t end_ns = lb_mono_ns(lb_env_real()) + WAIT_S * LB_NS_PER_S;
@@ -129,6 +130,7 @@ static void wait_for(struct place *p, const char *id, const char *state)
 		if (lb_mono_ns(lb_env_real()) > end_ns)
 			fail_msg("order %s is %s, not %s", id, text, state);
 		usleep(20000);
+		take(p, answer(NULL, boot(id, id)));
 	}
 }
 
@@ -150,7 +152,6 @@ static void orders_beyond_the_limit_wait_their_turn_and_say_so(void **state)
 	assert_non_null(strstr(text, "waits for its turn"));
 	let_go(p);
 	wait_for(p, FIRST, "done");
-	take(p, answer(NULL, boot(SECOND, SECOND)));
 	wait_for(p, SECOND, "done");
 	told(p, FIRST, "state", text);
 	assert_string_equal(text, "");
