@@ -33,6 +33,7 @@
 #define LB_HRL_DISKS_MAX 64
 #define LB_HRL_ZSTD_LEVEL_MAX 19
 #define LB_HRL_HEADER_BYTES 512
+#define LB_HRL_HASH_BYTES 16 /* of a frame: XXH3-128 */
 #define LB_HRL_SECTOR_BYTES 512              /* offsets and lengths are multiples of it */
 #define LB_HRL_SEGMENT_BYTES_MAX (40u << 20) /* header + index + data, plain or sealed */
 
@@ -157,6 +158,10 @@ int lb_hrl_frame_open(const struct lb_hrl_segment *s, uint32_t frame, const void
 		      void *out);
 /* Whether these are the frame's raw bytes, by the hash in the index. */
 bool lb_hrl_frame_is(const struct lb_hrl_segment *s, uint32_t frame, const void *raw, size_t raw_bytes);
+/* The hash in the index, in place; NULL: there is no such frame. */
+const uint8_t *lb_hrl_frame_hash_of(const struct lb_hrl_segment *s, uint32_t frame);
+/* The hash that these raw bytes would have there. No cryptographic one: whoever chooses bytes can make two alike. */
+void lb_hrl_frame_hash(const void *raw, size_t raw_bytes, uint8_t ret_hash[LB_HRL_HASH_BYTES]);
 /* The raw bytes of a frame of a plain segment, in place. */
 const void *lb_hrl_frame_plain(const struct lb_hrl_segment *s, uint32_t frame, uint32_t *ret_raw_bytes);
 

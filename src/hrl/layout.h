@@ -60,7 +60,6 @@
 #define LB_HRL_FRAME_BYTES 20
 #define LB_HRL_FRAME_AT_RAW 0  /* u32 */
 #define LB_HRL_FRAME_AT_HASH 4 /* XXH3-128 of the raw bytes in its canonical, big-endian form */
-#define LB_HRL_HASH_BYTES 16
 
 /* a frame's place, after the frames; only in a sealed index */
 #define LB_HRL_PLACE_BYTES 8
@@ -129,7 +128,6 @@ int lb_hrl_index_decode(struct lb_hrl_segment *s, const uint8_t *index);
 /* SHA-256 of the canonical half of the header and the canonical index. */
 int lb_hrl_digest_compute(const uint8_t header[LB_HRL_HEADER_BYTES], const uint8_t *index, size_t index_canonical_bytes,
 			  struct lb_digest *ret_digest);
-void lb_hrl_frame_hash(const void *raw, size_t raw_bytes, uint8_t ret_hash[LB_HRL_HASH_BYTES]);
 
 /* What a frame's seal is bound to besides its bytes. */
 #define LB_HRL_FRAME_AAD_BYTES 64

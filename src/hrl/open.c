@@ -172,3 +172,8 @@ bool lb_hrl_frame_is(const struct lb_hrl_segment *s, uint32_t frame, const void 
 	lb_hrl_frame_hash(raw, raw_bytes, hash);
 	return memcmp(hash, s->frames[frame].hash, sizeof(hash)) == 0;
 }
+
+const uint8_t *lb_hrl_frame_hash_of(const struct lb_hrl_segment *s, uint32_t frame)
+{
+	return frame < s->head.n_frames ? s->frames[frame].hash : NULL;
+}

@@ -315,6 +315,9 @@ int lb_epoch_begin(struct lb_session *s)
 	r = drain_once(s);
 	if (r != 0)
 		return r;
+	r = lb_resync_key(s);
+	if (r < 0)
+		return lb_session_refuse(s);
 	begun(s, epoch, generation);
 	s->backoff_ms = 0;
 	s->epoch = epoch;

@@ -265,6 +265,88 @@ int lb_link_compare(struct lb_link *link, const struct lb_link_compare *compare,
 	return 0;
 }
 
+static int question_body(const struct lb_link_question *q, json_t **ret_body)
+{
+	_cleanup_json_ json_t *body = json_object();
+	_cleanup_free_ char *hashes = NULL;
+	char session[2 * LB_LINK_SESSION_BYTES + 1];
+
+	if (body == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a comparison");
+	lb_hex_encode(q->session, LB_LINK_SESSION_BYTES, session);
+	if (lb_json_set_u64(body, "epoch", q->epoch) < 0 || lb_json_set_str(body, "session", session) < 0 ||
+	    lb_json_set_u64(body, "disk", q->disk) < 0 || lb_json_set_u64(body, "offset", q->offset_bytes) < 0 ||
+	    lb_json_set_u64(body, "length", q->length_bytes) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a comparison");
+	if (q->batch != 0) {
+		hashes = lb_base64_encode(q->hashes, q->n_hashes * LB_HRL_HASH_BYTES);
+		if (hashes == NULL || lb_json_set_u64(body, "batch", q->batch) < 0 ||
+		    lb_json_set_str(body, "hashes", hashes) < 0)
+			return lb_fail(-ENOMEM, "out of memory for a comparison");
+	}
+	*ret_body = lb_steal_ptr(body);
+	return 0;
+}
+
+static int parse_units(const json_t *reply, const char *member, size_t n, uint8_t bits[LB_LINK_UNITS_MAX / 8])
+{
+	_cleanup_free_ uint8_t *decoded = NULL;
+	const char *text;
+	size_t size_bytes;
+	int r;
+
+	r = lb_json_get_str(reply, member, &text);
+	if (r == 0)
+		r = lb_base64_decode(text, LB_LINK_UNITS_MAX / 8, &decoded, &size_bytes);
+	if (r < 0)
+		return r;
+	if (size_bytes < (n + 7) / 8)
+		return lb_fail(-EBADMSG, "a question about %zu blocks was answered with %zu bytes", n, size_bytes);
+	memcpy(bits, decoded, (n + 7) / 8);
+	return 0;
+}
+
+static int parse_settled(const json_t *reply, size_t n_units, struct lb_link_settled *s)
+{
+	const char *text;
+	int r;
+
+	if (json_object_get(reply, "batch") != NULL) {
+		r = lb_json_get_u64(reply, "batch", &s->batch);
+		if (r == 0)
+			r = lb_json_get_str(reply, "entries", &text);
+		if (r == 0)
+			r = lb_base64_decode(text, LB_LINK_REPLY_BYTES_MAX, &s->entries, &s->entries_bytes);
+		return r;
+	}
+	if (json_object_get(reply, "send") == NULL)
+		return 0;
+	r = parse_units(reply, "send", n_units, s->send);
+	if (r == 0)
+		r = parse_units(reply, "zero", n_units, s->zero);
+	s->settled = r == 0;
+	return r;
+}
+
+int lb_link_settle(struct lb_link *link, const struct lb_link_question *question, struct lb_link_settled *ret_settled)
+{
+	_cleanup_json_ json_t *body = NULL, *reply = NULL;
+	struct lb_link_settled s = {0};
+	int r;
+
+	r = question_body(question, &body);
+	if (r < 0)
+		return r;
+	r = call_json(link, "POST", "/v1/settle", body, &reply);
+	if (r < 0)
+		return r;
+	r = parse_settled(reply, (question->length_bytes + LB_LINK_UNIT_BYTES - 1) / LB_LINK_UNIT_BYTES, &s);
+	if (r < 0)
+		return lb_wrap(-EBADMSG, "answer of %s/v1/settle", link->url);
+	*ret_settled = s;
+	return 0;
+}
+
 int lb_link_heartbeat(struct lb_link *link, const json_t *body, struct lb_link_advice *ret_advice)
 {
 	_cleanup_json_ json_t *reply = NULL;

@@ -15,6 +15,7 @@
 #include "base/crypto.h"
 #include "base/env.h"
 #include "base/text.h"
+#include "hrl/hrl.h"
 #include "wire/client.h"
 #include "wire/policy.h"
 
@@ -73,6 +74,33 @@ struct lb_link_compare {
 };
 /* Sets differ[i] for each block that is not the same there. */
 int lb_link_compare(struct lb_link *link, const struct lb_link_compare *compare, bool differ[LB_LINK_HASHES_MAX]);
+
+#define LB_LINK_SESSION_BYTES 16
+#define LB_LINK_ENTRIES_MAX 8192
+#define LB_LINK_UNIT_BYTES 4096u
+#define LB_LINK_SETTLE_BYTES_MAX (16u << 20)
+#define LB_LINK_UNITS_MAX (LB_LINK_SETTLE_BYTES_MAX / LB_LINK_UNIT_BYTES)
+
+struct lb_link_question {
+	uint64_t epoch, offset_bytes, length_bytes;
+	uint8_t session[LB_LINK_SESSION_BYTES];
+	uint16_t disk;
+	uint64_t batch;        /* 0: of none, */
+	const uint8_t *hashes; /* or n_hashes * LB_HRL_HASH_BYTES, one for each of its entries; zeroes: not read */
+	size_t n_hashes;
+};
+
+/* What to do about a range of a disk: hash a batch of pieces first; or, settled, what to send of it; neither: ask
+ * again. */
+struct lb_link_settled {
+	uint64_t batch;
+	uint8_t *entries; /* the caller's to free: of each n (u16), n times disk (u16), offset (u64), length (u32) */
+	size_t entries_bytes;
+	bool settled;
+	uint8_t send[LB_LINK_UNITS_MAX / 8], zero[LB_LINK_UNITS_MAX / 8]; /* neither: the same; zero: zeroes there */
+};
+/* -ENOENT: the server is of a version that does not know this. */
+int lb_link_settle(struct lb_link *link, const struct lb_link_question *question, struct lb_link_settled *ret_settled);
 
 struct lb_link_advice {
 	struct lb_confirmed confirmed;

@@ -37,7 +37,7 @@ static bool all_zero(const uint8_t *data, size_t size_bytes)
 }
 
 /* Rule 5: a chunk is read only when the writes from before the flip have ended. 1: it may be read. */
-static int chunk_ready(struct lb_session *s, const struct lb_capture_range *range)
+int lb_scan_ready(struct lb_session *s, const struct lb_capture_range *range)
 {
 	int64_t now = lb_mono_ns(s->env);
 	int r = lb_capture_chunk_ready(s->capture, range);
@@ -77,10 +77,9 @@ static int add(struct lb_session *s, const struct lb_capture_range *range, uint6
 }
 
 /* Adds the runs of blocks that are wanted; the buffer keeps the whole read if any is. */
-static int add_wanted(struct lb_session *s, const struct lb_capture_range *range, const uint8_t *data,
-		      const bool wanted[LB_LINK_HASHES_MAX])
+static int add_wanted(struct lb_session *s, const struct lb_capture_range *range, const uint8_t *data, uint64_t block,
+		      const bool *wanted)
 {
-	const uint64_t block = LB_COMPARE_BLOCK_BYTES;
 	const unsigned int n = (unsigned int)((range->length_bytes + block - 1) / block);
 	bool any = false;
 	int r;
@@ -101,21 +100,32 @@ static int add_wanted(struct lb_session *s, const struct lb_capture_range *range
 	return 0;
 }
 
+static int read_disk(struct lb_session *s, const struct lb_capture_range *range, uint64_t from, uint64_t length,
+		     uint8_t *data)
+{
+	const uint64_t offset = range->offset_bytes + from;
+	int r;
+
+	r = lb_pread_full(s->env, lb_capture_disk_fd(s->capture, range->disk), data + from, length, offset);
+	if (r < 0) {
+		lb_fail(r,
+			"disk %s can't be read at byte %lu: %s; see the kernel's log, replace the disk or take it out "
+			"of protection",
+			s->disks[range->disk].name, (unsigned long)offset, strerror(-r));
+		return lb_session_refuse(s);
+	}
+	return 0;
+}
+
 static int read_range(struct lb_session *s, const struct lb_capture_range *range)
 {
 	uint8_t *data = s->scan_buffer + s->scan_fill;
 	bool wanted[LB_LINK_HASHES_MAX];
 	int r;
 
-	r = lb_pread_full(s->env, lb_capture_disk_fd(s->capture, range->disk), data, range->length_bytes,
-			  range->offset_bytes);
-	if (r < 0) {
-		lb_fail(r,
-			"disk %s can't be read at byte %lu: %s; see the kernel's log, replace the disk or take it out "
-			"of protection",
-			s->disks[range->disk].name, (unsigned long)range->offset_bytes, strerror(-r));
-		return lb_session_refuse(s);
-	}
+	r = read_disk(s, range, 0, range->length_bytes, data);
+	if (r != 0)
+		return r;
 	memset(wanted, true, sizeof(wanted));
 	if (lb_note(s, LB_NOTE_BLANK) != 0) {
 		for (uint64_t at = 0; at < range->length_bytes; at += LB_COMPARE_BLOCK_BYTES)
@@ -126,7 +136,53 @@ static int read_range(struct lb_session *s, const struct lb_capture_range *range
 		if (r < 0)
 			return lb_session_link_failed(s, r);
 	}
-	return add_wanted(s, range, data, wanted);
+	return add_wanted(s, range, data, LB_COMPARE_BLOCK_BYTES, wanted);
+}
+
+/* What the process server knows to be the same isn't even read again. */
+static int read_settled(struct lb_session *s, const struct lb_capture_range *range)
+{
+	const uint64_t unit = LB_LINK_UNIT_BYTES;
+	uint8_t *data = s->scan_buffer + s->scan_fill;
+	bool wanted[LB_SCAN_READ_BYTES / LB_LINK_UNIT_BYTES] = {false};
+	const unsigned int n = (unsigned int)((range->length_bytes + unit - 1) / unit);
+	int r;
+
+	for (unsigned int i = 0, run; i < n; i = run) {
+		const uint64_t offset = range->offset_bytes + i * unit;
+		bool look = lb_resync_is_zero(s, offset);
+
+		run = i + 1;
+		if (!look && !lb_resync_is_sent(s, offset))
+			continue;
+		while (run < n && (look ? lb_resync_is_zero(s, range->offset_bytes + run * unit)
+					: lb_resync_is_sent(s, range->offset_bytes + run * unit)))
+			run++;
+		r = read_disk(s, range, i * unit, LB_MIN(run * unit, range->length_bytes) - i * unit, data);
+		if (r != 0)
+			return r;
+		for (unsigned int k = i; k < run; k++)
+			wanted[k] = !look || !all_zero(data + k * unit, LB_MIN(unit, range->length_bytes - k * unit));
+	}
+	return add_wanted(s, range, data, unit, wanted);
+}
+
+/* In *ret_step how far it came; the range is done when that is LB_SETTLED. */
+static int take_range(struct lb_session *s, const struct lb_capture_range *range, int *ret_step)
+{
+	bool settles = lb_note(s, LB_NOTE_BLANK) == 0 && lb_note(s, LB_NOTE_COMPARE) != 0;
+	int r;
+
+	*ret_step = LB_SETTLED;
+	if (settles && !s->settling.unknown) {
+		r = lb_resync_settle(s, range);
+		if (r < 0)
+			return lb_session_link_failed(s, r);
+		*ret_step = r;
+		if (r != LB_SETTLED)
+			return 0;
+	}
+	return settles && !s->settling.unknown ? read_settled(s, range) : read_range(s, range);
 }
 
 /*
@@ -137,6 +193,7 @@ static int scan_ends(struct lb_session *s)
 {
 	uint64_t producer = lb_capture_producer(s->capture), limit;
 
+	lb_resync_end(s);
 	lb_capture_limit(s->capture, &limit, &s->in_debt);
 	if (s->in_debt)
 		s->doomed = true;
@@ -148,7 +205,7 @@ static int scan_ends(struct lb_session *s)
 int lb_scan_slice(struct lb_session *s)
 {
 	const int64_t until = lb_mono_ns(s->env) + LB_SCAN_SLICE_MS * LB_NS_PER_MS;
-	int r;
+	int r, step;
 
 	s->scan_more = false;
 	while (!s->doomed && lb_mono_ns(s->env) <= until && !throttled(s)) {
@@ -165,15 +222,18 @@ int lb_scan_slice(struct lb_session *s)
 			s->full = true;
 			return 0;
 		}
-		r = chunk_ready(s, &range);
+		r = lb_scan_ready(s, &range);
 		if (r < 0)
 			return lb_session_refuse(s);
 		if (r == 0)
 			return 0;
-		r = read_range(s, &range);
+		r = take_range(s, &range, &step);
 		if (r != 0)
 			return r;
-		s->cursor = next;
+		if (step == LB_SETTLE_WAIT)
+			return 0;
+		if (step == LB_SETTLED)
+			s->cursor = next;
 	}
 	s->scan_more = !throttled(s);
 	return 0;

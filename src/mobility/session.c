@@ -55,6 +55,7 @@ void lb_session_free(struct lb_session *s)
 	lb_attach_close(s);
 	lb_buf_free(&s->out);
 	free(s->scan_buffer);
+	lb_resync_end(s);
 	lb_wipe(&s->compare_key, sizeof(s->compare_key));
 	free(s);
 }

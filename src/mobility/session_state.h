@@ -54,6 +54,22 @@ struct lb_pending { /* a finished segment that waits for its acknowledgement */
 	size_t data_bytes;
 };
 
+/* How a resync stands with the process server (resync.c). */
+struct lb_settling {
+	uint8_t session[LB_LINK_SESSION_BYTES];
+	bool unknown; /* the server is too old for it: blocks are compared, for which it reads all of the image */
+	/* settled: of this range of that disk, `send` and `zero` by units; length 0: nothing is */
+	unsigned int disk;
+	uint64_t offset_bytes, length_bytes;
+	uint8_t send[LB_LINK_UNITS_MAX / 8], zero[LB_LINK_UNITS_MAX / 8];
+	/* a batch that is being hashed; 0: none */
+	uint64_t batch;
+	uint8_t *entries;
+	size_t entries_bytes, at_bytes, n_hashed;
+	uint8_t *hashes; /* LB_LINK_ENTRIES_MAX; made when it is needed, as is the frame's buffer */
+	uint8_t *frame;
+};
+
 struct lb_session {
 	struct lb_session_options o;
 	struct lb_env *env;
@@ -95,6 +111,7 @@ struct lb_session {
 	uint8_t *scan_buffer;
 	size_t scan_fill;
 	struct lb_key compare_key;
+	struct lb_settling settling;
 	int64_t chunk_waits_mono_ns; /* a chunk isn't ready since then; 0: none */
 	int64_t tokens_bytes, tokens_mono_ns;
 	bool scan_more; /* the slice ended by time, not by waiting */
@@ -165,12 +182,27 @@ int lb_cut_lost_everything(struct lb_session *s, const char *why);
 
 /* scan.c */
 int lb_scan_slice(struct lb_session *s);
+/* Rule 5: 1 when the range may be read. */
+int lb_scan_ready(struct lb_session *s, const struct lb_capture_range *range);
 void lb_scan_clear(struct lb_session *s, uint64_t from_cursor, uint64_t to_cursor);
 
-/* resync.c: which blocks of `data` must be sent; differ[i] for each LB_COMPARE_BLOCK_BYTES. */
+/*
+ * resync.c. The process server says, range by range, what of a disk it holds already; before it does it asks for hashes
+ * of pieces, wherever on the disks they lie (src/process/settle.h). One small step: LB_SETTLED what lies in the range
+ * is known (or the server is too old to tell), LB_SETTLE_STEP call again, LB_SETTLE_WAIT later; or the link's error.
+ */
+enum { LB_SETTLED, LB_SETTLE_STEP, LB_SETTLE_WAIT };
+int lb_resync_settle(struct lb_session *s, const struct lb_capture_range *range);
+/* Of a settled range, by the unit at this place. */
+bool lb_resync_is_sent(const struct lb_session *s, uint64_t offset_bytes);
+bool lb_resync_is_zero(const struct lb_session *s, uint64_t offset_bytes); /* there; here we look ourselves */
+/* For a server that is too old: which blocks of `data` must be sent; differ[i] for each LB_COMPARE_BLOCK_BYTES. */
 int lb_resync_compare(struct lb_session *s, const struct lb_capture_range *range, const uint8_t *data,
 		      bool differ[LB_LINK_HASHES_MAX]);
+/* For each flip and each run of the agent: nothing that was compared before holds any more. */
 int lb_resync_key(struct lb_session *s);
+/* The scan is over: frees what it needed. */
+void lb_resync_end(struct lb_session *s);
 
 /* ship.c */
 int lb_ship(struct lb_session *s);

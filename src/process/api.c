@@ -222,6 +222,88 @@ static int post_compare(void *arg, const struct lb_http_call *call, struct lb_ht
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
+static int parse_settle(const json_t *body, uint64_t *ret_epoch, struct lb_settle_question *q, uint8_t **ret_hashes)
+{
+	const char *text;
+	size_t size_bytes = 0;
+	uint32_t disk;
+	int r;
+
+	r = lb_json_get_u64(body, "epoch", ret_epoch);
+	if (r == 0)
+		r = lb_json_get_str(body, "session", &text);
+	if (r == 0)
+		r = lb_hex_decode(text, sizeof(q->session), q->session);
+	if (r == 0)
+		r = lb_json_get_u32(body, "disk", UINT16_MAX, &disk);
+	if (r == 0)
+		r = lb_json_get_u64(body, "offset", &q->offset_bytes);
+	if (r == 0)
+		r = lb_json_get_u64(body, "length", &q->length_bytes);
+	if (r == 0 && json_object_get(body, "batch") != NULL) {
+		r = lb_json_get_u64(body, "batch", &q->batch);
+		if (r == 0)
+			r = lb_json_get_str(body, "hashes", &text);
+		if (r == 0)
+			r = lb_base64_decode(text, LB_BATCH_PIECES_MAX * LB_HRL_HASH_BYTES, ret_hashes, &size_bytes);
+	}
+	if (r < 0)
+		return r;
+	if (size_bytes % LB_HRL_HASH_BYTES != 0)
+		return lb_fail(-EBADMSG, "\"hashes\" are no whole hashes");
+	q->disk = (uint16_t)disk;
+	q->hashes = *ret_hashes;
+	q->n = size_bytes / LB_HRL_HASH_BYTES;
+	return 0;
+}
+
+static int print_settle(const struct lb_settle_answer *a, json_t **ret_json)
+{
+	_cleanup_free_ char *first = NULL, *second = NULL;
+	json_t *json;
+
+	if (a->settled) {
+		first = lb_base64_encode(a->send, (a->units + 7) / 8);
+		second = lb_base64_encode(a->zero, (a->units + 7) / 8);
+		json = first != NULL && second != NULL ? json_pack("{s:s,s:s}", "send", first, "zero", second) : NULL;
+	} else if (a->batch != 0) {
+		first = lb_base64_encode(a->entries.data, a->entries.size_bytes);
+		json = first != NULL ? json_pack("{s:I,s:s}", "batch", (json_int_t)a->batch, "entries", first) : NULL;
+	} else {
+		json = json_object();
+	}
+	if (json == NULL)
+		return lb_fail(-ENOMEM, "out of memory for an answer");
+	*ret_json = json;
+	return 0;
+}
+
+static int post_settle(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	struct lb_settle_question q = {0};
+	struct lb_settle_answer answer;
+	_cleanup_machine_ struct lb_machine *m = NULL;
+	_cleanup_free_ uint8_t *hashes = NULL;
+	_cleanup_json_ json_t *body = NULL;
+	uint64_t epoch;
+	int r;
+
+	r = find_machine(arg, call, &m);
+	if (r == 0)
+		r = parse_body(call, LB_HTTP_JSON_BYTES_MAX, &body);
+	if (r == 0)
+		r = parse_settle(body, &epoch, &q, &hashes);
+	if (r < 0)
+		return r;
+	r = lb_ingest_allowed(m);
+	answer.entries = LB_BUF(LB_BATCH_ENTRIES_BYTES_MAX);
+	if (r == 0)
+		r = lb_compare_settle(m, epoch, &q, &answer);
+	r = r < 0 ? refuse(m, r, reply) : print_settle(&answer, &reply->json);
+	lb_buf_free(&answer.entries);
+	return r;
+}
+
 /* ---- heartbeats ---------------------------------------------------------------------------------------- */
 
 /* Idle, and all that it ever sent is durable: its disks are as at the newest point until now. */
@@ -294,6 +376,7 @@ const struct lb_http_route lb_process_routes[] = {
 	{"POST", "/v1/epoch", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_epoch},
 	{"PUT", "/v1/journal/{}/{}", MACHINE, LB_HRL_SEGMENT_BYTES_MAX, put_segment},
 	{"POST", "/v1/compare", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_compare},
+	{"POST", "/v1/settle", MACHINE, LB_HTTP_JSON_BYTES_MAX, post_settle},
 	{"POST", "/v1/heartbeat", MACHINE, LB_HEARTBEAT_BYTES_MAX, post_heartbeat},
 };
 const size_t lb_process_routes_n = LB_ARRAY_LEN(lb_process_routes);

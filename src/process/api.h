@@ -16,6 +16,9 @@
  *                                -> {"epoch", "seq", "vault_epoch", "vault_seq", "time_ns"}
  *   POST /v1/compare             {"epoch", "disk", "offset", "block_bytes", "key" (hex), "hashes" (base64)}
  *                                -> {"differ"} (base64 bitmap)
+ *   POST /v1/settle              {"epoch", "session" (hex), "disk", "offset", "length", "batch"?, "hashes"? (base64)}
+ *                                -> {"batch", "entries" (base64, batch.h)}: hash these, and ask again with them;
+ *                                   {"send", "zero"} (base64 bitmaps, settle.h): settled; {}: ask again
  *   POST /v1/heartbeat           {"epoch", "seq", "idle", "cut_ns", "hardware", "mode", figures}
  *                                -> {"time_ns", "vault_epoch", "vault_seq", "policy", "commands"}
  *

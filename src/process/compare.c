@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "process/process.h"
 #include "process/record.h"
 #include "process/schedule.h"
@@ -17,19 +18,41 @@ void lb_compare_init(struct lb_compare *c)
 	pthread_mutex_init(&c->lock, NULL);
 }
 
-void lb_compare_destroy(struct lb_compare *c)
+/* What it cost, when it is over. */
+static void tell_settled(const struct lb_compare_image *slot)
 {
-	for (size_t i = 0; i < LB_COMPARE_IMAGES_MAX; i++)
-		if (c->images[i].image != NULL)
-			lb_image_free(c->images[i].image);
-	pthread_mutex_destroy(&c->lock);
+	struct lb_settle_stats stats;
+
+	lb_settle_stats(slot->settle, &stats);
+	lb_notice("machine %s: for epoch %" PRIu64 " its disks were compared with the vault: %" PRIu64 " of %" PRIu64
+		  " frames are the same by their hashes, %" PRIu64 " KiB differ; %" PRIu64
+		  " KiB were read from the store",
+		  slot->name, slot->settle_epoch, stats.same_frames, stats.asked_frames,
+		  stats.sent_units * (LB_BATCH_UNIT_BYTES / 1024), lb_image_bytes_read(slot->image) / 1024);
+}
+
+static void settle_end(struct lb_compare_image *slot)
+{
+	if (slot->settle == NULL)
+		return;
+	tell_settled(slot);
+	lb_settle_free(slot->settle);
+	slot->settle = NULL;
 }
 
 static void slot_empty(struct lb_compare_image *slot)
 {
+	settle_end(slot);
 	if (slot->image != NULL)
 		lb_image_free(slot->image);
 	*slot = (struct lb_compare_image){0};
+}
+
+void lb_compare_destroy(struct lb_compare *c)
+{
+	for (size_t i = 0; i < LB_COMPARE_IMAGES_MAX; i++)
+		slot_empty(&c->images[i]);
+	pthread_mutex_destroy(&c->lock);
 }
 
 void lb_compare_sweep(struct lb_process *p)
@@ -148,34 +171,27 @@ static int check_request(const struct lb_machine *m, const struct lb_compare_req
 	return 0;
 }
 
-/* The frozen position that epoch `q->epoch` began from, and the disk's size. */
-static int look_up(struct lb_machine *m, const struct lb_compare_request *q, struct lb_position *ret_at,
-		   uint64_t *ret_disk_bytes)
+/* The frozen position that epoch `epoch` began from, and its disks. */
+static int look_up(struct lb_machine *m, uint64_t epoch, struct lb_position *ret_at, struct lb_process_disks *ret_disks)
 {
-	const struct lb_process_disk *disk;
 	const struct lb_epoch *e;
-	int r;
 	LB_LOCK_SCOPE(&m->lock);
 
 	e = m->newest;
-	if (e == NULL || e->record.epoch != q->epoch || m->durable.epoch != q->epoch)
+	if (e == NULL || e->record.epoch != epoch || m->durable.epoch != epoch)
 		return lb_fail(-ESTALE, "machine %s is in epoch %" PRIu64 ", not %" PRIu64, m->assigned.name,
-			       m->durable.epoch, q->epoch);
+			       m->durable.epoch, epoch);
 	if (e->record.lost)
 		return lb_fail(-ESTALE,
 			       "machine %s: how epoch %" PRIu64 " began was lost with the cache; begin a new epoch",
-			       m->assigned.name, q->epoch);
-	disk = lb_disks_find(&e->record.disks, q->disk);
-	r = check_request(m, q, disk);
-	if (r < 0)
-		return r;
+			       m->assigned.name, epoch);
 	if (e->record.prev.epoch > m->vault.epoch ||
 	    (e->record.prev.epoch == m->vault.epoch && e->record.prev.epoch != 0 && e->record.prev.seq > m->vault.seq))
 		return lb_fail(-EAGAIN,
 			       "machine %s: the epochs before %" PRIu64 " are still on their way into the vault",
-			       m->assigned.name, q->epoch);
+			       m->assigned.name, epoch);
 	*ret_at = e->record.prev;
-	*ret_disk_bytes = disk->size_bytes;
+	*ret_disks = e->record.disks;
 	return 0;
 }
 
@@ -210,16 +226,23 @@ static int compare(struct lb_image *image, const struct lb_compare_request *q, u
 
 int lb_compare_blocks(struct lb_machine *m, const struct lb_compare_request *request, uint8_t *differ)
 {
+	const struct lb_process_disk *disk;
 	struct lb_compare_image *slot;
+	struct lb_process_disks disks;
 	struct lb_position at;
 	uint64_t disk_bytes;
 	int r;
 
-	r = look_up(m, request, &at, &disk_bytes);
+	r = look_up(m, request->epoch, &at, &disks);
 	if (r == -EAGAIN)
 		lb_schedule(m, lb_mono_ns(m->process->env));
 	if (r < 0)
 		return r;
+	disk = lb_disks_find(&disks, request->disk);
+	r = check_request(m, request, disk);
+	if (r < 0)
+		return r;
+	disk_bytes = disk->size_bytes;
 	memset(differ, 0, (request->n + 7) / 8);
 	if (at.epoch == 0)
 		return compare(NULL, request, disk_bytes, differ);
@@ -236,4 +259,68 @@ int lb_compare_blocks(struct lb_machine *m, const struct lb_compare_request *req
 	r = compare(slot->image, request, disk_bytes, differ);
 	release(m->process, slot);
 	return r;
+}
+
+/* ---- settling ------------------------------------------------------------------------------------------ */
+
+/* Without an image: each unit is to be sent, or was zeroes. */
+static int answer_all(const struct lb_settle_question *q, bool send, struct lb_settle_answer *answer)
+{
+	if (q->length_bytes == 0 || q->length_bytes > LB_SETTLE_RANGE_BYTES_MAX)
+		return lb_fail(-EINVAL, "a question is about 1 to %u bytes", LB_SETTLE_RANGE_BYTES_MAX);
+	answer->batch = 0;
+	answer->settled = true;
+	answer->units = (q->length_bytes + LB_BATCH_UNIT_BYTES - 1) / LB_BATCH_UNIT_BYTES;
+	memset(answer->send, send ? 0xff : 0, sizeof(answer->send));
+	memset(answer->zero, send ? 0 : 0xff, sizeof(answer->zero));
+	return 0;
+}
+
+/* Of one machine one question at a time comes; what is settled goes when its epoch or the agent's session does. */
+static int settle_of(struct lb_machine *m, const char *name, struct lb_compare_image *slot, uint64_t epoch,
+		     const struct lb_process_disks *disks, const uint8_t *session)
+{
+	LB_LOCK_SCOPE(&m->process->compare.lock);
+
+	if (slot->settle != NULL && slot->settle_epoch == epoch && lb_settle_is_of(slot->settle, session))
+		return 0;
+	if (slot->users > 1)
+		return lb_fail(-EAGAIN, "machine %s asks twice at once", m->id_text);
+	settle_end(slot);
+	slot->settle_epoch = epoch;
+	memcpy(slot->name, name, sizeof(slot->name));
+	return lb_settle_new(m->process->env, slot->image, disks, session, LB_SETTLE_DIFFER_MAX, &slot->settle);
+}
+
+int lb_compare_settle(struct lb_machine *m, uint64_t epoch, const struct lb_settle_question *question,
+		      struct lb_settle_answer *answer)
+{
+	struct lb_compare_image *slot;
+	struct lb_process_disks disks;
+	char name[LB_PROCESS_NAME_BYTES];
+	struct lb_position at;
+	int r;
+
+	pthread_mutex_lock(&m->lock);
+	memcpy(name, m->assigned.name, sizeof(name));
+	pthread_mutex_unlock(&m->lock);
+	r = look_up(m, epoch, &at, &disks);
+	if (r == -EAGAIN)
+		lb_schedule(m, lb_mono_ns(m->process->env));
+	if (r < 0)
+		return r;
+	if (at.epoch == 0)
+		return answer_all(question, false, answer);
+	r = acquire(m, &at, &slot);
+	if (r == -ENOENT) { /* pruned since the epoch began */
+		lb_err_clear();
+		return answer_all(question, true, answer);
+	}
+	if (r < 0)
+		return r;
+	r = settle_of(m, name, slot, epoch, &disks, question->session);
+	if (r == 0)
+		r = lb_settle_ask(slot->settle, question, answer);
+	release(m->process, slot);
+	return r < 0 ? lb_wrap(r, "machine %s", m->id_text) : 0;
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * Resync compares hashes: the agent sends keyed hashes of its blocks, we say which differ from the frozen image of the
- * end of the epoch before. Images stay open between calls, at most LB_COMPARE_IMAGES_MAX of them.
+ * Resync compares the machine's disks with the frozen image of the end of the epoch before, by the hashes of the
+ * vault's indexes (settle.h). Agents of older versions send keyed hashes of their blocks instead, and all of the image
+ * is read for them. Images stay open between calls, at most LB_COMPARE_IMAGES_MAX of them.
  */
 #include <pthread.h>
 
-#include "process/machine.h"
-#include "vault/image.h"
+#include "process/settle.h"
 
 #define LB_COMPARE_IMAGES_MAX 8
 #define LB_COMPARE_IMAGE_CACHE_BYTES (16u << 20)
@@ -21,6 +21,9 @@ struct lb_compare_image {
 	struct lb_image *image;
 	struct lb_uuid machine;
 	struct lb_position at;
+	uint64_t settle_epoch; /* whose disks `settle` is about */
+	struct lb_settle *settle;
+	char name[LB_PROCESS_NAME_BYTES];
 	unsigned int users;
 	int64_t used_mono_ns;
 	bool opening;
@@ -46,3 +49,7 @@ struct lb_compare_request {
 /* Bit i (the lowest of byte 0 first) of `differ` tells whether block i differs; the last block of a disk may be short.
  */
 int lb_compare_blocks(struct lb_machine *m, const struct lb_compare_request *request, uint8_t *differ);
+
+/* Of `epoch`, the machine's newest; the answer's buffer is the caller's. As lb_settle_ask(); -EAGAIN later. */
+int lb_compare_settle(struct lb_machine *m, uint64_t epoch, const struct lb_settle_question *question,
+		      struct lb_settle_answer *answer);

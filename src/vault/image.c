@@ -495,6 +495,45 @@ int lb_image_frame_is(struct lb_image *image, uint32_t segment, uint32_t frame, 
 	return 0;
 }
 
+int lb_image_segment(struct lb_image *image, uint32_t segment, struct lb_hrl_segment **ret_head)
+{
+	const struct lb_map_segment *place = lb_map_segment(image->map, segment);
+	int r;
+
+	r = lb_segment_read(image->v, &image->machine, place, ret_head);
+	if (r < 0)
+		return r;
+	atomic_fetch_add(&image->objects_read, 1);
+	atomic_fetch_add(&image->heads_read, 1);
+	atomic_fetch_add(&image->bytes_read, place->head_bytes);
+	return 0;
+}
+
+int lb_image_segment_frame(struct lb_image *image, uint32_t segment, const struct lb_hrl_segment *head, uint32_t frame,
+			   void *raw, size_t *ret_raw_bytes)
+{
+	const struct lb_map_segment *place = lb_map_segment(image->map, segment);
+	_cleanup_buf_ struct lb_buf stored = LB_BUF(LB_HRL_SEGMENT_BYTES_MAX);
+	struct lb_hrl_frame_place at = {0};
+	char name[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = lb_segment_object(name, &image->machine, place);
+	if (r == 0)
+		r = fetch_frame(image, place, name, head, frame, &at, &stored);
+	if (r == 0)
+		r = lb_hrl_frame_open(head, frame, stored.data, stored.size_bytes, raw);
+	if (r < 0)
+		return lb_wrap(r, "%s: object %s", image->v->store->url, name);
+	*ret_raw_bytes = at.raw_bytes;
+	return 0;
+}
+
+uint64_t lb_image_bytes_read(const struct lb_image *image)
+{
+	return image->opened.bytes_read + atomic_load(&image->bytes_read);
+}
+
 static int add_data(void *arg, const struct lb_map_extent *x)
 {
 	if (lb_hrl_kind_has_data(x->kind))

@@ -52,6 +52,15 @@ int lb_image_frame(struct lb_image *image, uint32_t segment, uint32_t frame, voi
 /* Whether these are the frame's raw bytes, by its hash in the segment's index: the frame is not fetched. */
 int lb_image_frame_is(struct lb_image *image, uint32_t segment, uint32_t frame, const void *raw, size_t raw_bytes,
 		      bool *ret_is);
+/*
+ * The head of a segment of the map, with its extents, and frames of it: each is fetched anew, past the cache, for who
+ * goes by segments. `raw` has room for LB_HRL_FRAME_BYTES_MAX.
+ */
+int lb_image_segment(struct lb_image *image, uint32_t segment, struct lb_hrl_segment **ret_head);
+int lb_image_segment_frame(struct lb_image *image, uint32_t segment, const struct lb_hrl_segment *head, uint32_t frame,
+			   void *raw, size_t *ret_raw_bytes);
+/* Bytes fetched from the store since it was opened, and by opening it. */
+uint64_t lb_image_bytes_read(const struct lb_image *image);
 
 /* Figures for people and benches. */
 struct lb_image_stats {

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/bytes.h"
+#include "base/json.h"
 #include "capture/capture.h"
 #include "hrl/hrl.h"
 #include "mobility/session.h"
@@ -108,6 +109,22 @@ struct sim_epoch {
 
 #define SIM_EPOCHS_MAX 4096
 
+enum sim_known { SIM_UNASKED, SIM_ASKED, SIM_ALONE, SIM_SAME, SIM_DIFFERS };
+
+struct sim_heap {
+	unsigned int n, disk[8];
+	uint64_t block[8];
+};
+
+/* What it knows of the agent's disks in a resync, and what it is asking. */
+struct sim_settle {
+	uint64_t epoch, batch;
+	char session[64];
+	enum sim_known block[SIM_DISKS][SIM_BLOCKS];
+	struct sim_heap heap[16];
+	unsigned int n_heaps;
+};
+
 /* What the process server holds durably, and what of it the vault has. */
 struct sim_process {
 	struct sim_segment *segments;
@@ -117,7 +134,9 @@ struct sim_process {
 	uint8_t *image[SIM_DISKS], *frozen[SIM_DISKS];
 	uint64_t captured_in[SIM_DISKS][SIM_BLOCKS]; /* epoch that last captured the block */
 	unsigned int status;                         /* 0: works; else it answers this */
-	uint64_t requests, puts, beats, compared, points;
+	bool old;                                    /* it knows nothing of settling */
+	struct sim_settle settle;
+	uint64_t requests, puts, beats, compared, settled, points;
 	uint64_t data_bytes; /* received, this far */
 	uint32_t last_flags; /* of the newest segment, and where it ends */
 	uint64_t last_ring_cut;
@@ -183,6 +202,8 @@ struct lb_http_client *sim_client(void);
 void sim_process_vault(size_t n_segments); /* the vault confirms that many in all */
 void sim_process_lose_cache(void);
 void sim_process_free(void);
+/* sim_settle.c: its answer; NULL: a question that makes no sense */
+json_t *sim_settle(const json_t *body);
 
 /* Runs a session until `done` says so or the time is over; true when done. */
 struct sim_agent {

@@ -33,7 +33,7 @@ static const struct {
 
 /* Figures over all seeds: a simulation that never met debt proves nothing about it. */
 static struct {
-	uint64_t points, epochs, deaths, reboots, caches_lost, puts, beats, compared;
+	uint64_t points, epochs, deaths, reboots, caches_lost, puts, beats, compared, settled;
 } seen;
 
 static void weather(void)
@@ -89,6 +89,7 @@ static bool run_seed(uint64_t seed, uint32_t fault)
 	bool well;
 
 	sim_new(seed);
+	sim->process.old = seed % 4 == 0;
 	sim->kernel.faults = fault & ~(uint32_t)LB_FAULT_DROP_WRITE;
 	sim_agent_start(&a);
 	for (int i = 0; i < ROUNDS && sim->failure[0] == '\0'; i++) {
@@ -123,6 +124,7 @@ static bool run_seed(uint64_t seed, uint32_t fault)
 	seen.puts += sim->process.puts;
 	seen.beats += sim->process.beats;
 	seen.compared += sim->process.compared;
+	seen.settled += sim->process.settled;
 	seen.deaths += a.deaths;
 	well = sim->failure[0] == '\0';
 	if (!well && fault == 0)
@@ -176,11 +178,13 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
-	printf("%lu seeds: %lu points, %lu epochs, %lu segments, %lu heartbeats, %lu blocks compared, %lu deaths, %lu "
+	printf("%lu seeds: %lu points, %lu epochs, %lu segments, %lu heartbeats, %lu blocks compared, %lu heaps "
+	       "settled, %lu deaths, %lu "
 	       "reboots, %lu caches "
 	       "lost: %lu failed\n",
 	       (unsigned long)seeds, (unsigned long)seen.points, (unsigned long)seen.epochs, (unsigned long)seen.puts,
-	       (unsigned long)seen.beats, (unsigned long)seen.compared, (unsigned long)seen.deaths,
-	       (unsigned long)seen.reboots, (unsigned long)seen.caches_lost, (unsigned long)failed);
+	       (unsigned long)seen.beats, (unsigned long)seen.compared, (unsigned long)seen.settled,
+	       (unsigned long)seen.deaths, (unsigned long)seen.reboots, (unsigned long)seen.caches_lost,
+	       (unsigned long)failed);
 	return fault != 0 || failed > 0;
 }

@@ -307,6 +307,13 @@ static struct answer compare(const json_t *body)
 	return (struct answer){.status = 200, .json = json_pack("{s:s}", "differ", text)};
 }
 
+static struct answer settle(const json_t *body)
+{
+	json_t *json = sim_settle(body);
+
+	return json != NULL ? (struct answer){.status = 200, .json = json} : refuse(400, "not a question");
+}
+
 static struct answer heartbeat(const json_t *body, uint64_t index_at_send)
 {
 	struct sim_process *p = &sim->process;
@@ -343,6 +350,8 @@ static struct answer handle(const struct lb_http_request *request, const char *p
 		return begin_epoch(body);
 	if (strcmp(path, "/v1/compare") == 0)
 		return compare(body);
+	if (strcmp(path, "/v1/settle") == 0 && !sim->process.old)
+		return settle(body);
 	if (strcmp(path, "/v1/heartbeat") == 0)
 		return heartbeat(body, index_at_send);
 	return refuse(404, "no such thing");

@@ -327,6 +327,8 @@ static void pruned_ground_of_an_epoch_means_that_everything_differs(void **state
 {
 	uint8_t hashes[3 * LB_DIGEST_BYTES] = {0}, differ[1] = {0};
 	struct lb_compare_request q = {.block_bytes = LB_COMPARE_BLOCK_BYTES_MIN, .n = 3, .hashes = hashes};
+	struct lb_settle_question question = {.length_bytes = 8192};
+	static struct lb_settle_answer answer;
 	struct lb_position ground;
 
 	(void)state;
@@ -345,6 +347,8 @@ static void pruned_ground_of_an_epoch_means_that_everything_differs(void **state
 			 -ENOENT);
 	assert_int_equal(lb_compare_blocks(machine_of(&site.a), &q, differ), 0);
 	assert_int_equal(differ[0], 7);
+	assert_int_equal(lb_compare_settle(machine_of(&site.a), 2, &question, &answer), 0);
+	assert_true(answer.settled && answer.units == 2 && (answer.send[0] & 3) == 3);
 }
 
 static void a_fenced_machine_s_journal_is_left_alone(void **state)

@@ -424,6 +424,100 @@ static void comparing_tells_exactly_the_blocks_that_differ(void **state)
 	assert_int_equal(lb_compare_blocks(machine_of(&site.a), &q, differ), -ESTALE);
 }
 
+/* Asks about the whole disk as an agent does until it is settled; `sent` and `zero` are bitmaps. */
+static int settle(struct agent *a, uint64_t epoch, uint8_t session, struct lb_settle_answer *answer)
+{
+	static uint8_t hashes[LB_BATCH_PIECES_MAX * LB_HRL_HASH_BYTES];
+	struct lb_settle_question q = {.session = {session}, .length_bytes = DISK_BYTES, .hashes = hashes};
+	int r;
+
+	do {
+		answer->entries = LB_BUF(LB_BATCH_ENTRIES_BYTES_MAX);
+		r = lb_compare_settle(machine_of(a), epoch, &q, answer);
+		q.n = 0;
+		for (size_t at = 0; r == 0 && at < answer->entries.size_bytes; at += 16) {
+			const uint8_t *e = answer->entries.data + at;
+
+			assert_int_equal(lb_get_le16(e), 1); /* each write of these tests is one piece */
+			lb_hrl_frame_hash(a->disk + lb_get_le64(e + 4), lb_get_le32(e + 12),
+					  hashes + q.n++ * LB_HRL_HASH_BYTES);
+		}
+		q.batch = answer->batch;
+		lb_buf_free(&answer->entries);
+	} while (r == 0 && !answer->settled);
+	return r;
+}
+
+static bool is_sent(const struct lb_settle_answer *answer, unsigned int unit)
+{
+	return answer->send[unit / 8] >> unit % 8 & 1;
+}
+
+static void settling_tells_exactly_the_units_that_differ_and_each_session_anew(void **state)
+{
+	static struct lb_settle_answer answer;
+
+	(void)state;
+	begin_epoch(&site.a);
+	for (unsigned int i = 0; i < 30; i++)
+		send(&site.a, BLOCK * (3 * i), BLOCK, (uint8_t)i);
+	begin_epoch(&site.a);
+	site.a.disk[6 * BLOCK + 17] ^= 1;
+	assert_int_equal(settle(&site.a, 2, 1, &answer), -EAGAIN); /* epoch 1 isn't in the vault */
+	site_work();
+	assert_int_equal(settle(&site.a, 2, 1, &answer), 0);
+	assert_int_equal(answer.units, DISK_BYTES / 4096);
+	for (unsigned int i = 0; i < answer.units; i++)
+		assert_int_equal(is_sent(&answer, i), i == 6 * BLOCK / 4096);
+	/* what was settled holds for the session and no longer: the next one's disk may be another */
+	site.a.disk[9 * BLOCK] ^= 1;
+	assert_int_equal(settle(&site.a, 2, 1, &answer), 0);
+	assert_false(is_sent(&answer, 9 * BLOCK / 4096));
+	assert_int_equal(settle(&site.a, 2, 2, &answer), 0);
+	assert_true(is_sent(&answer, 9 * BLOCK / 4096));
+	assert_int_equal(settle(&site.a, 1, 2, &answer), -ESTALE);
+	/* nor for another epoch, though it begins at the same place */
+	begin_epoch(&site.a);
+	site.a.disk[12 * BLOCK] ^= 1;
+	assert_int_equal(settle(&site.a, 3, 2, &answer), 0);
+	assert_true(is_sent(&answer, 12 * BLOCK / 4096));
+}
+
+static void agents_settle_over_the_wire_and_nonsense_is_refused(void **state)
+{
+	static const char *const bad[] = {
+		"{}",
+		"{\"epoch\":2,\"session\":\"00\",\"disk\":0,\"offset\":0,\"length\":4096}",
+		"{\"epoch\":2,\"session\":\"000102030405060708090a0b0c0d0e0f\",\"disk\":70000,\"offset\":0,\"length\":"
+		"4096}",
+		"{\"epoch\":2,\"session\":\"000102030405060708090a0b0c0d0e0f\",\"disk\":0,\"offset\":7,\"length\":"
+		"4096}",
+		"{\"epoch\":2,\"session\":\"000102030405060708090a0b0c0d0e0f\",\"disk\":0,\"offset\":0,\"length\":4096,"
+		"\"batch\":1,\"hashes\":\"AAAA\"}",
+	};
+	static const char good[] = "{\"epoch\":2,\"session\":\"000102030405060708090a0b0c0d0e0f\",\"disk\":0,"
+				   "\"offset\":0,\"length\":65536}";
+	struct lb_http_reply reply;
+	struct lb_http_call c = {0};
+
+	(void)state;
+	begin_epoch(&site.a);
+	send(&site.a, 0, BLOCK, 1);
+	begin_epoch(&site.a);
+	site_work();
+	for (size_t i = 0; i < LB_ARRAY_LEN(bad); i++) {
+		c.body = bad[i];
+		c.body_bytes = strlen(bad[i]);
+		assert_true(call(&site.a, "POST", "/v1/settle", &c, &reply) < 0);
+	}
+	c.body = good;
+	c.body_bytes = strlen(good);
+	assert_int_equal(call(&site.a, "POST", "/v1/settle", &c, &reply), 0);
+	assert_non_null(json_object_get(reply.json, "entries"));
+	assert_true(json_integer_value(json_object_get(reply.json, "batch")) > 0);
+	json_decref(reply.json);
+}
+
 static void the_first_epoch_compares_with_zeroes_and_a_short_last_block(void **state)
 {
 	static struct lb_digest hashes[2];
@@ -552,6 +646,8 @@ int main(void)
 		T(after_a_failover_the_machine_goes_on_in_a_new_epoch),
 		T(two_process_servers_never_extend_one_epoch),
 		T(comparing_tells_exactly_the_blocks_that_differ),
+		T(settling_tells_exactly_the_units_that_differ_and_each_session_anew),
+		T(agents_settle_over_the_wire_and_nonsense_is_refused),
 		T(the_first_epoch_compares_with_zeroes_and_a_short_last_block),
 		T(an_idle_machine_stays_recoverable_to_its_last_heartbeat),
 		T(a_busy_machine_s_heartbeat_claims_nothing),
