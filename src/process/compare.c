@@ -55,14 +55,25 @@ void lb_compare_destroy(struct lb_compare *c)
 	pthread_mutex_destroy(&c->lock);
 }
 
+static bool is_over(const struct lb_compare_image *slot, int64_t now_ns)
+{
+	struct lb_settle_stats stats = {0};
+
+	if (slot->users > 0 || slot->image == NULL)
+		return false;
+	if (slot->settle != NULL)
+		lb_settle_stats(slot->settle, &stats);
+	return now_ns - slot->used_mono_ns >
+	       (stats.to_the_end ? LB_COMPARE_SETTLED_IDLE_S : LB_COMPARE_IMAGE_IDLE_S) * LB_NS_PER_S;
+}
+
 void lb_compare_sweep(struct lb_process *p)
 {
 	struct lb_compare *c = &p->compare;
-	int64_t idle_since = lb_mono_ns(p->env) - LB_COMPARE_IMAGE_IDLE_S * LB_NS_PER_S;
 	LB_LOCK_SCOPE(&c->lock);
 
 	for (size_t i = 0; i < LB_COMPARE_IMAGES_MAX; i++)
-		if (c->images[i].users == 0 && c->images[i].image != NULL && c->images[i].used_mono_ns < idle_since)
+		if (is_over(&c->images[i], lb_mono_ns(p->env)))
 			slot_empty(&c->images[i]);
 }
 

@@ -35,6 +35,7 @@ struct lb_settle {
 	struct differing *differing;
 	size_t n_differing, differing_max;
 	bool sorted;
+	uint64_t disks_ended;                       /* a bit for each whose end was settled */
 	uint64_t forgotten_bytes[LB_HRL_DISKS_MAX]; /* of each disk: what differs before it isn't known any more */
 	struct lb_settle_stats stats;
 	uint8_t flags[LB_SETTLE_UNITS_MAX];
@@ -96,6 +97,7 @@ void lb_settle_stats(struct lb_settle *s, struct lb_settle_stats *ret_stats)
 	LB_LOCK_SCOPE(&s->lock);
 
 	*ret_stats = s->stats;
+	ret_stats->to_the_end = s->disks_ended == (s->disks.n < 64 ? (UINT64_C(1) << s->disks.n) - 1 : UINT64_MAX);
 }
 
 static void start_over(struct lb_settle *s)
@@ -107,6 +109,7 @@ static void start_over(struct lb_settle *s)
 	memset(s->asked, 0, ((size_t)s->n_segments / 64 + 1) * sizeof(*s->asked));
 	memset(s->forgotten_bytes, 0, sizeof(s->forgotten_bytes));
 	s->n_differing = 0;
+	s->disks_ended = 0;
 }
 
 /* ---- what is known ------------------------------------------------------------------------------------- */
@@ -366,6 +369,8 @@ static int answer_units(struct lb_settle *s, const struct lb_settle_question *q,
 		return r;
 	flag(&t, t.at, t.end, ZERO);
 	tell_differing(&t, q->disk);
+	if (q->offset_bytes + q->length_bytes == s->disks.disk[disk_index(s, q->disk)].size_bytes)
+		s->disks_ended |= UINT64_C(1) << disk_index(s, q->disk);
 	answer->settled = true;
 	answer->units = (q->length_bytes + LB_BATCH_UNIT_BYTES - 1) / LB_BATCH_UNIT_BYTES;
 	memset(answer->send, 0, sizeof(answer->send));

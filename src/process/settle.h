@@ -50,6 +50,7 @@ struct lb_settle_answer {
 };
 
 struct lb_settle_stats {
+	bool to_the_end; /* of every disk: most likely it is over */
 	uint64_t asked_frames, same_frames, sent_units;
 };
 

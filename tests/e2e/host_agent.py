@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -118,6 +119,15 @@ class HostAgent:
     def detach(self):
         """Ends the capture in the kernel, as a reboot does."""
         subprocess.run([self.site.programs["capture"], "--detach", "--pins", self.pins], check=True)
+
+    def power_off(self):
+        """The machine is gone with all that its kernel and its memory knew; start() boots it."""
+        self.kill_agent()
+        self.kill_capture()
+        self.detach()
+        shutil.rmtree(self.folder / "run")
+        (self.folder / "run").mkdir()
+        os.chown(self.folder / "run", AGENT_UID, AGENT_UID)
 
     def status(self):
         """What the agent last wrote about itself."""

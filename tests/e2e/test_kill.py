@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from host_agent import AGENT_UID, HostAgent, LoopDisk
+from host_agent import HostAgent, LoopDisk
 from kill_rounds import RECOVERY_DEADLINE_S, Journal, KillableSite
 from test_replication import assert_equal_after_quiescing, judge, oracle_writers
 
@@ -260,13 +260,8 @@ def test_after_a_reboot_only_what_differs_is_sent(build, site, agent, disks, fol
     agent.wait_point_after(time.time_ns())
     stop_writers(writers)
     agent.wait_point_after(time.time_ns())
-    # the kernel forgets everything; disks change before the agent is back
-    agent.kill_agent()
-    agent.kill_capture()
-    agent.detach()
-    shutil.rmtree(agent.folder / "run")
-    (agent.folder / "run").mkdir()
-    os.chown(agent.folder / "run", AGENT_UID, AGENT_UID)
+    agent.power_off()
+    # disks change before the agent is back
     with open(disks[1].device, "r+b", buffering=0) as d:
         d.seek(1 << 20)
         d.write(os.urandom(64 << 10))
