@@ -33,7 +33,7 @@
 #define LB_HRL_DISKS_MAX 64
 #define LB_HRL_ZSTD_LEVEL_MAX 19
 #define LB_HRL_HEADER_BYTES 512
-#define LB_HRL_HASH_BYTES 16 /* of a frame: XXH3-128 */
+#define LB_HRL_HASH_BYTES 16                 /* of a frame: XXH3-128 */
 #define LB_HRL_SECTOR_BYTES 512              /* offsets and lengths are multiples of it */
 #define LB_HRL_SEGMENT_BYTES_MAX (40u << 20) /* header + index + data, plain or sealed */
 

@@ -292,7 +292,7 @@ static int parse_units(const json_t *reply, const char *member, size_t n, uint8_
 {
 	_cleanup_free_ uint8_t *decoded = NULL;
 	const char *text;
-	size_t size_bytes;
+	size_t size_bytes = 0;
 	int r;
 
 	r = lb_json_get_str(reply, member, &text);
@@ -300,14 +300,38 @@ static int parse_units(const json_t *reply, const char *member, size_t n, uint8_
 		r = lb_base64_decode(text, LB_LINK_UNITS_MAX / 8, &decoded, &size_bytes);
 	if (r < 0)
 		return r;
-	if (size_bytes < (n + 7) / 8)
+	if (decoded == NULL || size_bytes != (n + 7) / 8)
 		return lb_fail(-EBADMSG, "a question about %zu blocks was answered with %zu bytes", n, size_bytes);
-	memcpy(bits, decoded, (n + 7) / 8);
+	memcpy(bits, decoded, size_bytes);
+	return 0;
+}
+
+/* Units that are zeroes in parts: three bytes for each. */
+static int parse_mixed(const json_t *reply, size_t n, uint8_t zeroes[LB_LINK_UNITS_MAX])
+{
+	_cleanup_free_ uint8_t *decoded = NULL;
+	const char *text;
+	size_t size_bytes = 0;
+	int r;
+
+	r = lb_json_get_str(reply, "mixed", &text);
+	if (r == 0)
+		r = lb_base64_decode(text, 3 * n, &decoded, &size_bytes);
+	if (r < 0)
+		return r;
+	for (size_t at = 0; decoded != NULL && at + 3 <= size_bytes; at += 3) {
+		uint16_t unit = lb_get_le16(decoded + at);
+
+		if (unit >= n)
+			return lb_fail(-EBADMSG, "block %u of %zu can't be zeroes", unit, n);
+		zeroes[unit] = decoded[at + 2];
+	}
 	return 0;
 }
 
 static int parse_settled(const json_t *reply, size_t n_units, struct lb_link_settled *s)
 {
+	uint8_t zero[LB_LINK_UNITS_MAX / 8];
 	const char *text;
 	int r;
 
@@ -323,9 +347,16 @@ static int parse_settled(const json_t *reply, size_t n_units, struct lb_link_set
 		return 0;
 	r = parse_units(reply, "send", n_units, s->send);
 	if (r == 0)
-		r = parse_units(reply, "zero", n_units, s->zero);
-	s->settled = r == 0;
-	return r;
+		r = parse_units(reply, "zero", n_units, zero);
+	if (r == 0)
+		r = parse_mixed(reply, n_units, s->zeroes);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n_units; i++)
+		if ((zero[i / 8] >> i % 8 & 1) != 0)
+			s->zeroes[i] = UINT8_MAX;
+	s->settled = true;
+	return 0;
 }
 
 int lb_link_settle(struct lb_link *link, const struct lb_link_question *question, struct lb_link_settled *ret_settled)

@@ -97,7 +97,9 @@ struct lb_link_settled {
 	uint8_t *entries; /* the caller's to free: of each n (u16), n times disk (u16), offset (u64), length (u32) */
 	size_t entries_bytes;
 	bool settled;
-	uint8_t send[LB_LINK_UNITS_MAX / 8], zero[LB_LINK_UNITS_MAX / 8]; /* neither: the same; zero: zeroes there */
+	uint8_t send[LB_LINK_UNITS_MAX / 8]; /* a bit for each unit */
+	uint8_t zeroes[LB_LINK_UNITS_MAX]; /* of each other unit, a bit for each sector: it is zeroes there; 0: the same
+					    */
 };
 /* -ENOENT: the server is of a version that does not know this. */
 int lb_link_settle(struct lb_link *link, const struct lb_link_question *question, struct lb_link_settled *ret_settled);

@@ -169,7 +169,7 @@ static int ask(struct lb_session *s, const struct lb_capture_range *range)
 		t->offset_bytes = q.offset_bytes;
 		t->length_bytes = q.length_bytes;
 		memcpy(t->send, answer.send, sizeof(t->send));
-		memcpy(t->zero, answer.zero, sizeof(t->zero));
+		memcpy(t->zeroes, answer.zeroes, sizeof(t->zeroes));
 	}
 	return LB_SETTLE_STEP;
 }
@@ -187,21 +187,21 @@ int lb_resync_settle(struct lb_session *s, const struct lb_capture_range *range)
 	return t->at_bytes < t->entries_bytes ? hash_entry(s) : ask(s, range);
 }
 
-static bool bit(const uint8_t *bits, const struct lb_settling *t, uint64_t offset_bytes)
+static size_t unit_of(const struct lb_settling *t, uint64_t offset_bytes)
 {
-	uint64_t i = (offset_bytes - t->offset_bytes) / LB_LINK_UNIT_BYTES;
-
-	return (bits[i / 8] >> i % 8 & 1) != 0;
+	return (offset_bytes - t->offset_bytes) / LB_LINK_UNIT_BYTES;
 }
 
 bool lb_resync_is_sent(const struct lb_session *s, uint64_t offset_bytes)
 {
-	return bit(s->settling.send, &s->settling, offset_bytes);
+	size_t unit = unit_of(&s->settling, offset_bytes);
+
+	return (s->settling.send[unit / 8] >> unit % 8 & 1) != 0;
 }
 
-bool lb_resync_is_zero(const struct lb_session *s, uint64_t offset_bytes)
+uint8_t lb_resync_zeroes(const struct lb_session *s, uint64_t offset_bytes)
 {
-	return bit(s->settling.zero, &s->settling, offset_bytes);
+	return s->settling.zeroes[unit_of(&s->settling, offset_bytes)];
 }
 
 /* ---- older process servers ------------------------------------------------------------------------------- */

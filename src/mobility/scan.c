@@ -139,30 +139,38 @@ static int read_range(struct lb_session *s, const struct lb_capture_range *range
 	return add_wanted(s, range, data, LB_COMPARE_BLOCK_BYTES, wanted);
 }
 
+/* Whether it differs where the image has zeroes; what isn't zeroes there is the same. */
+static bool is_written(const uint8_t *unit, uint8_t zeroes, uint64_t length)
+{
+	for (uint64_t at = 0; at < length; at += LB_HRL_SECTOR_BYTES, zeroes >>= 1)
+		if ((zeroes & 1) != 0 && !all_zero(unit + at, LB_HRL_SECTOR_BYTES))
+			return true;
+	return false;
+}
+
 /* What the process server knows to be the same isn't even read again. */
 static int read_settled(struct lb_session *s, const struct lb_capture_range *range)
 {
-	const uint64_t unit = LB_LINK_UNIT_BYTES;
+	const uint64_t unit = LB_LINK_UNIT_BYTES, base = range->offset_bytes;
 	uint8_t *data = s->scan_buffer + s->scan_fill;
 	bool wanted[LB_SCAN_READ_BYTES / LB_LINK_UNIT_BYTES] = {false};
 	const unsigned int n = (unsigned int)((range->length_bytes + unit - 1) / unit);
 	int r;
 
 	for (unsigned int i = 0, run; i < n; i = run) {
-		const uint64_t offset = range->offset_bytes + i * unit;
-		bool look = lb_resync_is_zero(s, offset);
-
 		run = i + 1;
-		if (!look && !lb_resync_is_sent(s, offset))
+		if (!lb_resync_is_sent(s, base + i * unit) && lb_resync_zeroes(s, base + i * unit) == 0)
 			continue;
-		while (run < n && (look ? lb_resync_is_zero(s, range->offset_bytes + run * unit)
-					: lb_resync_is_sent(s, range->offset_bytes + run * unit)))
+		while (run < n &&
+		       (lb_resync_is_sent(s, base + run * unit) || lb_resync_zeroes(s, base + run * unit) != 0))
 			run++;
 		r = read_disk(s, range, i * unit, LB_MIN(run * unit, range->length_bytes) - i * unit, data);
 		if (r != 0)
 			return r;
 		for (unsigned int k = i; k < run; k++)
-			wanted[k] = !look || !all_zero(data + k * unit, LB_MIN(unit, range->length_bytes - k * unit));
+			wanted[k] = lb_resync_is_sent(s, base + k * unit) ||
+				    is_written(data + k * unit, lb_resync_zeroes(s, base + k * unit),
+					       LB_MIN(unit, range->length_bytes - k * unit));
 	}
 	return add_wanted(s, range, data, unit, wanted);
 }

@@ -58,10 +58,10 @@ struct lb_pending { /* a finished segment that waits for its acknowledgement */
 struct lb_settling {
 	uint8_t session[LB_LINK_SESSION_BYTES];
 	bool unknown; /* the server is too old for it: blocks are compared, for which it reads all of the image */
-	/* settled: of this range of that disk, `send` and `zero` by units; length 0: nothing is */
+	/* settled: of this range of that disk, by units (struct lb_link_settled); length 0: nothing is */
 	unsigned int disk;
 	uint64_t offset_bytes, length_bytes;
-	uint8_t send[LB_LINK_UNITS_MAX / 8], zero[LB_LINK_UNITS_MAX / 8];
+	uint8_t send[LB_LINK_UNITS_MAX / 8], zeroes[LB_LINK_UNITS_MAX];
 	/* a batch that is being hashed; 0: none */
 	uint64_t batch;
 	uint8_t *entries;
@@ -195,7 +195,8 @@ enum { LB_SETTLED, LB_SETTLE_STEP, LB_SETTLE_WAIT };
 int lb_resync_settle(struct lb_session *s, const struct lb_capture_range *range);
 /* Of a settled range, by the unit at this place. */
 bool lb_resync_is_sent(const struct lb_session *s, uint64_t offset_bytes);
-bool lb_resync_is_zero(const struct lb_session *s, uint64_t offset_bytes); /* there; here we look ourselves */
+/* A bit for each sector of it that is zeroes there; here we look ourselves. Other sectors are the same. */
+uint8_t lb_resync_zeroes(const struct lb_session *s, uint64_t offset_bytes);
 /* For a server that is too old: which blocks of `data` must be sent; differ[i] for each LB_COMPARE_BLOCK_BYTES. */
 int lb_resync_compare(struct lb_session *s, const struct lb_capture_range *range, const uint8_t *data,
 		      bool differ[LB_LINK_HASHES_MAX]);

@@ -226,7 +226,7 @@ static int parse_settle(const json_t *body, uint64_t *ret_epoch, struct lb_settl
 {
 	const char *text;
 	size_t size_bytes = 0;
-	uint32_t disk;
+	uint32_t disk = 0;
 	int r;
 
 	r = lb_json_get_u64(body, "epoch", ret_epoch);
@@ -257,18 +257,45 @@ static int parse_settle(const json_t *body, uint64_t *ret_epoch, struct lb_settl
 	return 0;
 }
 
+static bool is_sent(const struct lb_settle_answer *a, size_t unit)
+{
+	return (a->send[unit / 8] >> unit % 8 & 1) != 0;
+}
+
+static json_t *print_settled(const struct lb_settle_answer *a)
+{
+	_cleanup_free_ char *send_text = NULL, *zero_text = NULL, *mixed_text = NULL;
+	_cleanup_free_ uint8_t *mixed = malloc(3 * a->units + 1);
+	uint8_t zero[LB_SETTLE_UNITS_MAX / 8] = {0};
+	size_t n_mixed = 0;
+
+	for (size_t i = 0; mixed != NULL && i < a->units; i++) {
+		if (a->zeroes[i] == UINT8_MAX)
+			zero[i / 8] |= (uint8_t)(1u << i % 8);
+		else if (a->zeroes[i] != 0 && !is_sent(a, i)) {
+			lb_put_le16(mixed + 3 * n_mixed, (uint16_t)i);
+			mixed[3 * n_mixed++ + 2] = a->zeroes[i];
+		}
+	}
+	send_text = lb_base64_encode(a->send, (a->units + 7) / 8);
+	zero_text = lb_base64_encode(zero, (a->units + 7) / 8);
+	mixed_text = mixed != NULL ? lb_base64_encode(mixed, 3 * n_mixed) : NULL;
+	if (send_text == NULL || zero_text == NULL || mixed_text == NULL)
+		return NULL;
+	return json_pack("{s:s,s:s,s:s}", "send", send_text, "zero", zero_text, "mixed", mixed_text);
+}
+
 static int print_settle(const struct lb_settle_answer *a, json_t **ret_json)
 {
-	_cleanup_free_ char *first = NULL, *second = NULL;
+	_cleanup_free_ char *entries = NULL;
 	json_t *json;
 
 	if (a->settled) {
-		first = lb_base64_encode(a->send, (a->units + 7) / 8);
-		second = lb_base64_encode(a->zero, (a->units + 7) / 8);
-		json = first != NULL && second != NULL ? json_pack("{s:s,s:s}", "send", first, "zero", second) : NULL;
+		json = print_settled(a);
 	} else if (a->batch != 0) {
-		first = lb_base64_encode(a->entries.data, a->entries.size_bytes);
-		json = first != NULL ? json_pack("{s:I,s:s}", "batch", (json_int_t)a->batch, "entries", first) : NULL;
+		entries = lb_base64_encode(a->entries.data, a->entries.size_bytes);
+		json = entries != NULL ? json_pack("{s:I,s:s}", "batch", (json_int_t)a->batch, "entries", entries)
+				       : NULL;
 	} else {
 		json = json_object();
 	}
@@ -281,7 +308,7 @@ static int print_settle(const struct lb_settle_answer *a, json_t **ret_json)
 static int post_settle(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_settle_question q = {0};
-	struct lb_settle_answer answer;
+	struct lb_settle_answer answer = {.entries = LB_BUF(LB_BATCH_ENTRIES_BYTES_MAX)};
 	_cleanup_machine_ struct lb_machine *m = NULL;
 	_cleanup_free_ uint8_t *hashes = NULL;
 	_cleanup_json_ json_t *body = NULL;
@@ -296,7 +323,6 @@ static int post_settle(void *arg, const struct lb_http_call *call, struct lb_htt
 	if (r < 0)
 		return r;
 	r = lb_ingest_allowed(m);
-	answer.entries = LB_BUF(LB_BATCH_ENTRIES_BYTES_MAX);
 	if (r == 0)
 		r = lb_compare_settle(m, epoch, &q, &answer);
 	r = r < 0 ? refuse(m, r, reply) : print_settle(&answer, &reply->json);

@@ -18,7 +18,10 @@
  *                                -> {"differ"} (base64 bitmap)
  *   POST /v1/settle              {"epoch", "session" (hex), "disk", "offset", "length", "batch"?, "hashes"? (base64)}
  *                                -> {"batch", "entries" (base64, batch.h)}: hash these, and ask again with them;
- *                                   {"send", "zero"} (base64 bitmaps, settle.h): settled; {}: ask again
+ *                                   {"send", "zero", "mixed"} (base64): settled: bitmaps of the units that are to be
+ *                                   sent, and that are zeroes there; of those that are zeroes in parts unit (u16), bits
+ *                                   of its sectors that are (u8); what is neither is the same
+ *                                -> {}: ask again
  *   POST /v1/heartbeat           {"epoch", "seq", "idle", "cut_ns", "hardware", "mode", figures}
  *                                -> {"time_ns", "vault_epoch", "vault_seq", "policy", "commands"}
  *

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "process/batch.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,8 +76,10 @@ void lb_batch_source_close(struct lb_batch_source *s)
 
 static int add_piece(struct lb_batch *b, uint32_t first, const struct lb_piece *piece)
 {
-	struct lb_piece *last = b->n_pieces > first ? &b->pieces[b->n_pieces - 1] : NULL;
+	struct lb_piece *last;
 
+	assert(b->pieces != NULL);
+	last = b->n_pieces > first ? &b->pieces[b->n_pieces - 1] : NULL;
 	/* the map may have cut in two what is one */
 	if (last != NULL && last->disk == piece->disk &&
 	    last->offset_bytes + last->length_bytes == piece->offset_bytes &&
@@ -92,6 +95,7 @@ static int add_piece(struct lb_batch *b, uint32_t first, const struct lb_piece *
 
 struct living {
 	struct lb_batch *b;
+	const struct lb_image *image;
 	const struct lb_hrl_extent *extent;
 	uint32_t segment, first;
 	uint64_t live_bytes;
@@ -108,7 +112,7 @@ static int take_living(void *arg, const struct lb_map_extent *x)
 				       .disk = e->disk};
 
 	if (x->segment != l->segment || !lb_hrl_kind_has_data(x->kind) || x->frame != e->frame ||
-	    piece.frame_offset_bytes != e->frame_offset_bytes + in_extent)
+	    piece.frame_offset_bytes != e->frame_offset_bytes + in_extent || lb_image_is_lost(l->image, x))
 		return 0;
 	l->live_bytes += piece.length_bytes;
 	return add_piece(l->b, l->first, &piece);
@@ -127,7 +131,7 @@ static bool is_on(const struct lb_process_disks *disks, const struct lb_hrl_exte
 static int find_living(struct lb_batch *b, const struct lb_batch_source *s, uint32_t from, uint32_t to,
 		       uint64_t *ret_live_bytes)
 {
-	struct living l = {.b = b, .segment = s->segment, .first = b->n_pieces};
+	struct living l = {.b = b, .image = s->image, .segment = s->segment, .first = b->n_pieces};
 	const struct lb_hrl_extent *extents;
 	uint32_t n;
 	int r = 0;

@@ -283,7 +283,7 @@ static int answer_all(const struct lb_settle_question *q, bool send, struct lb_s
 	answer->settled = true;
 	answer->units = (q->length_bytes + LB_BATCH_UNIT_BYTES - 1) / LB_BATCH_UNIT_BYTES;
 	memset(answer->send, send ? 0xff : 0, sizeof(answer->send));
-	memset(answer->zero, send ? 0 : 0xff, sizeof(answer->zero));
+	memset(answer->zeroes, send ? 0 : 0xff, sizeof(answer->zeroes));
 	return 0;
 }
 

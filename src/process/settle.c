@@ -13,6 +13,8 @@
 
 #define SECTOR LB_HRL_SECTOR_BYTES
 #define UNIT_SECTORS (LB_BATCH_UNIT_BYTES / SECTOR)
+
+_Static_assert(UNIT_SECTORS == 8, "the sectors of a unit are the bits of a byte");
 #define HOPELESS_ENTRIES 8 /* a batch of so many of which three quarters differ is sent without a closer look */
 
 struct differing {
@@ -38,7 +40,6 @@ struct lb_settle {
 	uint64_t disks_ended;                       /* a bit for each whose end was settled */
 	uint64_t forgotten_bytes[LB_HRL_DISKS_MAX]; /* of each disk: what differs before it isn't known any more */
 	struct lb_settle_stats stats;
-	uint8_t flags[LB_SETTLE_UNITS_MAX];
 };
 
 int lb_settle_new(struct lb_env *env, struct lb_image *image, const struct lb_process_disks *disks,
@@ -61,7 +62,11 @@ int lb_settle_new(struct lb_env *env, struct lb_image *image, const struct lb_pr
 	s->differing = calloc(differing_max, sizeof(*s->differing));
 	if (s->same == NULL || s->asked == NULL || s->differing == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a comparison");
-	r = lb_batch_init(&s->batch);
+	r = lb_image_load_losses(image);
+	if (r == -EBADMSG)
+		lb_err_clear(); /* `vault verify` tells of it; a resync doesn't wait for that */
+	if (r == 0 || r == -EBADMSG)
+		r = lb_batch_init(&s->batch);
 	if (r == 0)
 		r = lb_batch_init(&s->spare);
 	if (r == 0)
@@ -294,32 +299,43 @@ static int fill(struct lb_settle *s, const struct lb_settle_question *q)
 
 /* ---- the answer ---------------------------------------------------------------------------------------- */
 
-enum { SAME = 1, ZERO = 2, SEND = 4 };
-
 struct telling {
 	struct lb_settle *s;
+	struct lb_settle_answer *answer;
 	uint64_t begin, at, end; /* sectors */
 };
 
-static void flag(struct telling *t, uint64_t from, uint64_t to, uint8_t what)
+static void send(struct telling *t, uint64_t from, uint64_t to)
 {
-	for (uint64_t unit = (from - t->begin) / UNIT_SECTORS; from < to && unit <= (to - 1 - t->begin) / UNIT_SECTORS;
-	     unit++)
-		t->s->flags[unit] |= what;
+	for (; from < to; from += UNIT_SECTORS - from % UNIT_SECTORS) {
+		uint64_t unit = (from - t->begin) / UNIT_SECTORS;
+
+		t->answer->send[unit / 8] |= (uint8_t)(1u << unit % 8);
+	}
+}
+
+static void zeroes(struct telling *t, uint64_t from, uint64_t to)
+{
+	while (from < to) {
+		uint64_t end = LB_MIN(to, from - from % UNIT_SECTORS + UNIT_SECTORS);
+		uint64_t first = from % UNIT_SECTORS;
+
+		t->answer->zeroes[(from - t->begin) / UNIT_SECTORS] |= (uint8_t)(((1u << (end - from)) - 1) << first);
+		from = end;
+	}
 }
 
 static int tell(void *arg, const struct lb_map_extent *x)
 {
+	const uint64_t end = x->start + x->sectors;
 	struct telling *t = arg;
-	uint8_t what = SEND;
 
-	if (lb_hrl_kind_has_data(x->kind))
-		what = is_same(t->s, x->segment, x->frame) ? SAME : SEND;
-	else if (x->kind != LB_MAP_LOST)
-		what = ZERO;
-	flag(t, t->at, x->start, ZERO);
-	flag(t, x->start, x->start + x->sectors, what);
-	t->at = x->start + x->sectors;
+	zeroes(t, t->at, x->start);
+	if (x->kind == LB_MAP_LOST || (lb_hrl_kind_has_data(x->kind) && !is_same(t->s, x->segment, x->frame)))
+		send(t, x->start, end);
+	else if (!lb_hrl_kind_has_data(x->kind))
+		zeroes(t, x->start, end);
+	t->at = end;
 	return 0;
 }
 
@@ -353,38 +369,31 @@ static void tell_differing(struct telling *t, uint16_t disk)
 	for (;
 	     low < s->n_differing && s->differing[low].disk == disk && s->differing[low].start_bytes < t->end * SECTOR;
 	     low++)
-		flag(t, LB_MAX(s->differing[low].start_bytes / SECTOR, t->begin),
-		     LB_MIN(s->differing[low].end_bytes / SECTOR, t->end), SEND);
+		send(t, LB_MAX(s->differing[low].start_bytes / SECTOR, t->begin),
+		     LB_MIN(s->differing[low].end_bytes / SECTOR, t->end));
 }
 
 static int answer_units(struct lb_settle *s, const struct lb_settle_question *q, struct lb_settle_answer *answer)
 {
-	struct telling t = {.s = s, .begin = q->offset_bytes / SECTOR, .at = q->offset_bytes / SECTOR};
+	struct telling t = {
+		.s = s, .answer = answer, .begin = q->offset_bytes / SECTOR, .at = q->offset_bytes / SECTOR};
+	const uint32_t disk = disk_index(s, q->disk);
 	int r;
 
 	t.end = t.begin + (q->length_bytes + SECTOR - 1) / SECTOR;
-	memset(s->flags, 0, sizeof(s->flags));
+	memset(answer->send, 0, sizeof(answer->send));
+	memset(answer->zeroes, 0, sizeof(answer->zeroes));
 	r = lb_map_walk(s->map, q->disk, t.begin, t.end - t.begin, tell, &t);
 	if (r < 0)
 		return r;
-	flag(&t, t.at, t.end, ZERO);
+	zeroes(&t, t.at, t.end);
 	tell_differing(&t, q->disk);
-	if (q->offset_bytes + q->length_bytes == s->disks.disk[disk_index(s, q->disk)].size_bytes)
-		s->disks_ended |= UINT64_C(1) << disk_index(s, q->disk);
+	if (q->offset_bytes + q->length_bytes == s->disks.disk[disk].size_bytes)
+		s->disks_ended |= UINT64_C(1) << disk;
 	answer->settled = true;
 	answer->units = (q->length_bytes + LB_BATCH_UNIT_BYTES - 1) / LB_BATCH_UNIT_BYTES;
-	memset(answer->send, 0, sizeof(answer->send));
-	memset(answer->zero, 0, sizeof(answer->zero));
-	for (size_t i = 0; i < answer->units; i++) {
-		/* half of it zeroes and half not: not to be told by looking */
-		bool send = (s->flags[i] & SEND) != 0 || s->flags[i] == (SAME | ZERO);
-
-		if (send)
-			answer->send[i / 8] |= (uint8_t)(1u << i % 8);
-		else if (s->flags[i] == ZERO)
-			answer->zero[i / 8] |= (uint8_t)(1u << i % 8);
-		s->stats.sent_units += send;
-	}
+	for (size_t i = 0; i < answer->units; i++)
+		s->stats.sent_units += answer->send[i / 8] >> i % 8 & 1;
 	return 0;
 }
 

@@ -4,9 +4,10 @@
  * Resync without reading the image. The agent's disks are held against a frozen image by the hashes that the vault's
  * indexes have of their frames: for each range of a disk that the agent comes to, it is first asked about every frame
  * of every segment that the range shows (batch.h), wherever their pieces lie, and then told of each unit of
- * LB_BATCH_UNIT_BYTES whether it is the same, zeroes in the image (it looks itself), or to be sent. What is read of the
- * store: the segments' heads, the frames of which a part was overwritten since, and those that are not the same, each
- * once; the latter to send units and not frames. What can't be settled (lost, past a limit) is to be sent.
+ * LB_BATCH_UNIT_BYTES whether it is to be sent, and of its sectors whether they are zeroes in the image (it looks
+ * itself) or the same. What is read of the store: the segments' heads, the frames of which a part was overwritten
+ * since, and those that are not the same, each once; the latter to send units and not frames. What can't be settled
+ * (lost, past a limit) is to be sent.
  *
  * An answer is about the agent's disks at one moment after its epoch's flip. It holds for the whole epoch, since every
  * later write is captured and outranks the scan (DESIGN: rank); hence all that is settled belongs to one `session`, the
@@ -45,8 +46,10 @@ struct lb_settle_answer {
 	struct lb_buf entries; /* what it asks (lb_batch_print()); made by the caller, LB_BATCH_ENTRIES_BYTES_MAX */
 	bool settled;          /* or else: */
 	size_t units;
-	/* a bit for each, the lowest of byte 0 first; neither: the same. Neither settled nor a batch: ask again */
-	uint8_t send[LB_SETTLE_UNITS_MAX / 8], zero[LB_SETTLE_UNITS_MAX / 8];
+	/* a bit for each, the lowest of byte 0 first. Neither settled nor a batch: ask again */
+	uint8_t send[LB_SETTLE_UNITS_MAX / 8];
+	/* a bit for each sector of a unit that isn't sent: zeroes in the image. Other sectors are the same. */
+	uint8_t zeroes[LB_SETTLE_UNITS_MAX];
 };
 
 struct lb_settle_stats {

@@ -12,6 +12,7 @@
 #include "vault/cache.h"
 #include "vault/lease.h"
 #include "vault/readahead.h"
+#include "vault/repair.h"
 #include "vault/replay.h"
 
 #define CACHE_BYTES_MIN LB_MIB(2)
@@ -36,6 +37,7 @@ struct lb_image {
 	uint32_t ahead_frames_max; /* of one plan */
 	struct lb_replay_stats opened;
 	bool lost_as_zeroes;
+	struct lb_repairs repairs; /* lb_image_load_losses() */
 	atomic_uint_fast64_t objects_read, bytes_read, heads_read;
 };
 
@@ -330,6 +332,7 @@ void lb_image_free(struct lb_image *image)
 	if (image->map != NULL)
 		lb_map_free(image->map);
 	lb_lease_release(image->lease);
+	lb_repairs_free(&image->repairs);
 	free(image);
 }
 
@@ -527,6 +530,21 @@ int lb_image_segment_frame(struct lb_image *image, uint32_t segment, const struc
 		return lb_wrap(r, "%s: object %s", image->v->store->url, name);
 	*ret_raw_bytes = at.raw_bytes;
 	return 0;
+}
+
+int lb_image_load_losses(struct lb_image *image)
+{
+	lb_repairs_free(&image->repairs);
+	image->repairs = (struct lb_repairs){0};
+	return lb_repairs_read(image->v, &image->machine, &image->repairs);
+}
+
+bool lb_image_is_lost(const struct lb_image *image, const struct lb_map_extent *extent)
+{
+	for (size_t i = 0; i < image->repairs.n; i++)
+		if (lb_repair_concerns(image->repairs.r[i], image->map, extent))
+			return true;
+	return false;
 }
 
 uint64_t lb_image_bytes_read(const struct lb_image *image)

@@ -59,6 +59,13 @@ int lb_image_frame_is(struct lb_image *image, uint32_t segment, uint32_t frame, 
 int lb_image_segment(struct lb_image *image, uint32_t segment, struct lb_hrl_segment **ret_head);
 int lb_image_segment_frame(struct lb_image *image, uint32_t segment, const struct lb_hrl_segment *head, uint32_t frame,
 			   void *raw, size_t *ret_raw_bytes);
+/*
+ * Whether a repair found that the bytes of an extent of the map are lost, for who doesn't read them: first
+ * lb_image_load_losses(), then from one thread at a time.
+ */
+int lb_image_load_losses(struct lb_image *image);
+struct lb_map_extent;
+bool lb_image_is_lost(const struct lb_image *image, const struct lb_map_extent *extent);
 /* Bytes fetched from the store since it was opened, and by opening it. */
 uint64_t lb_image_bytes_read(const struct lb_image *image);
 

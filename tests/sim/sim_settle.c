@@ -110,7 +110,7 @@ static json_t *print_units(unsigned int disk, uint64_t first, uint64_t n)
 	}
 	send_text = lb_base64_encode(send, (n + 7) / 8);
 	zero_text = lb_base64_encode(zero, (n + 7) / 8);
-	return json_pack("{s:s,s:s}", "send", send_text, "zero", zero_text);
+	return json_pack("{s:s,s:s,s:s}", "send", send_text, "zero", zero_text, "mixed", "");
 }
 
 /* What was settled for another session, or another image, is nothing. */
