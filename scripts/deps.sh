@@ -23,7 +23,7 @@ TEST="libcmocka-dev libclang-rt-14-dev clang-format clang-tidy python3 python3-p
         openssh-client openssh-server sudo radosgw ceph-osd ceph-mon postgresql mariadb-server-core mariadb-client-core"
 DEMO="qemu-system-x86 qemu-utils seabios libnbd-bin busybox-static cpio kmod grub-common grub-pc-bin mmdebstrap
         xz-utils zstd ca-certificates xorriso ovmf"
-FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients uidmap"
+FULL="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base uidmap"
 FILES="guestfish libguestfs-xfs"
 
 # Azure's storage emulator is not in Debian: npm puts it into a folder of the tree, which git ignores.

@@ -84,6 +84,11 @@ struct lb_fabric_ops {
 	const char *name;
 	/* Whether VMs can join this network: -ENOENT when there is none, with what there is or what to do. */
 	int (*network)(struct lb_fabric *f, const char *network);
+	/*
+	 * Whether that network can give the VM its address: -EEXIST when it is another's there. NULL: this fabric's
+	 * networks give out no addresses of themselves.
+	 */
+	int (*address)(struct lb_fabric *f, const struct lb_vm_spec *vm);
 	int (*create)(struct lb_fabric *f, const struct lb_vm_spec *vm); /* makes it known; does not start it */
 	int (*start)(struct lb_fabric *f, const struct lb_vm_spec *vm);
 	/* `gracefully` presses the power button and returns; otherwise the VM is off at return. */

@@ -321,6 +321,8 @@ static int look_up(struct lb_failover *f, const struct lb_failover_request *requ
 		return r;
 	snprintf(f->fabric_name, sizeof(f->fabric_name), "%s", f->fabric->ops->name);
 	r = f->vm.network[0] != '\0' ? f->fabric->ops->network(f->fabric, f->vm.network) : 0;
+	if (r == 0 && f->fabric->ops->address != NULL)
+		r = f->fabric->ops->address(f->fabric, &f->vm);
 	return r < 0 ? lb_wrap(r, "double %s of machine %s", f->vm.name, f->machine_name)
 		     : lb_failover_choose_ports(f, false);
 }

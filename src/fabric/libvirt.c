@@ -10,16 +10,12 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "fabric/libvirt_internal.h"
 #include "fabric/libvirt_xml.h"
 
 #define LIBVIRT_URI_DEFAULT "qemu:///system"
 #define STATE_WAIT_MS 30000
 #define LOOK_AGAIN_MS 5
-
-struct fabric_libvirt {
-	struct lb_fabric fabric;
-	virConnectPtr connection;
-};
 
 LB_DEFINE_CLEANUP(virDomainPtr, virDomainFree);
 
@@ -29,15 +25,19 @@ static void quiet(void *arg, virErrorPtr error)
 	(void)error;
 }
 
-static int failed(const struct lb_vm_spec *vm, const char *what)
+const char *lb_libvirt_reason(void)
 {
 	const char *text = virGetLastErrorMessage();
 
-	return lb_fail(-EREMOTEIO, "libvirt can't %s VM %s: %s", what, vm->name,
-		       text != NULL ? text : "without a reason");
+	return text != NULL ? text : "without a reason";
 }
 
-static int connect_to(struct fabric_libvirt *l)
+static int failed(const struct lb_vm_spec *vm, const char *what)
+{
+	return lb_fail(-EREMOTEIO, "libvirt can't %s VM %s: %s", what, vm->name, lb_libvirt_reason());
+}
+
+int lb_libvirt_connect(struct lb_libvirt *l)
 {
 	const char *uri = getenv("LIBVIRT_DEFAULT_URI");
 
@@ -48,61 +48,37 @@ static int connect_to(struct fabric_libvirt *l)
 	l->connection = virConnectOpen(uri != NULL ? uri : LIBVIRT_URI_DEFAULT);
 	if (l->connection == NULL)
 		return lb_fail(-EOPNOTSUPP, "no libvirt answers: %s; start libvirtd, or use --fabric qemu",
-			       virGetLastErrorMessage());
+			       lb_libvirt_reason());
 	return 0;
 }
 
-/* The VM's domain, or NULL when there is none: by UUID, so that a stranger of the same name is never taken for it. */
+/*
+ * The VM's domain, or NULL when there is none: by UUID, so that a stranger of the same name is never taken for it. That
+ * libvirtd was started anew since the last call shows only when one is made.
+ */
 static int lookup(struct lb_fabric *f, const struct lb_vm_spec *vm, virDomainPtr *ret_domain)
 {
-	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
-	virDomainPtr domain;
+	struct lb_libvirt *l = (struct lb_libvirt *)f;
+	virDomainPtr domain = NULL;
 	int r;
 
-	r = connect_to(l);
-	if (r < 0)
-		return r;
-	domain = virDomainLookupByUUID(l->connection, vm->uuid.bytes);
-	if (domain == NULL && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
-		return failed(vm, "look up");
+	for (int tries = 0; tries < 2; tries++) {
+		r = lb_libvirt_connect(l);
+		if (r < 0)
+			return r;
+		domain = virDomainLookupByUUID(l->connection, vm->uuid.bytes);
+		if (domain != NULL || virGetLastErrorCode() == VIR_ERR_NO_DOMAIN)
+			break;
+		if (tries > 0 || virConnectIsAlive(l->connection) == 1)
+			return failed(vm, "look up");
+	}
 	*ret_domain = domain;
-	return 0;
-}
-
-LB_DEFINE_CLEANUP(virNetworkPtr, virNetworkFree);
-
-static int libvirt_network(struct lb_fabric *f, const char *network)
-{
-	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
-	_cleanup_(virNetworkFreep) virNetworkPtr found = NULL;
-	int r;
-
-	if (lb_network_segment(network) != NULL)
-		return lb_fail(
-			-EOPNOTSUPP,
-			"isolated networks are made by the fabric qemu; make one of libvirt's (without <forward>) and "
-			"name it");
-	if (lb_network_bridge(network) != NULL)
-		return lb_bridge_check(lb_network_bridge(network));
-	r = connect_to(l);
-	if (r < 0)
-		return r;
-	found = virNetworkLookupByName(l->connection, network);
-	if (found == NULL)
-		return lb_fail(
-			-ENOENT,
-			"libvirt has no network \"%s\" (`virsh net-list --all` shows them); a bridge of this host "
-			"is written bridge:NAME",
-			network);
-	if (virNetworkIsActive(found) != 1)
-		return lb_fail(-ENOENT, "libvirt's network %s is not active; `virsh net-start %s` starts it", network,
-			       network);
 	return 0;
 }
 
 static int libvirt_create(struct lb_fabric *f, const struct lb_vm_spec *vm)
 {
-	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	struct lb_libvirt *l = (struct lb_libvirt *)f;
 	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
 	_cleanup_buf_ struct lb_buf xml = LB_BUF(LB_DOMAIN_XML_BYTES_MAX);
 	virSecurityModel model = {0};
@@ -142,6 +118,9 @@ static int libvirt_start(struct lb_fabric *f, const struct lb_vm_spec *vm)
 		return lb_fail(-ENOENT, "libvirt knows no VM %s", vm->name);
 	if (virDomainIsActive(domain) == 1)
 		return 0;
+	r = lb_libvirt_join((struct lb_libvirt *)f, vm);
+	if (r < 0)
+		return r;
 	return virDomainCreate(domain) < 0 ? failed(vm, "start") : 0;
 }
 
@@ -218,6 +197,7 @@ static int libvirt_destroy(struct lb_fabric *f, const struct lb_vm_spec *vm)
 
 	r = libvirt_stop(f, vm, false);
 	r = r < 0 ? r : lookup(f, vm, &domain);
+	r = r < 0 ? r : lb_libvirt_leave((struct lb_libvirt *)f, vm);
 	if (r < 0 || domain == NULL)
 		return r;
 	if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_KEEP_NVRAM) < 0 &&
@@ -248,11 +228,11 @@ static bool is_below(virDomainPtr domain, const char *vm_folder)
 
 static int libvirt_list(struct lb_fabric *f, const char *vm_folder, lb_fabric_list_fn fn, void *arg)
 {
-	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	struct lb_libvirt *l = (struct lb_libvirt *)f;
 	virDomainPtr *domains;
 	int r, n;
 
-	r = connect_to(l);
+	r = lb_libvirt_connect(l);
 	if (r < 0)
 		return r;
 	n = virConnectListAllDomains(l->connection, &domains, 0);
@@ -277,7 +257,7 @@ static int take_piece(virStreamPtr stream, const char *data, size_t size_bytes, 
 
 static int libvirt_screenshot(struct lb_fabric *f, const struct lb_vm_spec *vm, const char *path, char type[8])
 {
-	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	struct lb_libvirt *l = (struct lb_libvirt *)f;
 	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
 	_cleanup_close_ int fd = -1;
 	_cleanup_free_ char *mime = NULL;
@@ -393,7 +373,7 @@ static int libvirt_flush(struct lb_fabric *f, const struct lb_vm_spec *vm, uint3
 
 static void libvirt_free(struct lb_fabric *f)
 {
-	struct fabric_libvirt *l = (struct fabric_libvirt *)f;
+	struct lb_libvirt *l = (struct lb_libvirt *)f;
 
 	if (l->connection != NULL)
 		virConnectClose(l->connection);
@@ -402,7 +382,8 @@ static void libvirt_free(struct lb_fabric *f)
 
 static const struct lb_fabric_ops libvirt_ops = {
 	.name = "libvirt",
-	.network = libvirt_network,
+	.network = lb_libvirt_network,
+	.address = lb_libvirt_address,
 	.create = libvirt_create,
 	.start = libvirt_start,
 	.stop = libvirt_stop,
@@ -428,7 +409,7 @@ static void initialize(void)
 int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	struct fabric_libvirt *l;
+	struct lb_libvirt *l;
 	int r;
 
 	pthread_once(&once, initialize);
@@ -436,7 +417,7 @@ int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric)
 	if (l == NULL)
 		return lb_fail(-ENOMEM, "out of memory");
 	l->fabric = (struct lb_fabric){.ops = &libvirt_ops, .env = env};
-	r = connect_to(l);
+	r = lb_libvirt_connect(l);
 	if (r < 0) {
 		free(l);
 		return r;

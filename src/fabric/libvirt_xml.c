@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "fabric/accel.h"
 #include "fabric/backends.h"
@@ -121,18 +122,41 @@ static int put_disk(struct xml *x, struct lb_env *env, const struct lb_vm_spec *
 	return 0;
 }
 
-static void put_user_network(struct xml *x, const struct lb_vm_spec *vm)
+static void put_argument(struct xml *x, const char *name, const char *value)
 {
+	put(x, "<qemu:arg value='%s'/><qemu:arg value='%s'/>", name, value);
+}
+
+/* libvirt has no words for forwards and for isolation of user-mode networking, nor for a hub (qemu_argv.c). */
+static void put_own_network(struct xml *x, const struct lb_vm_spec *vm)
+{
+	static const char *const hub[] = {"hubport,id=hub-user,hubid=0,netdev=user",
+					  "hubport,id=hub-segment,hubid=0,netdev=segment", "hubport,id=net0,hubid=0"};
 	_cleanup_buf_ struct lb_buf netdev = LB_BUF(8192);
+	bool segment = lb_network_segment(vm->network) != NULL;
 	char mac[LB_MAC_TEXT_BYTES];
 
 	x->error = x->error != 0 ? x->error : lb_vm_netdev(vm, &netdev);
+	put(x, "<qemu:commandline>");
+	put_argument(x, "-netdev", netdev.data != NULL ? (char *)netdev.data : "");
+	if (segment)
+		put(x,
+		    "<qemu:arg value='-netdev'/><qemu:arg value='stream,id=segment,server=off,addr.type=unix,"
+		    "addr.path=%s/" LB_LIBVIRT_SEGMENT_SOCKET "'/>",
+		    vm->folder);
+	for (size_t i = 0; segment && i < LB_ARRAY_LEN(hub); i++)
+		put_argument(x, "-netdev", hub[i]);
 	lb_vm_mac(vm, mac);
-	/* libvirt has no words for forwards and for isolation of user-mode networking */
 	put(x,
-	    "<qemu:commandline><qemu:arg value='-netdev'/><qemu:arg value='%s'/><qemu:arg value='-device'/><qemu:arg "
-	    "value='%s,netdev=net0,mac=%s,bus=pcie.0,addr=" NETWORK_SLOT "'/></qemu:commandline>",
-	    netdev.data != NULL ? (char *)netdev.data : "", vm->bus == LB_VM_SATA ? "e1000e" : "virtio-net-pci", mac);
+	    "<qemu:arg value='-device'/><qemu:arg value='%s,netdev=net0,mac=%s,bus=pcie.0,addr=" NETWORK_SLOT
+	    "'/></qemu:commandline>",
+	    vm->bus == LB_VM_SATA ? "e1000e" : "virtio-net-pci", mac);
+}
+
+/* Whether QEMU gets it by arguments of ours, and libvirt knows of no card. */
+static bool has_own_network(const struct lb_vm_spec *vm)
+{
+	return vm->network[0] == '\0' || lb_network_segment(vm->network) != NULL;
 }
 
 static int put_devices(struct xml *x, struct lb_env *env, const struct lb_vm_spec *vm)
@@ -153,7 +177,7 @@ static int put_devices(struct xml *x, struct lb_env *env, const struct lb_vm_spe
 	put(x, "<video><model type='vga'/></video><rng model='virtio'><backend "
 	       "model='random'>/dev/urandom</backend></rng>");
 	lb_vm_mac(vm, mac);
-	if (vm->network[0] != '\0')
+	if (!has_own_network(vm))
 		put(x, "<interface type='%s'><source %s='%s'/><mac address='%s'/><model type='%s'/></interface>",
 		    bridge != NULL ? "bridge" : "network", bridge != NULL ? "bridge" : "network",
 		    bridge != NULL ? bridge : vm->network, mac, vm->bus == LB_VM_SATA ? "e1000e" : "virtio");
@@ -177,8 +201,8 @@ int lb_libvirt_xml(struct lb_env *env, const struct lb_vm_spec *vm, bool apparmo
 	/* libvirt's AppArmor profile knows files and no unix sockets of NBD */
 	if (apparmor)
 		put(&x, "<seclabel type='none' model='apparmor'/>");
-	if (vm->network[0] == '\0')
-		put_user_network(&x, vm);
+	if (has_own_network(vm))
+		put_own_network(&x, vm);
 	put(&x, "</domain>");
 	return x.error != 0 ? lb_fail(x.error, "the domain of VM %s can't be described", vm->name) : 0;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -69,14 +70,36 @@ static int socket_address(const struct lb_vm_spec *vm, const char *segment, stru
 				 folder);
 }
 
-/* One try: -ENOENT or -ECONNREFUSED when it is not there, -ECONNRESET when it has just ended. */
-static int ask(const struct sockaddr_un *address, const char *name, int *ret_fd)
+union one_fd {
+	struct cmsghdr head;
+	char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+static int send_name(int fd, const char *name, int listener)
+{
+	union one_fd control = {0};
+	struct iovec part = {.iov_base = (void *)(uintptr_t)name, .iov_len = strlen(name)};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+
+	if (listener >= 0) {
+		message.msg_control = control.bytes;
+		message.msg_controllen = sizeof(control.bytes);
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(sizeof(listener));
+		memcpy(CMSG_DATA(&control.head), &listener, sizeof(listener));
+	}
+	return sendmsg(fd, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/*
+ * One try: -ENOENT or -ECONNREFUSED when it is not there, -ECONNRESET when it has just ended. `listener`: what it is to
+ * listen at; without one (-1) `ret_fd` takes the device.
+ */
+static int ask(const struct sockaddr_un *address, const char *name, int listener, int *ret_fd)
 {
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	union {
-		struct cmsghdr head;
-		char bytes[CMSG_SPACE(sizeof(int))];
-	} control = {0};
+	union one_fd control = {0};
 	char text[256] = "";
 	struct iovec part = {.iov_base = text, .iov_len = sizeof(text) - 1};
 	struct msghdr message = {.msg_iov = &part,
@@ -85,25 +108,31 @@ static int ask(const struct sockaddr_un *address, const char *name, int *ret_fd)
 				 .msg_controllen = sizeof(control.bytes)};
 	const struct timeval limit = {.tv_sec = LB_SEGMENT_WAIT_S};
 	struct cmsghdr *head;
+	int r;
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
-	    connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 ||
-	    send(fd, name, strlen(name), MSG_NOSIGNAL) < 0)
-		return errno == EPIPE ? -ECONNRESET : -errno;
+	    connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
+		return -errno;
+	r = send_name(fd, name, listener);
+	if (r < 0)
+		return r == -EPIPE ? -ECONNRESET : r;
 	switch (recvmsg(fd, &message, MSG_CMSG_CLOEXEC)) {
 	case -1:
 		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	case 0:
 		return -ECONNRESET;
 	}
+	if (listener >= 0 && strcmp(text, LB_SEGMENT_LISTENS) == 0)
+		return 0;
 	head = CMSG_FIRSTHDR(&message);
-	if (head == NULL || head->cmsg_type != SCM_RIGHTS)
+	if (listener >= 0 || head == NULL || head->cmsg_type != SCM_RIGHTS)
 		return lb_fail(-EREMOTEIO, "the isolated network gives no device: %.200s", text);
 	memcpy(ret_fd, CMSG_DATA(head), sizeof(*ret_fd));
 	return 0;
 }
 
-int lb_segment_tap(struct lb_env *env, const struct lb_vm_spec *vm, const char *segment, int *ret_fd)
+/* Asks the segment, which is made if there is none. */
+static int reach(struct lb_env *env, const struct lb_vm_spec *vm, const char *segment, int listener, int *ret_fd)
 {
 	_cleanup_free_ char *log_path = lb_vm_path(vm, "segment.log");
 	_cleanup_close_ int lock = -1;
@@ -124,7 +153,7 @@ int lb_segment_tap(struct lb_env *env, const struct lb_vm_spec *vm, const char *
 	if (lock < 0 || flock(lock, LOCK_EX) < 0)
 		return lb_fail(-errno, "can't lock %s: %s", folder, strerror(errno));
 	lb_tap_name(vm, name);
-	while ((r = ask(&address, name, ret_fd)) < 0) {
+	while ((r = ask(&address, name, listener, ret_fd)) < 0) {
 		const char *argv[] = {program, address.sun_path, NULL};
 
 		if (r != -ENOENT && r != -ECONNREFUSED && r != -ECONNRESET)
@@ -147,4 +176,26 @@ int lb_segment_tap(struct lb_env *env, const struct lb_vm_spec *vm, const char *
 		lb_proc_pause(env, LOOK_AGAIN_MS);
 	}
 	return 0;
+}
+
+int lb_segment_tap(struct lb_env *env, const struct lb_vm_spec *vm, const char *segment, int *ret_fd)
+{
+	return reach(env, vm, segment, -1, ret_fd);
+}
+
+int lb_segment_socket(struct lb_env *env, const struct lb_vm_spec *vm, const char *segment, const char *path)
+{
+	_cleanup_close_ int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s", path) >= (int)sizeof(address.sun_path))
+		return lb_fail(-ENAMETOOLONG, "%s is too long a path for a socket; choose a shorter folder for VMs",
+			       path);
+	/* of a start before this one */
+	if (unlink(path) < 0 && errno != ENOENT)
+		return lb_fail(-errno, "can't remove %s: %s", path, strerror(errno));
+	if (listener < 0 || bind(listener, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    chmod(path, 0600) < 0 || listen(listener, 1) < 0)
+		return lb_fail(-errno, "can't listen at %s: %s", path, strerror(errno));
+	return reach(env, vm, segment, listener, NULL);
 }

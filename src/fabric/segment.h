@@ -12,8 +12,14 @@
 #define LB_SEGMENT_PROGRAM "lifeboat-segment"
 #define LB_SEGMENT_NAME_BYTES 25 /* its socket is in the folder of the VMs */
 #define LB_SEGMENT_WAIT_S 30
+#define LB_SEGMENT_LISTENS "listens" /* its answer to who handed a socket over */
 
 /* -EOPNOTSUPP, with why, where this host can't make one. */
 int lb_segment_check(struct lb_env *env);
 /* A tap device of the VM on the segment; the segment is made if there is none. */
 int lb_segment_tap(struct lb_env *env, const struct lb_vm_spec *vm, const char *segment, int *ret_fd);
+/*
+ * The same for a QEMU that somebody else starts: the segment waits at `path` for it (-netdev stream), for
+ * LB_STREAM_COME_S. The VM has lost its device when that connection ends. -ENAMETOOLONG.
+ */
+int lb_segment_socket(struct lb_env *env, const struct lb_vm_spec *vm, const char *segment, const char *path);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * lifeboat-segment SOCKET: an isolated network (fabric/segment.h). Whoever connects names a tap device and gets it, on
- * a bridge in a network namespace that only this process and the devices' holders have. It ends when no device is left.
+ * a bridge in a network namespace that only this process and the devices' holders have; or hands over a socket, to
+ * which its QEMU connects (segment_stream.h). It ends when no device is left.
  * lifeboat-segment --check: whether this host can make one.
  */
 #include <errno.h>
@@ -13,13 +14,20 @@
 #include <poll.h>
 #include <sched.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "base/bytes.h"
+#include "fabric/segment.h"
+#include "fabric/segment_stream.h"
 
 #define BRIDGE "br0"
 #define LOOK_MS 100
@@ -134,38 +142,78 @@ static bool name_is_ours(const char *name)
 	return strlen(name) == 14 && strncmp(name, "lb", 2) == 0 && strspn(name + 2, "0123456789abcdef") == 12;
 }
 
-static void answer(int peer, int control)
-{
-	union {
-		struct cmsghdr head;
-		char bytes[CMSG_SPACE(sizeof(int))];
-	} extra = {0};
-	char name[64] = "", text[128] = "device";
-	struct iovec part = {.iov_base = text};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-	struct pollfd p = {.fd = peer, .events = POLLIN};
-	struct cmsghdr *head;
-	int tap;
+union one_fd {
+	struct cmsghdr head;
+	char bytes[CMSG_SPACE(sizeof(int))];
+};
 
-	if (poll(&p, 1, PEER_WAIT_MS) != 1 || recv(peer, name, sizeof(name) - 1, 0) <= 0)
-		return;
-	tap = name_is_ours(name) ? make_tap(control, name) : -EINVAL;
-	if (tap < 0) {
-		snprintf(text, sizeof(text), "%s", strerror(-tap));
-	} else {
-		message.msg_control = extra.bytes;
-		message.msg_controllen = sizeof(extra.bytes);
-		head = CMSG_FIRSTHDR(&message);
-		head->cmsg_level = SOL_SOCKET;
-		head->cmsg_type = SCM_RIGHTS;
-		head->cmsg_len = CMSG_LEN(sizeof(tap));
-		memcpy(CMSG_DATA(head), &tap, sizeof(tap));
+/* What a peer asks for: the name of its device, and maybe the socket that its QEMU will come to (-1: none). */
+static bool hear(int peer, char name[64], int *ret_listener)
+{
+	union one_fd control = {0};
+	struct iovec part = {.iov_base = name, .iov_len = 63};
+	struct msghdr message = {.msg_iov = &part,
+				 .msg_iovlen = 1,
+				 .msg_control = control.bytes,
+				 .msg_controllen = sizeof(control.bytes)};
+	struct pollfd p = {.fd = peer, .events = POLLIN};
+	const struct cmsghdr *head;
+	ssize_t n;
+
+	n = poll(&p, 1, PEER_WAIT_MS) == 1 ? recvmsg(peer, &message, MSG_CMSG_CLOEXEC) : 0;
+	if (n <= 0)
+		return false;
+	name[n] = '\0';
+	head = CMSG_FIRSTHDR(&message);
+	*ret_listener = -1;
+	if (head != NULL && head->cmsg_type == SCM_RIGHTS)
+		memcpy(ret_listener, CMSG_DATA(head), sizeof(*ret_listener));
+	return true;
+}
+
+/* The device; with `text` alone when `tap` is negative. */
+static void tell(int peer, const char *text, int tap)
+{
+	union one_fd control = {0};
+	struct iovec part = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+
+	if (tap >= 0) {
+		message.msg_control = control.bytes;
+		message.msg_controllen = sizeof(control.bytes);
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(sizeof(tap));
+		memcpy(CMSG_DATA(&control.head), &tap, sizeof(tap));
 	}
-	part.iov_len = strlen(text);
 	if (sendmsg(peer, &message, MSG_NOSIGNAL) < 0)
 		fail("answer");
-	if (tap >= 0)
-		close(tap);
+}
+
+/* Whether it has a device now. */
+static bool answer(int peer, int control, struct lb_streams *streams)
+{
+	char name[64] = "";
+	int listener, tap, r;
+
+	if (!hear(peer, name, &listener))
+		return false;
+	lb_streams_drop(streams, name);
+	tap = name_is_ours(name) ? make_tap(control, name) : -EINVAL;
+	if (tap < 0) {
+		if (listener >= 0)
+			close(listener);
+		tell(peer, strerror(-tap), -1);
+		return false;
+	}
+	if (listener >= 0) {
+		r = lb_streams_add(streams, name, listener, tap);
+		tell(peer, r < 0 ? strerror(-r) : LB_SEGMENT_LISTENS, -1);
+		return r == 0;
+	}
+	tell(peer, "device", tap);
+	close(tap);
+	return true;
 }
 
 static bool any_device(void)
@@ -180,28 +228,41 @@ static bool any_device(void)
 	return any;
 }
 
-static void take_peers(int listener, int control, int wait_ms)
+static int64_t now_ms(void)
 {
-	struct pollfd p = {.fd = listener, .events = POLLIN};
-	int peer;
+	struct timespec t;
 
-	while (poll(&p, 1, wait_ms) == 1) {
-		peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		if (peer < 0)
-			return;
-		answer(peer, control);
-		close(peer);
-		wait_ms = 0;
-	}
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
 }
 
-static void serve(int listener, int control, const char *path)
+/* For `wait_ms`, and until nobody is waiting; whether somebody got a device. */
+static bool take_peers(int listener, int control, struct lb_streams *streams, int wait_ms)
+{
+	int64_t end_ms = now_ms() + wait_ms;
+	bool came, given = false;
+	int peer;
+
+	do {
+		came = lb_streams_wait(streams, listener, (int)LB_MAX(end_ms - now_ms(), (int64_t)0));
+		if (!came)
+			continue;
+		peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		if (peer < 0)
+			break;
+		given |= answer(peer, control, streams);
+		close(peer);
+	} while (came || now_ms() < end_ms);
+	return given;
+}
+
+static void serve(int listener, int control, struct lb_streams *streams, const char *path)
 {
 	unsigned int looks = 0;
 	bool had = false;
 
 	for (;;) {
-		take_peers(listener, control, LOOK_MS);
+		had |= take_peers(listener, control, streams, LOOK_MS);
 		if (any_device()) {
 			had = true;
 			continue;
@@ -210,7 +271,7 @@ static void serve(int listener, int control, const char *path)
 			continue;
 		/* from here on nobody comes; who came just now is still served */
 		unlink(path);
-		take_peers(listener, control, 0);
+		take_peers(listener, control, streams, 0);
 		if (!any_device())
 			return;
 		/* without a name nobody else finds it: it lives as long as those do */
@@ -239,6 +300,7 @@ static int open_listener(const char *path)
 int main(int argc, char **argv)
 {
 	bool check = argc == 2 && strcmp(argv[1], "--check") == 0;
+	struct lb_streams *streams = lb_streams_new();
 	int listener = -1, control = -1, tap;
 
 	if (argc != 2) {
@@ -247,7 +309,7 @@ int main(int argc, char **argv)
 	}
 	if (!check)
 		listener = open_listener(argv[1]);
-	if ((!check && listener < 0) || make_network(&control) < 0)
+	if (streams == NULL || (!check && listener < 0) || make_network(&control) < 0)
 		return 1;
 	if (check) {
 		tap = make_tap(control, "lb000000000000");
@@ -256,6 +318,7 @@ int main(int argc, char **argv)
 	}
 	if (listen(listener, 64) < 0)
 		return fail("listen"), 1;
-	serve(listener, control, argv[1]);
+	serve(listener, control, streams, argv[1]);
+	free(streams);
 	return 0;
 }

@@ -12,6 +12,7 @@ import uuid
 import pytest
 
 from double_agent import secret_of
+from guest import GuestError
 from target_server import TargetServer, VaultSite
 from test_recovery import BUILD, MIB, Vault, same
 from test_reprotect import failed, faults, folder, read_or_nothing, site, target  # noqa: F401 (fixtures)
@@ -155,3 +156,120 @@ def test_a_double_in_libvirt_is_told_by_its_firmware_and_is_reprotected_and_goes
         assert libvirt.domains() == [original.name]
     finally:
         original.close()
+
+
+CARD, OTHER_CARD, MAIL = "52:54:00:12:34:50", "52:54:00:12:34:51", "52:54:00:12:34:52"
+LAB = f"""<network><name>lab</name><forward mode='open'/><bridge name='lab0'/><ip address='192.0.2.1' netmask='255.255.255.0'><dhcp>
+  <range start='192.0.2.100' end='192.0.2.110'/><host mac='{MAIL}' name='mail' ip='192.0.2.20'/></dhcp></ip></network>"""
+
+
+class Lab:
+    """A libvirtd with networks of its own, where this host's are not reached; and doubles in it, from a vault alone."""
+
+    def __init__(self, folder):  # noqa: F811
+        from libvirt_host import OwnLibvirt
+        self.folder, self.doubles = folder, folder / "vm"
+        self.libvirt = OwnLibvirt(folder, alone=True).start()
+        self.vault = None
+
+    def make(self, vault):
+        self.vault = vault
+        (self.folder / "lab.xml").write_text(LAB)
+        self.libvirt.virsh("net-define", self.folder / "lab.xml")
+        return self
+
+    def double(self, verb, *words, check=True):
+        run = subprocess.run([BUILD / "src/cli/lifeboat", "failover", verb, *map(str, words), "--vault", self.vault.url, "--passphrase-file",
+                              self.vault.passphrase_file, "--folder", self.doubles], capture_output=True, text=True,
+                             env=dict(os.environ, LIBVIRT_DEFAULT_URI=self.libvirt.uri,
+                                      LIFEBOAT_NBDKIT_PLUGIN=str(BUILD / "src/nbd/nbdkit-lifeboat-plugin.so")))
+        assert run.returncode == 0 or not check, run.stderr
+        return run
+
+    def start(self, name, *words, check=True):
+        return self.double("test", "db1", "--name", name, "--fabric", "libvirt", "--memory", "64M", *words, check=check)
+
+    def refuses(self, said, *words):
+        """And makes nothing."""
+        before = sorted(self.doubles.glob("*")), self.libvirt.domains()
+        run = self.start("refused", *words, check=False)
+        assert run.returncode != 0 and said in run.stderr, run.stderr
+        assert (sorted(self.doubles.glob("*")), self.libvirt.domains()) == before
+
+    def entries(self):
+        """Of what runs, which are those that are kept."""
+        runs, kept = (sorted(line.strip() for line in self.libvirt.virsh("net-dumpxml", *more, "lab").stdout.splitlines() if "<host " in line)
+                      for more in ((), ("--inactive",)))
+        assert runs == kept
+        return runs
+
+    def lease(self, mac):
+        """What a card of that address is given by the network's DHCP."""
+        inside, name = self.libvirt.inside, "c" + mac[-2:]
+        inside("ip", "link", "add", name, "type", "veth", "peer", "name", name + "p")
+        try:
+            inside("ip", "link", "set", name, "address", mac, "up")
+            inside("ip", "link", "set", name + "p", "master", "lab0", "up")
+            said = inside("busybox", "udhcpc", "-i", name, "-f", "-q", "-n", "-t", "30", "-T", "2", "-s", "/bin/true")
+            return (said.stdout + said.stderr).split("lease of ")[1].split()[0]
+        finally:
+            inside("ip", "link", "del", name)
+
+    def stop(self):
+        for name in self.libvirt.domains():
+            self.libvirt.virsh("destroy", name, check=False)
+            self.libvirt.virsh("undefine", name, check=False)
+        self.libvirt.virsh("net-destroy", "lab", check=False)
+        self.libvirt.stop()
+
+
+@pytest.fixture
+def lab(tmp_path):
+    if not shutil.which("dnsmasq", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or not shutil.which("busybox"):
+        pytest.skip("dnsmasq or busybox is missing; run `make deps-full`")
+    where = pathlib.Path(tempfile.mkdtemp(prefix="lblab."))
+    where.chmod(0o755)      # dnsmasq gives its rights away
+    try:
+        l = Lab(where)
+    except GuestError as e:
+        shutil.rmtree(where, ignore_errors=True)
+        pytest.skip(f"no libvirt can be had here: {e}")
+    try:
+        (tmp_path / "vda.img").write_bytes(BOOT + os.urandom(2 * MIB - 512))
+        yield l.make(Vault(tmp_path, {"vda": tmp_path / "vda.img"}, 1))
+    finally:
+        l.stop()
+        shutil.rmtree(where, ignore_errors=True)
+
+
+def test_a_libvirt_network_gives_a_double_its_address_for_as_long_as_it_is_there_and_nobody_else_s(lab):
+    lab.refuses('no network "none-such"', "--network", "none-such", "--address", "192.0.2.50")
+    lab.refuses("is not active", "--network", "lab", "--address", "192.0.2.50")
+    lab.libvirt.virsh("net-start", "lab")
+    admins = lab.entries()
+    assert len(admins) == 1
+    lab.refuses(f"keeps that address for {MAIL} (mail)", "--network", "lab", "--address", "192.0.2.20/24", "--mac", CARD)
+    lab.refuses(f"gives card {MAIL} the address 192.0.2.20", "--network", "lab", "--address", "192.0.2.50", "--mac", MAIL)
+    lab.refuses("has that address itself", "--network", "lab", "--address", "192.0.2.1", "--mac", CARD)
+    guest = lab.lease("52:54:00:12:34:5f")
+    lab.refuses("has it on lease", "--network", "lab", "--address", guest, "--mac", CARD)
+    lab.start("one", "--network", "lab", "--address", "192.0.2.50/24", "--mac", CARD)
+    assert len(lab.entries()) == 2 and lab.lease(CARD) == "192.0.2.50"
+    # another operator's double
+    lab.refuses(f"keeps that address for {CARD}", "--network", "lab", "--address", "192.0.2.50", "--mac", OTHER_CARD)
+    lab.refuses(f"gives card {CARD} the address 192.0.2.50", "--network", "lab", "--address", "192.0.2.51", "--mac", CARD)
+    # addresses that the network does not give out are the guest's own matter, and what an administrator has entered stays
+    lab.start("own", "--network", "lab", "--address", "198.51.100.7")
+    lab.start("mail", "--network", "lab", "--address", "192.0.2.20", "--mac", MAIL)
+    assert len(lab.entries()) == 2
+    lab.start("two", "--network", "lab", "--address", "192.0.2.51", "--mac", OTHER_CARD)
+    lab.libvirt.virsh("net-update", "lab", "delete", "ip-dhcp-host", f"<host mac='{OTHER_CARD}' ip='192.0.2.51'/>", "--live", "--config")
+    # nobody takes anything away while libvirtd is gone, and afterwards all of it
+    lab.libvirt.kill()
+    run = lab.double("cleanup", "one", "--confirm", "one", check=False)
+    assert run.returncode != 0 and "no libvirt answers" in run.stderr and (lab.doubles / "one").exists()
+    lab.libvirt.start()
+    assert len(lab.entries()) == 2
+    for name in ("own", "mail", "one", "two"):
+        lab.double("cleanup", name, "--confirm", name)
+    assert lab.entries() == admins and lab.libvirt.domains() == [] and list(lab.doubles.iterdir()) == []

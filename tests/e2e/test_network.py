@@ -147,8 +147,11 @@ def test_settings_of_networks_are_checked_and_used_with_and_without_a_server(bui
     site.start()
 
 
-def test_doubles_of_one_isolated_network_see_one_another_and_nobody_else(build, guest_vault, folder):  # noqa: F811
+@pytest.mark.parametrize("fabrics", [("qemu", "qemu", "qemu"), ("libvirt", "qemu", "libvirt")], ids=lambda f: f[0])
+def test_doubles_of_one_isolated_network_see_one_another_and_nobody_else(build, guest_vault, folder, fabrics, request):  # noqa: F811
     """With rights on networks and without: nothing is left of it when the last one has gone, or was killed."""
+    if "libvirt" in fabrics:
+        request.getfixturevalue("libvirt")
     environment = dict(os.environ, LIFEBOAT_NBDKIT_PLUGIN=str(pathlib.Path(build).resolve() / "src/nbd/nbdkit-lifeboat-plugin.so"))
     common = ["-o", "json", "--vault", guest_vault.url, "--passphrase-file", guest_vault.passphrase_file, "--folder", folder]
 
@@ -157,8 +160,8 @@ def test_doubles_of_one_isolated_network_see_one_another_and_nobody_else(build, 
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout)["data"]
 
-    def start(name, network):
-        double = lifeboat("failover", "test", "db1", "--name", name, "--network", network, "--fabric", "qemu", "--memory", "192M", "--cpus", "1",
+    def start(name, network, fabric):
+        double = lifeboat("failover", "test", "db1", "--name", name, "--network", network, "--fabric", fabric, "--memory", "192M", "--cpus", "1",
                           "--address", "10.0.2.15/24", "--forward", f"0:{CONTROL_PORT}")
         return double["forwards"][0]["host_port"]
 
@@ -176,7 +179,7 @@ def test_doubles_of_one_isolated_network_see_one_another_and_nobody_else(build, 
             return None
 
     before = {link["ifname"] for link in ip("link", "show")}
-    a, b, c = start("a", "isolated:one"), start("b", "isolated:one"), start("c", "isolated:two")
+    a, b, c = [start(*words) for words in zip("abc", ("isolated:one", "isolated:one", "isolated:two"), fabrics)]
     for port, address in ((a, "192.0.2.1"), (b, "192.0.2.2"), (c, "192.0.2.3")):
         works(port, f"ip address replace {address}/24 dev eth0")
     works(a, "ping -c 1 -W 5 192.0.2.2")

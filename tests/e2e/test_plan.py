@@ -91,6 +91,22 @@ def test_a_plan_is_rehearsed_and_leaves_no_trace(site, api, folder):  # noqa: F8
     assert site.lifeboat("plan", "show", "shop", check=False).returncode == 4
 
 
+def test_a_plans_test_in_libvirt_has_an_isolated_network_of_its_own_and_leaves_nothing_of_it(libvirt, site, api, folder):  # noqa: F811
+    site.lifeboat("plan", "create", plan_file(folder))
+    site.lifeboat("plan", "test", "shop")
+    there = doubles(api)
+    networks = {d["network"] for d in there.values()}
+    assert len(there) == 3 and len(networks) == 1 and networks.pop().startswith("isolated:") and sorted(libvirt.domains()) == sorted(there)
+    segments = [p for p in processes_of(folder / "state/vm") if "lifeboat-segment" in pathlib.Path(f"/proc/{p}/cmdline").read_text()]
+    assert len(segments) == 1
+    site.server.send_signal(signal.SIGKILL)
+    site.server.wait(60)
+    site.start()
+    site.lifeboat("plan", "cleanup", "shop", "--confirm", "shop")
+    wait_for(lambda: not processes_of(folder / "state/vm"), "the end of the network")
+    assert libvirt.domains() == [] and list((folder / "state/vm").iterdir()) == []
+
+
 def test_a_plan_fails_over_waits_for_a_person_commits_and_bears_kills_of_the_server(site, api, folder):  # noqa: F811
     site.lifeboat("plan", "create", plan_file(folder))
     name = order(api, "/v1/plan/shop/failover", {})

@@ -83,10 +83,12 @@ class OwnLibvirt:
 
     PLACES = {"etc": "/etc/libvirt", "run": "/run/libvirt", "lib": "/var/lib/libvirt", "log": "/var/log/libvirt"}
 
-    def __init__(self, folder):
+    def __init__(self, folder, alone=False):
+        """`alone`: in a network namespace of its own, too, so that networks can be made in it."""
         self.folder = pathlib.Path(folder)
+        self.alone = alone
         self.uri = f"qemu+unix:///system?socket={self.folder}/run/libvirt-sock"
-        self.daemon = None
+        self.daemon = self.holder = None
 
     def start(self):
         path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -107,8 +109,13 @@ class OwnLibvirt:
         (self.folder / "etc/qemu.conf").write_text('user = "root"\ngroup = "root"\nsecurity_driver = "none"\nremember_owner = 0\n')
         script = " && ".join([*mounts, *([] if self._logs() else [f"virtlogd -d -p {self.folder}/virtlogd.pid"]),
                               f"exec libvirtd -p {self.folder}/libvirtd.pid"])
+        if self.alone and self.holder is None:
+            # outlives a libvirtd that is killed, as its networks do
+            self.holder = subprocess.Popen(["unshare", "-n", "sh", "-c", "ip link set lo up && echo && exec sleep infinity"], env=dict(os.environ, PATH=path),
+                                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            self.holder.stdout.readline()
         with open(self.folder / "daemons.log", "wb") as log:
-            self.daemon = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", script], env=dict(os.environ, PATH=path),
+            self.daemon = subprocess.Popen([*self._namespace(), "unshare", "-m", "--propagation", "private", "sh", "-c", script], env=dict(os.environ, PATH=path),
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + START_DEADLINE_S
         while subprocess.run(["virsh", "-q", "-c", self.uri, "version", "--daemon"], capture_output=True, check=False).returncode:
@@ -130,6 +137,13 @@ class OwnLibvirt:
         self.daemon.kill()
         self.daemon.wait()
 
+    def _namespace(self):
+        return ["nsenter", "-t", str(self.holder.pid), "-n"] if self.alone else []
+
+    def inside(self, *words, check=True):
+        """In its network namespace."""
+        return subprocess.run([*self._namespace(), *map(str, words)], check=check, capture_output=True, text=True)
+
     def virsh(self, *words, check=True):
         return subprocess.run(["virsh", "-q", "-c", self.uri, *map(str, words)], check=check, capture_output=True, text=True)
 
@@ -145,3 +159,6 @@ class OwnLibvirt:
                 self.daemon.kill()
                 self.daemon.wait()
         stop_daemon(self.folder / "virtlogd.pid")
+        if self.holder is not None:
+            self.holder.kill()
+            self.holder.wait()
