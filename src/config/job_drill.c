@@ -17,8 +17,11 @@
 #include "config/plans.h"
 #include "config/registry.h"
 #include "fabric/check.h"
+#include "fabric/proc.h"
 
 #define FAILOVER_WAIT_S 300
+#define REMOVE_WAIT_S_MAX 3600 /* for a libvirtd or a store that is away when the double is to go */
+#define REMOVE_AGAIN_MS 2000
 
 struct drill {
 	struct lb_job *job;
@@ -252,21 +255,36 @@ static int rehearse(struct drill *d)
 
 /* ---- its end ----------------------------------------------------------------------------------------------------- */
 
-static int remove_double(struct lb_job *job)
+static int try_removing(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	int r;
 
-	/* also when the job was cancelled: then first of all */
-	r = lb_job_step(job, "remove the double");
-	if (r < 0 && r != -ECANCELED)
-		return r;
 	r = open_double(job, &f);
 	if (r == -ENOENT)
 		return 0;
 	r = r < 0 ? r : lb_failover_cleanup(f, false);
 	if (r == 0)
 		f = NULL; /* freed with it */
+	return r;
+}
+
+/* What it takes to remove it may be away for a while: a drill's double must not outlive its drill for that. */
+static int remove_double(struct lb_job *job)
+{
+	int64_t end_ns = lb_mono_ns(job->site->env) + REMOVE_WAIT_S_MAX * LB_NS_PER_S;
+	int r;
+
+	/* also when the job was cancelled: then first of all */
+	r = lb_job_step(job, "remove the double");
+	if (r < 0 && r != -ECANCELED)
+		return r;
+	while ((r = try_removing(job)) < 0 && lb_mono_ns(job->site->env) < end_ns) {
+		lb_job_say(job, "%s; it is tried again", lb_err_text());
+		if (lb_job_check(job) == -ESHUTDOWN)
+			return -ESHUTDOWN;
+		lb_proc_pause(job->site->env, REMOVE_AGAIN_MS);
+	}
 	return r;
 }
 

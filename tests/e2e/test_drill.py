@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drills: a double is started, proven, pictured and removed, by order and by itself, and never outlives its time."""
+import json
 import os
 import pathlib
 import signal
@@ -82,6 +83,19 @@ def test_a_drill_through_libvirt_reads_the_second_serial_port_and_takes_a_pictur
     done = site.ask("drill", "start", "db1", "--nonce", "--login", "login:")
     assert done["result"]["proof"]["passed"] and done["result"]["screen"] in ("png", "ppm")
     assert (libvirt.folder / "log/qemu/db1-drill.log").exists() and libvirt.domains() == []
+    no_trace(api, folder)
+
+
+def test_a_drill_over_the_end_of_libvirtd_ends_in_words_and_leaves_nothing_when_that_is_back(libvirt, site, api, folder):  # noqa: F811
+    name = order(api, "/v1/drill", {"machine": "db1", "check": {"login": "never", "timeout_s": 600}, "limit_s": 600})
+    wait_for(lambda: any(s["name"] == "prove the double" for s in api.ask("GET", f"/v1/job/{name}")[1]["steps"]), "the double to be tried")
+    libvirt.kill()
+    wait_for(lambda: "no libvirt answers" in json.dumps(api.ask("GET", f"/v1/job/{name}")[1]), "word of it")
+    libvirt.start()
+    failed = job(api, name, ("failed",))
+    assert "no libvirt answers" in failed["error"]
+    wait_for(lambda: not api.ask("GET", "/v1/failover")[1]["failovers"], "the end of the double")
+    assert libvirt.domains() == []
     no_trace(api, folder)
 
 
