@@ -127,22 +127,21 @@ static int libvirt_start(struct lb_fabric *f, const struct lb_vm_spec *vm)
 static int libvirt_stop(struct lb_fabric *f, const struct lb_vm_spec *vm, bool gracefully)
 {
 	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
-	int r;
+	int r, active;
 
 	r = lookup(f, vm, &domain);
-	if (r < 0 || domain == NULL || virDomainIsActive(domain) != 1)
+	if (r < 0 || domain == NULL)
 		return r;
-	if ((gracefully ? virDomainShutdown(domain) : virDomainDestroy(domain)) < 0)
+	active = virDomainIsActive(domain);
+	if (active < 0)
+		return failed(vm, "look at");
+	if (active == 1 && (gracefully ? virDomainShutdown(domain) : virDomainDestroy(domain)) < 0)
 		return virDomainIsActive(domain) == 0 ? 0 : failed(vm, "stop");
 	return 0;
 }
 
-static enum lb_vm_state state_of(virDomainPtr domain)
+static enum lb_vm_state state_named(int state, int reason)
 {
-	int state, reason;
-
-	if (virDomainGetState(domain, &state, &reason, 0) < 0)
-		return LB_VM_ABSENT;
 	switch (state) {
 	case VIR_DOMAIN_RUNNING:
 	case VIR_DOMAIN_BLOCKED:
@@ -156,26 +155,47 @@ static enum lb_vm_state state_of(virDomainPtr domain)
 	}
 }
 
+/* A libvirtd that has just gone knows nothing: its VMs run on, and must not be taken for absent. */
+static int state_of(virDomainPtr domain, enum lb_vm_state *ret_state)
+{
+	int state, reason;
+
+	if (virDomainGetState(domain, &state, &reason, 0) == 0)
+		*ret_state = state_named(state, reason);
+	else if (virGetLastErrorCode() == VIR_ERR_NO_DOMAIN)
+		*ret_state = LB_VM_ABSENT;
+	else
+		return lb_fail(-EREMOTEIO, "libvirt can't look at VM %s: %s", virDomainGetName(domain),
+			       lb_libvirt_reason());
+	return 0;
+}
+
 /* libvirt changes a state when QEMU's event has come, not when the call returns: later calls would go by the old one.
  */
 static int wait_state(struct lb_fabric *f, const struct lb_vm_spec *vm, virDomainPtr domain, enum lb_vm_state wanted)
 {
 	int64_t end_ns = lb_mono_ns(f->env) + STATE_WAIT_MS * LB_NS_PER_MS;
 	enum lb_vm_state state;
+	int r;
 
-	while ((state = state_of(domain)) != wanted) {
+	while ((r = state_of(domain, &state)) == 0 && state != wanted) {
 		if (lb_mono_ns(f->env) >= end_ns)
 			return lb_fail(-EAGAIN, "VM %s is %s and does not become %s", vm->name, lb_vm_state_name(state),
 				       lb_vm_state_name(wanted));
 		lb_proc_pause(f->env, LOOK_AGAIN_MS);
 	}
-	return 0;
+	return r;
 }
 
 static int resume(struct lb_fabric *f, const struct lb_vm_spec *vm, virDomainPtr domain)
 {
-	if (virDomainResume(domain) < 0 && state_of(domain) != LB_VM_RUNNING)
-		return failed(vm, "resume");
+	bool refused = virDomainResume(domain) < 0;
+	enum lb_vm_state state = LB_VM_RUNNING;
+	int r = refused ? failed(vm, "resume") : 0;
+
+	/* somebody else may have done it */
+	if (refused && (state_of(domain, &state) < 0 || state != LB_VM_RUNNING))
+		return r;
 	return wait_state(f, vm, domain, LB_VM_RUNNING);
 }
 
@@ -212,9 +232,12 @@ static int libvirt_state(struct lb_fabric *f, const struct lb_vm_spec *vm, enum 
 	int r;
 
 	r = lookup(f, vm, &domain);
-	if (r == 0)
-		*ret_state = domain != NULL ? state_of(domain) : LB_VM_ABSENT;
-	return r;
+	if (r < 0)
+		return r;
+	if (domain != NULL)
+		return state_of(domain, ret_state);
+	*ret_state = LB_VM_ABSENT;
+	return 0;
 }
 
 /* Whether it is ours, and lives below `vm_folder`. */
@@ -229,6 +252,7 @@ static bool is_below(virDomainPtr domain, const char *vm_folder)
 static int libvirt_list(struct lb_fabric *f, const char *vm_folder, lb_fabric_list_fn fn, void *arg)
 {
 	struct lb_libvirt *l = (struct lb_libvirt *)f;
+	enum lb_vm_state state;
 	virDomainPtr *domains;
 	int r, n;
 
@@ -237,10 +261,12 @@ static int libvirt_list(struct lb_fabric *f, const char *vm_folder, lb_fabric_li
 		return r;
 	n = virConnectListAllDomains(l->connection, &domains, 0);
 	if (n < 0)
-		return lb_fail(-EREMOTEIO, "libvirt can't list its VMs: %s", virGetLastErrorMessage());
+		return lb_fail(-EREMOTEIO, "libvirt can't list its VMs: %s", lb_libvirt_reason());
 	for (int i = 0; i < n; i++) {
-		if (r == 0 && is_below(domains[i], vm_folder))
-			r = fn(arg, virDomainGetName(domains[i]), state_of(domains[i]));
+		if (r == 0 && is_below(domains[i], vm_folder)) {
+			r = state_of(domains[i], &state);
+			r = r < 0 ? r : fn(arg, virDomainGetName(domains[i]), state);
+		}
 		virDomainFree(domains[i]);
 	}
 	free(domains);
@@ -322,14 +348,17 @@ static int libvirt_pull_look(struct lb_fabric *f, const struct lb_vm_spec *vm, u
 	virDomainBlockJobInfo info;
 	char target[LB_TARGET_BYTES];
 	bool rests = true;
-	int r;
+	int r, runs = 0;
 
 	lb_libvirt_target(vm, n, target);
 	r = lookup(f, vm, &domain);
 	if (r < 0)
 		return r;
-	if (domain != NULL &&
-	    virDomainGetBlockJobInfo(domain, target, &info, VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES) == 1) {
+	if (domain != NULL)
+		runs = virDomainGetBlockJobInfo(domain, target, &info, VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES);
+	if (runs < 0 && virConnectIsAlive(((struct lb_libvirt *)f)->connection) != 1)
+		return failed(vm, "look at the pull of");
+	if (runs == 1) {
 		pull.running = true;
 		pull.done_bytes = info.cur;
 		pull.total_bytes = info.end;
@@ -346,6 +375,7 @@ static int libvirt_pull_look(struct lb_fabric *f, const struct lb_vm_spec *vm, u
 static int libvirt_flush(struct lb_fabric *f, const struct lb_vm_spec *vm, uint32_t n)
 {
 	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	enum lb_vm_state state;
 	int r;
 
 	/* most of it, while the guest still runs */
@@ -357,7 +387,8 @@ static int libvirt_flush(struct lb_fabric *f, const struct lb_vm_spec *vm, uint3
 		return lb_fail(-ENOENT, "libvirt knows no VM %s", vm->name);
 	/* libvirt has no word for it, but QEMU flushes when a VM is suspended; one that is paused is not suspended
 	 * again */
-	if (state_of(domain) != LB_VM_RUNNING)
+	r = state_of(domain, &state);
+	if (r == 0 && state != LB_VM_RUNNING)
 		r = resume(f, vm, domain);
 	if (r < 0)
 		return r;
