@@ -89,29 +89,73 @@ static int read_pieces(struct lb_session *s, const uint8_t *pieces, unsigned int
 	return 1;
 }
 
+/* How many entries from here on are single pieces, each where the last one ends: they are read at once. */
+static size_t find_run(const struct lb_settling *t, size_t *ret_bytes)
+{
+	const size_t step = 2 + PIECE_BYTES;
+	const uint8_t *first = t->entries + t->at_bytes + 2;
+	size_t n = 0, bytes = 0;
+
+	for (size_t at = t->at_bytes; at + step <= t->entries_bytes && t->n_hashed + n < LB_LINK_ENTRIES_MAX;
+	     at += step, n++) {
+		const uint8_t *piece = t->entries + at + 2;
+
+		if (lb_get_le16(piece - 2) != 1 || lb_get_le16(piece) != lb_get_le16(first) ||
+		    lb_get_le64(piece + 2) != lb_get_le64(first + 2) + bytes ||
+		    lb_get_le32(piece + 10) > LB_HRL_FRAME_BYTES_MAX - bytes)
+			break;
+		bytes += lb_get_le32(piece + 10);
+	}
+	*ret_bytes = bytes;
+	return n;
+}
+
+/* The next `n` entries have `bytes` between them, which read_pieces() has read when it said 1. */
+static void take_hashes(struct lb_settling *t, size_t n, int read, size_t bytes)
+{
+	size_t at = 0;
+
+	for (; n > 0; n--, t->n_hashed++) {
+		const unsigned int pieces = lb_get_le16(t->entries + t->at_bytes);
+		/* the only piece of several entries, or all of one */
+		const size_t length = n > 1 || at > 0 ? lb_get_le32(t->entries + t->at_bytes + 12) : bytes;
+		uint8_t *hash = t->hashes + t->n_hashed * LB_HRL_HASH_BYTES;
+
+		if (read == 1)
+			lb_hrl_frame_hash(t->frame + at, length, hash);
+		else
+			memset(hash, 0, LB_HRL_HASH_BYTES);
+		at += length;
+		t->at_bytes += 2 + (size_t)pieces * PIECE_BYTES;
+	}
+}
+
 static int hash_entry(struct lb_session *s)
 {
 	struct lb_settling *t = &s->settling;
-	size_t left = t->entries_bytes - t->at_bytes, bytes = 0;
+	size_t left = t->entries_bytes - t->at_bytes, bytes = 0, run;
 	unsigned int n = left >= 2 ? lb_get_le16(t->entries + t->at_bytes) : 0;
-	uint8_t *hash = t->hashes + t->n_hashed * LB_HRL_HASH_BYTES;
+	uint8_t piece[PIECE_BYTES];
 	int r;
 
 	if (n == 0 || left < 2 + (size_t)n * PIECE_BYTES || t->n_hashed == LB_LINK_ENTRIES_MAX) {
 		drop_batch(t);
 		return lb_fail(-EBADMSG, "the process server asks for hashes of what can't be understood");
 	}
-	r = read_pieces(s, t->entries + t->at_bytes + 2, n, &bytes);
+	run = find_run(t, &bytes);
+	if (run > 1) {
+		memcpy(piece, t->entries + t->at_bytes + 2, sizeof(piece));
+		lb_put_le32(piece + 10, (uint32_t)bytes);
+		r = read_pieces(s, piece, 1, &bytes);
+	} else {
+		run = 1;
+		r = read_pieces(s, t->entries + t->at_bytes + 2, n, &bytes);
+	}
 	if (r == 0)
 		return LB_SETTLE_WAIT;
-	if (r == 1)
-		lb_hrl_frame_hash(t->frame, bytes, hash);
-	else if (r == -ENOENT)
-		memset(hash, 0, LB_HRL_HASH_BYTES);
-	else
+	if (r < 0 && r != -ENOENT)
 		return r;
-	t->n_hashed++;
-	t->at_bytes += 2 + (size_t)n * PIECE_BYTES;
+	take_hashes(t, run, r, bytes);
 	return LB_SETTLE_STEP;
 }
 
