@@ -162,13 +162,21 @@ def bench_group(t, build, folder, quick):
               f"thaw {r['thaw_ms_median']} ms; aim: {100 if r['members'] <= 3 else 500}")
 
 
+def bench_resync(t, build, folder, quick):
+    for line in output("/usr/bin/python3", TOP / "tests/bench/resync_bench.py", "--mib", 128 if quick else 512, build=build).splitlines():
+        r = json.loads(line)
+        t.row(f"{r['case']}, read of the store per GiB", f"{r['process_read_mib_per_gib']} MiB",
+              f"{r['wire_mib_per_gib']} MiB over the wire, {r['sent_mib_per_gib']} of them data; {r['s_per_gib']} s, {r['agent_cpu_s_per_gib']} s of CPU")
+
+
 BENCHES = [("Capture: cost of a write to a memory disk", bench_capture), ("Segments: build, seal, open; one core", bench_hrl),
            ("Process server: taking segments in", bench_process), ("Object stores: uploads", bench_store),
            ("Vault: write, open, read; aim: open in 2 s and 512 MiB, a frame a read", bench_vault),
            ("Vault: a folded journal, opened at its points; aim: 2 s, 512 MiB", bench_folded),
            ("Vault: what is asked of a large one", bench_list),
            ("Folding: 15 days of a database, by the default ladder", bench_fold),
-           ("Replication groups", bench_group), ("Recovery", bench_recovery), ("Agent: anonymous memory at full churn", bench_memory)]
+           ("Resync after a reboot", bench_resync), ("Replication groups", bench_group), ("Recovery", bench_recovery),
+           ("Agent: anonymous memory at full churn", bench_memory)]
 
 
 def main():
