@@ -149,6 +149,20 @@ int cmd_failback_boot(struct cli *c)
 	return cli_target_order(c, "boot");
 }
 
+int cmd_failback_halt(struct cli *c)
+{
+	int r;
+
+	r = need_target(c);
+	r = r < 0 ? r : cli_confirm(c, "turn off the original of", c->args[0]);
+	if (r < 0)
+		return r;
+	if (c->dry_run)
+		return cli_would(c, "turn the original of %s off by target server %s", c->args[0],
+				 cli_value(c, "target"));
+	return cli_target_order(c, "halt");
+}
+
 int cmd_server_show(struct cli *c)
 {
 	_cleanup_json_ json_t *reply = NULL;

@@ -60,8 +60,8 @@ static int order(struct cli *c, const char *verb, const json_t *body, const char
 	return cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
 }
 
-/* What the target server starts when its disks are at the last point. */
-static int set_boot(const struct cli *c, json_t *body)
+/* What of its host the target server starts, or turns off. */
+static int set_power(const struct cli *c, const char *member, json_t *body)
 {
 	static const char *const members[] = {"domain", "uri", "hook"};
 	json_t *boot = json_object();
@@ -74,7 +74,7 @@ static int set_boot(const struct cli *c, json_t *body)
 		json_decref(boot);
 		return r;
 	}
-	return json_object_set_new(body, "boot", boot) < 0 ? lb_fail(-ENOMEM, "out of memory for an order") : 0;
+	return json_object_set_new(body, member, boot) < 0 ? lb_fail(-ENOMEM, "out of memory for an order") : 0;
 }
 
 static int order_start(struct cli *c, uint64_t wait_s)
@@ -86,7 +86,7 @@ static int order_start(struct cli *c, uint64_t wait_s)
 		return lb_fail(-EINVAL, "--folder is for work on the vault alone (--vault URL)");
 	if (c->dry_run)
 		return cli_would(c, "shut the double %s down and put what it wrote into the vault", c->args[0]);
-	r = set_boot(c, body);
+	r = set_power(c, "boot", body);
 	return r < 0 ? r : order(c, "failback", body, "is shut down; its last point is in the vault");
 }
 
@@ -106,6 +106,47 @@ int cmd_failback_commit(struct cli *c)
 	if (c->dry_run)
 		return cli_would(c, "give the machine of %s its replication back and destroy the double", c->args[0]);
 	return order(c, "home", body, "is gone; its machine replicates from home again");
+}
+
+static int undo_direct(struct cli *c)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	struct lb_failover_report report;
+	int r;
+
+	r = cli_double_open(c, &f);
+	if (r < 0)
+		return r;
+	lb_failover_report(f, &report);
+	if (!report.shut)
+		return lb_fail(-EINVAL, "%s is not shut down to go home: there is nothing to undo", c->args[0]);
+	if (c->dry_run)
+		return cli_would(c, "start the double %s again", c->args[0]);
+	r = lb_failover_unshut(f);
+	r = r < 0 ? r : lb_failover_run(f, NULL, NULL);
+	return r < 0 ? r
+		     : cli_did(c, "failover", json_pack("{s:s,s:s}", "name", c->args[0], "state", "running"),
+			       "%s runs again; its machine stays here.", c->args[0]);
+}
+
+int cmd_failback_undo(struct cli *c)
+{
+	_cleanup_json_ json_t *body = json_pack("{s:b}", "original_is_down", cli_value(c, "original-is-down") != NULL);
+	int r = body == NULL ? lb_fail(-ENOMEM, "out of memory for an order") : 0;
+
+	if (r == 0 && cli_is_direct(c) && cli_value(c, "original-is-down") == NULL)
+		r = lb_fail(-EINVAL,
+			    "with the vault alone nobody can keep the original down but you: turn it off, then "
+			    "say --original-is-down");
+	r = r < 0 ? r : cli_confirm(c, "start again, and keep its original down, the double", c->args[0]);
+	if (r < 0 || cli_is_direct(c))
+		return r < 0 ? r : undo_direct(c);
+	if (cli_value(c, "folder") != NULL)
+		return lb_fail(-EINVAL, "--folder is for work on the vault alone (--vault URL)");
+	if (c->dry_run)
+		return cli_would(c, "keep the original down and start the double %s again", c->args[0]);
+	r = set_power(c, "halt", body);
+	return r < 0 ? r : order(c, "failback/undo", body, "runs again; its machine stays here");
 }
 
 int cmd_failback_start(struct cli *c)

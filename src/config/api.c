@@ -67,6 +67,7 @@ AUDITED(lb_api_failover_reprotect)
 AUDITED(lb_api_failover_unreprotect)
 AUDITED(lb_api_failover_failback)
 AUDITED(lb_api_failover_home)
+AUDITED(lb_api_failover_stay)
 AUDITED(lb_api_failover_repoint)
 AUDITED(lb_api_failover_undo)
 AUDITED(lb_api_drill_start)
@@ -154,6 +155,7 @@ const struct lb_http_route lb_config_routes[] = {
 	{"POST", "/v1/failover/{}/reprotect", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_reprotect_audited, false},
 	{"DELETE", "/v1/failover/{}/reprotect", OPERATOR, 0, lb_api_failover_unreprotect_audited, false},
 	{"POST", "/v1/failover/{}/failback", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_failback_audited, false},
+	{"POST", "/v1/failover/{}/failback/undo", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_stay_audited, false},
 	{"POST", "/v1/failover/{}/home", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_home_audited, false},
 	{"POST", "/v1/failover/{}/repoint", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_repoint_audited, false},
 	{"POST", "/v1/failover/{}/undo", OPERATOR, ORDER_BYTES_MAX, lb_api_failover_undo_audited, false},

@@ -96,6 +96,7 @@ LB_API_HANDLER(lb_api_failover_failback);
 LB_API_HANDLER(lb_api_failover_home);
 LB_API_HANDLER(lb_api_failover_repoint);
 LB_API_HANDLER(lb_api_failover_undo);
+LB_API_HANDLER(lb_api_failover_stay);
 LB_API_HANDLER(lb_api_plan_list);
 LB_API_HANDLER(lb_api_plan_get);
 LB_API_HANDLER(lb_api_plan_create);

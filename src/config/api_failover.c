@@ -267,8 +267,10 @@ int lb_api_failover_unreprotect(void *arg, const struct lb_http_call *call, stru
 	r = lb_api_body(call, &body);
 	r = r < 0 ? r : lb_reprotect_find(site->db, call->params[0], &p);
 	if (r == 0 && lb_reprotect_goes_home(&p))
-		r = lb_fail(-EINVAL, "%s is on its way home: `lifeboat failback commit %s` ends it with its way back",
-			    call->params[0], call->params[0]);
+		r = lb_fail(-EINVAL,
+			    "%s is on its way home: `lifeboat failback commit %s` ends it with its way back, `lifeboat "
+			    "failback undo %s` keeps its machine here",
+			    call->params[0], call->params[0], call->params[0]);
 	r = r < 0 ? r
 		  : lb_db_get_int(site->db, &runs, "SELECT count(*) FROM job WHERE id = ? AND ended_ns IS NULL", "s",
 				  p.job);
@@ -277,7 +279,7 @@ int lb_api_failover_unreprotect(void *arg, const struct lb_http_call *call, stru
 	return r < 0 ? r : submit(site, "reprotect-cancel", call, body, reply);
 }
 
-/* Found out before the double is shut down. */
+/* Found out before the double is shut down, or started. */
 static int check_boot(struct lb_site *site, const char *double_name, const json_t *boot)
 {
 	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
@@ -287,11 +289,11 @@ static int check_boot(struct lb_site *site, const char *double_name, const json_
 
 	if (domain == hook)
 		return lb_fail(-EINVAL,
-			       "what is to be started? \"boot\" names a libvirt \"domain\", or a \"hook\", of the "
-			       "target server's host");
+			       "what is meant? \"boot\" and \"halt\" name a libvirt \"domain\", or a \"hook\", of "
+			       "the target server's host");
 	r = lb_reprotect_find(site->db, double_name, &p);
 	if (r == 0 && json_object_get(p.request, "target") == NULL)
-		r = lb_fail(-EINVAL, "%s was reprotected without a target server: nobody could start its original",
+		r = lb_fail(-EINVAL, "%s was reprotected without a target server: nobody could switch its original",
 			    double_name);
 	return r;
 }
@@ -308,6 +310,36 @@ int lb_api_failover_failback(void *arg, const struct lb_http_call *call, struct 
 	if (r == 0 && json_object_get(body, "boot") != NULL)
 		r = check_boot(arg, call->params[0], json_object_get(body, "boot"));
 	return r < 0 ? r : submit(arg, "failback", call, body, reply);
+}
+
+/* -EINVAL: no failback of it was begun. One that is worked on is found out by the order. */
+static int check_begun(struct lb_site *site, const char *double_name)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	struct lb_failover_report report;
+	int r = lb_failover_open(site->env, site->settings.vm_folder, double_name, &f);
+
+	if (r < 0)
+		return r == -EBUSY || r == -ENOENT ? 0 : r;
+	lb_failover_report(f, &report);
+	return lb_failback_is_begun(site, &report)
+		       ? 0
+		       : lb_fail(-EINVAL, "%.64s is not on its way home: there is nothing to undo", double_name);
+}
+
+int lb_api_failover_stay(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
+{
+	_cleanup_json_ json_t *body = NULL;
+	bool down;
+	int r;
+
+	r = lb_api_body(call, &body);
+	if (r == 0 && json_object_get(body, "original_is_down") != NULL)
+		r = lb_json_get_bool(body, "original_is_down", &down);
+	if (r == 0 && json_object_get(body, "halt") != NULL)
+		r = check_boot(arg, call->params[0], json_object_get(body, "halt"));
+	r = r < 0 ? r : check_begun(arg, call->params[0]);
+	return r < 0 ? r : submit(arg, "failback-undo", call, body, reply);
 }
 
 int lb_api_failover_home(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)

@@ -215,28 +215,23 @@ int lb_source_prepare(struct lb_job *job, const struct lb_failover_report *repor
 
 int lb_source_give_back(struct lb_job *job, const char *machine, bool new_hardware)
 {
-	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
-	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
 	struct lb_site *site = job->site;
 	int r;
 
-	r = lb_db_begin(site->db, &txn);
+	r = lb_reg_machine_unfence(site->db, machine, LB_REVOKED_FAILED_OVER, new_hardware, lb_now_ns(site->env));
+	if (r != -ENOENT)
+		return r;
+	lb_err_clear();
+	return lb_job_say(job, "the machine is not enrolled here: it replicates when it is");
+}
+
+int lb_source_keep_down(struct lb_job *job, const struct lb_failover_report *report)
+{
+	int r = run_hook(job, report, "fence-source");
+
 	if (r == 0)
-		r = lb_reg_machine_find(site->db, machine, &m);
-	if (r == -ENOENT) {
-		lb_err_clear();
-		return lb_job_say(job, "the machine is not enrolled here: it replicates when it is");
-	}
-	if (r < 0 || !m.fenced)
-		return r; /* an earlier run of this job did it */
-	m.fenced = false;
-	m.resync_generation++;
-	if (new_hardware)
-		m.hardware[0] = '\0'; /* bound to the one that reports first */
-	r = lb_reg_machine_put(site->db, &m);
-	if (r == 0)
-		r = lb_reg_certs_reinstate(site->db, m.id, LB_REVOKED_FAILED_OVER, lb_now_ns(site->env));
-	return r < 0 ? r : lb_db_commit(&txn);
+		return lb_fail(-ENOENT, "%s has no script fence-source", job->site->settings.hook_folder);
+	return r < 0 ? lb_wrap(r, "script fence-source") : 0;
 }
 
 int lb_source_release(struct lb_job *job, const struct lb_failover_report *report)

@@ -28,6 +28,8 @@ int lb_source_is_fenced(struct lb_job *job, const struct lb_failover_report *rep
  * nobody replicated it meanwhile. Only when nothing of its double runs. Done already, or not enrolled here: 0.
  */
 int lb_source_give_back(struct lb_job *job, const char *machine, bool new_hardware);
+/* The script fence-source by itself; -ENOENT: there is none. Its failure is the caller's to bear. */
+int lb_source_keep_down(struct lb_job *job, const struct lb_failover_report *report);
 /* The script unfence-source: the source may work again. Never fails but for the job's own end. */
 int lb_source_release(struct lb_job *job, const struct lb_failover_report *report);
 /* Before the VM is started. Never fails but for the job's own end. */

@@ -24,6 +24,11 @@ int lb_job_failback_run(struct lb_job *job);
 /* It runs at home: the double goes, the machine has its identity and its replication back. */
 int lb_job_failback_commit_run(struct lb_job *job);
 
+/* job_failback_undo.c: the machine stays where its double is. */
+int lb_job_failback_undo_run(struct lb_job *job);
+/* Whether the double is shut down to go home, or about to be. */
+bool lb_failback_is_begun(struct lb_site *site, const struct lb_failover_report *report);
+
 /* The double that the job's target names. */
 int lb_job_double_open(struct lb_job *job, struct lb_failover **ret_failover);
 

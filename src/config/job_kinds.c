@@ -15,6 +15,7 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"commit", lb_job_commit_run},
 	{"shut", lb_job_shut_run},
 	{"failback", lb_job_failback_run},
+	{"failback-undo", lb_job_failback_undo_run},
 	{"failback-commit", lb_job_failback_commit_run},
 	{"repoint", lb_job_repoint_run},
 	{"failover-undo", lb_job_failover_undo_run},

@@ -41,6 +41,12 @@ int lb_reg_machine_put(struct lb_db *db, const struct lb_reg_machine *machine);
  * nobody replicates it through us.
  */
 int lb_reg_machine_fence(struct lb_db *db, const char *id, const char *reason, int64_t now_ns);
+/*
+ * Takes that back: certificates that were revoked for this reason count again, and every disk is compared, because
+ * nobody replicated it meanwhile. With `new_hardware` its identity is bound to the one that reports first. 0 also when
+ * it is not fenced; -ENOENT.
+ */
+int lb_reg_machine_unfence(struct lb_db *db, const char *id, const char *reason, bool new_hardware, int64_t now_ns);
 int lb_reg_machine_remove(struct lb_db *db, const char *id);
 
 struct lb_reg_process {

@@ -146,3 +146,22 @@ int lb_reg_machine_fence(struct lb_db *db, const char *id, const char *reason, i
 		r = lb_reg_certs_revoke(db, m.id, NULL, reason, now_ns);
 	return r < 0 ? r : lb_db_commit(&txn);
 }
+
+int lb_reg_machine_unfence(struct lb_db *db, const char *id, const char *reason, bool new_hardware, int64_t now_ns)
+{
+	_cleanup_(lb_db_endp) struct lb_db_txn txn = {0};
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	int r;
+
+	r = lb_db_begin(db, &txn);
+	r = r < 0 ? r : lb_reg_machine_find(db, id, &m);
+	if (r < 0 || !m.fenced)
+		return r;
+	m.fenced = false;
+	m.resync_generation++;
+	if (new_hardware)
+		m.hardware[0] = '\0';
+	r = lb_reg_machine_put(db, &m);
+	r = r < 0 ? r : lb_reg_certs_reinstate(db, m.id, reason, now_ns);
+	return r < 0 ? r : lb_db_commit(&txn);
+}

@@ -153,7 +153,10 @@ static void tell(struct lb_site *site, const struct lb_reprotect *p, char *text,
 		snprintf(text, room, "its machine is at home%s: `lifeboat failback commit %s` ends this",
 			 is(p, LB_REPROTECT_STARTED) ? " and was started" : "", p->double_name);
 	else if (is(p, LB_REPROTECT_HOME))
-		snprintf(text, room, "its machine goes home: `lifeboat failback commit %s` ends that", p->double_name);
+		snprintf(text, room,
+			 "its machine goes home: `lifeboat failback commit %s` ends that, `lifeboat failback undo %s` "
+			 "keeps it here",
+			 p->double_name, p->double_name);
 	else if (is(p, LB_REPROTECT_ENDING))
 		snprintf(text, room, "its way back is being taken away");
 	else

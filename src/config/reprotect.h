@@ -44,6 +44,8 @@ struct lb_reprotect {
 bool lb_reprotect_landed(const struct lb_reprotect *p);    /* landed, or started */
 bool lb_reprotect_goes_home(const struct lb_reprotect *p); /* home, or one of these */
 
+#define LB_REVOKED_GOES_HOME "its machine goes home" /* of the double's own machine; also its journal's seal */
+
 void lb_reprotect_clear(struct lb_reprotect *p); /* for _cleanup_() */
 /* -ENOENT when the double is not reprotected. */
 int lb_reprotect_find(struct lb_db *db, const char *double_name, struct lb_reprotect *ret_reprotect);

@@ -52,10 +52,10 @@ int lb_reprotect_fence(struct lb_job *job, struct lb_reprotect *p)
 	r = lb_reg_machine_find(site->db, p->back, &m);
 	if (r == -ENOENT || (r == 0 && !m.enabled))
 		return 0;
-	r = r < 0 ? r : lb_reg_machine_fence(site->db, p->back, "its machine goes home", lb_now_ns(site->env));
+	r = r < 0 ? r : lb_reg_machine_fence(site->db, p->back, LB_REVOKED_GOES_HOME, lb_now_ns(site->env));
 	r = r < 0 ? r : drain(job, p->back, since_ns);
 	r = r < 0 ? r : lb_uuid_parse(p->back, &id);
-	return r < 0 ? r : lb_journal_fence(site->vault, &id, "its machine goes home");
+	return r < 0 ? r : lb_journal_fence(site->vault, &id, LB_REVOKED_GOES_HOME);
 }
 
 static int forget_machine(struct lb_site *site, const char *id)

@@ -12,7 +12,7 @@
 #define OPEN "state IN ('ordered', 'running', 'reached')"
 #define HOLDS "kind IN ('follow', 'finish', 'back')" /* disks, while it is open */
 
-static const char *const kinds[] = {"check", "follow", "finish", "back", "boot", "drop"};
+static const char *const kinds[] = {"check", "follow", "finish", "back", "boot", "halt", "drop"};
 /* What a newer order takes over from the one that it replaces, unless it says them itself. */
 static const char *const inherited[] = {"to", "some", "overwrite", "undo_bytes", "undo_points"};
 
@@ -26,6 +26,12 @@ struct ordering {
 static bool is(const struct ordering *o, const char *kind)
 {
 	return strcmp(o->order->kind, kind) == 0;
+}
+
+/* It is the machine that is meant, and not its disks. */
+static bool is_power(const struct ordering *o)
+{
+	return is(o, "boot") || is(o, "halt");
 }
 
 /* ---- what may be ordered ------------------------------------------------------------------------------- */
@@ -80,14 +86,14 @@ static int check_boot(const json_t *body)
 		   *hook = json_string_value(json_object_get(body, "hook"));
 
 	if ((domain == NULL) == (hook == NULL))
-		return lb_fail(-EINVAL, "what is to be started? Give a libvirt domain or a hook, one of both");
+		return lb_fail(-EINVAL, "what is meant? Give a libvirt domain or a hook, one of both");
 	return 0;
 }
 
 static int check_body(const struct ordering *o)
 {
 	static const char *const numbers[] = {"undo_bytes", "undo_points", "epoch", "seq", "points"};
-	bool disks = !is(o, "boot") && !is(o, "drop");
+	bool disks = !is_power(o) && !is(o, "drop");
 	const json_t *to = json_object_get(o->body, "to");
 	int r = 0;
 
@@ -95,7 +101,7 @@ static int check_body(const struct ordering *o)
 		r = check_number(o->body, numbers[i]);
 	if (r < 0)
 		return lb_wrap(-EINVAL, "order");
-	if (is(o, "boot"))
+	if (is_power(o))
 		return check_boot(o->body);
 	if (disks && to == NULL)
 		return lb_fail(-EINVAL, "where to? Nothing of %s follows there yet: name its disks", o->order->machine);
@@ -110,7 +116,7 @@ static int inherit(struct ordering *o)
 	_cleanup_json_ json_t *old = NULL;
 	int r;
 
-	if (json_object_get(o->body, "to") != NULL || is(o, "boot") || is(o, "drop"))
+	if (json_object_get(o->body, "to") != NULL || is_power(o) || is(o, "drop"))
 		return 0;
 	r = lb_db_query(o->site->db, &rows,
 			"SELECT body FROM target_order WHERE server = ? AND machine = ? AND " HOLDS
@@ -162,7 +168,7 @@ static int check_beside(struct ordering *o)
 
 		if (strcmp(machine, o->machine) != 0)
 			r = refuse_path(o, body, machine);
-		else if (is(o, "check") || is(o, "boot"))
+		else if (is(o, "check") || is_power(o))
 			r = lb_fail(-EBUSY,
 				    "its disks are being written there (order %s); `lifeboat failback finish %s` or "
 				    "`lifeboat failback drop %s` comes first",
@@ -243,9 +249,10 @@ static int check_kind(const char *kind)
 	for (size_t i = 0; i < LB_ARRAY_LEN(kinds); i++)
 		if (strcmp(kind, kinds[i]) == 0)
 			return 0;
-	return lb_fail(-EINVAL,
-		       "a target server can check, follow, finish, go back, boot or drop, and knows no order \"%.40s\"",
-		       kind);
+	return lb_fail(
+		-EINVAL,
+		"a target server can check, follow, finish, go back, boot, halt or drop, and knows no order \"%.40s\"",
+		kind);
 }
 
 int lb_targets_order(struct lb_site *site, const struct lb_targets_order *order, const char *key, const char *made_by,
@@ -307,4 +314,23 @@ int lb_targets_withdraw(struct lb_site *site, const char *id)
 {
 	return lb_db_run(site->db, "UPDATE target_order SET state = 'replaced', changed_ns = ? WHERE id = ? AND " OPEN,
 			 "is", lb_now_ns(site->env), id);
+}
+
+int lb_targets_withdraw_all(struct lb_site *site, const char *machine)
+{
+	return lb_db_run(site->db,
+			 "UPDATE target_order SET state = 'replaced', changed_ns = ? WHERE machine = ? AND " OPEN, "is",
+			 lb_now_ns(site->env), machine);
+}
+
+int lb_targets_booted(struct lb_site *site, const char *machine, bool *ret_booted)
+{
+	int64_t n = 0;
+	int r;
+
+	r = lb_db_get_int(site->db, &n, "SELECT count(*) FROM target_order WHERE machine = ? AND kind = 'boot'", "s",
+			  machine);
+	if (r == 0)
+		*ret_booted = n > 0;
+	return r;
 }

@@ -13,9 +13,11 @@
  *   finish  {"epoch", "seq"} or {"point"} (default "latest"), and as follow if nothing follows yet: brings the disks to
  *           that point and lets go of them.
  *   back    {"points": N} or {"epoch", "seq"}: to a point that the server itself keeps. The disks stay as they are
- * then. boot    {"domain", "uri"}: starts a libvirt domain of the server's host; or {"hook"}: runs that script of its
- * hook folder (power on). Nothing may follow for the machine. drop    {}: lets go of the disks as they are, and forgets
- * them.
+ *           then.
+ *   boot    {"domain", "uri"}: starts a libvirt domain of the server's host; or {"hook"}: runs that script of its hook
+ *           folder (power on). Nothing may follow for the machine.
+ *   halt    the same the other way round: turns the domain off at once, or runs the script (power off).
+ *   drop    {}: lets go of the disks as they are, and forgets them.
  *
  * "to" is {DISK: PATH, ...} or "auto". Every report has {"state", "text", "epoch", "seq", "point_ns", "done_bytes",
  * "total_bytes", "compared_bytes", "written_bytes", "fetched_bytes"} as far as they are known.
@@ -66,6 +68,11 @@ int lb_targets_state(struct lb_site *site, const char *id, struct lb_targets_sta
 void lb_targets_state_clear(struct lb_targets_state *s); /* for _cleanup_() */
 /* One that is open ends: of follow and finish the disks are let go of as they are. */
 int lb_targets_withdraw(struct lb_site *site, const char *id);
+
+/* All open ones of a machine, at whatever server. */
+int lb_targets_withdraw_all(struct lb_site *site, const char *machine);
+/* Whether a server was ever ordered to start it, done or not. */
+int lb_targets_booted(struct lb_site *site, const char *machine, bool *ret_booted);
 
 /*
  * In a job: puts the order (once, however often the job runs again), and waits until it is done, or reached (follow).

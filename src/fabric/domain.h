@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* VMs that are not ours, by their libvirt name: an original that is to run again. */
+/* VMs that are not ours, by their libvirt name: an original that is to run again, or no more. */
 
 #define LB_DOMAIN_URI_DEFAULT "qemu:///system"
 
 /* Starts the domain unless it runs. -ENOENT: there is none of this name; -EREMOTEIO; -EOPNOTSUPP: no libvirt. */
 int lb_domain_start(const char *uri, const char *name);
+/* Turns it off at once, unless it is off. The same errors. */
+int lb_domain_halt(const char *uri, const char *name);

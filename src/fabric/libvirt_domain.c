@@ -23,10 +23,10 @@ static const char *reason(void)
 	return text != NULL ? text : "without a reason";
 }
 
-int lb_domain_start(const char *uri, const char *name)
+static int find(const char *uri, const char *name, virConnectPtr *ret_connection, virDomainPtr *ret_domain)
 {
 	_cleanup_(virConnectClosep) virConnectPtr connection = NULL;
-	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	virDomainPtr domain;
 
 	virSetErrorFunc(NULL, quiet);
 	connection = virConnectOpen(uri);
@@ -38,6 +38,32 @@ int lb_domain_start(const char *uri, const char *name)
 			       name);
 	if (domain == NULL)
 		return lb_fail(-EREMOTEIO, "libvirt at %s can't look domain %.80s up: %s", uri, name, reason());
+	*ret_connection = lb_steal_ptr(connection);
+	*ret_domain = domain;
+	return 0;
+}
+
+int lb_domain_halt(const char *uri, const char *name)
+{
+	_cleanup_(virConnectClosep) virConnectPtr connection = NULL;
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r = find(uri, name, &connection, &domain);
+
+	if (r < 0)
+		return r;
+	if (virDomainIsActive(domain) != 0 && virDomainDestroy(domain) < 0 && virDomainIsActive(domain) != 0)
+		return lb_fail(-EREMOTEIO, "libvirt at %s can't turn domain %.80s off: %s", uri, name, reason());
+	return 0;
+}
+
+int lb_domain_start(const char *uri, const char *name)
+{
+	_cleanup_(virConnectClosep) virConnectPtr connection = NULL;
+	_cleanup_(virDomainFreep) virDomainPtr domain = NULL;
+	int r = find(uri, name, &connection, &domain);
+
+	if (r < 0)
+		return r;
 	/* a second start loses the race against nobody's but our own first one */
 	if (virDomainIsActive(domain) != 1 && virDomainCreate(domain) < 0 && virDomainIsActive(domain) != 1)
 		return lb_fail(-EREMOTEIO, "libvirt at %s can't start domain %.80s: %s", uri, name, reason());

@@ -22,3 +22,11 @@ int lb_domain_start(const char *uri, const char *name)
 		       "libvirt-dev and build it again, or start it by a hook",
 		       name, uri);
 }
+
+int lb_domain_halt(const char *uri, const char *name)
+{
+	return lb_fail(-EOPNOTSUPP,
+		       "domain %.80s at %s can't be turned off: this Lifeboat was built without libvirt; install "
+		       "libvirt-dev and build it again, or do it by a hook",
+		       name, uri);
+}

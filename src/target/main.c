@@ -27,6 +27,7 @@ static void usage(FILE *out)
 	      "       lifeboat-target join NAME --server URL --ca-fingerprint HEX --token-file FILE [--config FILE]\n"
 	      "                            [--identity FOLDER] [--state FOLDER]\n"
 	      "       lifeboat-target " LB_TARGET_START_DOMAIN " URI NAME   starts a libvirt domain unless it runs\n"
+	      "       lifeboat-target " LB_TARGET_HALT_DOMAIN " URI NAME    turns it off at once\n"
 	      "  --config FILE  settings (" LB_TARGET_SETTINGS_PATH ")\n"
 	      "  --check        read the settings, say whether they are right, and exit\n"
 	      "  --verbose      log more\n",
@@ -168,14 +169,14 @@ static int join_site(const struct asked *a, int argc, char **argv)
 	return EXIT_SUCCESS;
 }
 
-/* What an order to start a libvirt domain runs (boot.c). */
-static int start_domain(int argc, char **argv)
+/* What the orders to start a libvirt domain and to turn it off run (boot.c). */
+static int tell_domain(int argc, char **argv, int (*tell)(const char *uri, const char *name))
 {
 	if (argc - optind != 3) {
 		usage(stderr);
 		return EXIT_USAGE;
 	}
-	if (lb_domain_start(argv[optind + 1], argv[optind + 2]) < 0) {
+	if (tell(argv[optind + 1], argv[optind + 2]) < 0) {
 		fprintf(stderr, "%s\n", lb_err_text());
 		return EXIT_FAILURE;
 	}
@@ -200,7 +201,9 @@ int main(int argc, char **argv)
 	if (optind < argc && strcmp(argv[optind], "join") == 0)
 		return join_site(&a, argc, argv);
 	if (optind < argc && strcmp(argv[optind], LB_TARGET_START_DOMAIN) == 0)
-		return start_domain(argc, argv);
+		return tell_domain(argc, argv, lb_domain_start);
+	if (optind < argc && strcmp(argv[optind], LB_TARGET_HALT_DOMAIN) == 0)
+		return tell_domain(argc, argv, lb_domain_halt);
 	r = optind < argc ? lb_fail(-EINVAL, "unexpected argument \"%s\"", argv[optind]) : lb_secret_memory();
 	r = r < 0 ? r : lb_target_settings_read(lb_env_real(), a.config, &settings);
 	if (r == 0 && a.check)

@@ -26,7 +26,8 @@ static const struct kind {
 } kinds[] = {
 	{"check", lb_target_do_check, false},  {"follow", lb_target_do_follow, true},
 	{"finish", lb_target_do_finish, true}, {"back", lb_target_do_back, false},
-	{"boot", lb_target_do_boot, false},    {"drop", lb_target_do_drop, false},
+	{"boot", lb_target_do_boot, false},    {"halt", lb_target_do_halt, false},
+	{"drop", lb_target_do_drop, false},
 };
 
 /* ---- what it tells --------------------------------------------------------------------------------------- */

@@ -144,3 +144,22 @@ def test_a_source_replicates_again_when_its_failover_is_cancelled_before_the_vau
     here.lifeboat("failover", "undo", "host", "--confirm", "host")
     replicates_again(here, disk, folder, "three")
     assert "there is nothing to undo" in here.lifeboat("failover", "undo", "host", "--confirm", "host", check=False).stderr
+
+
+def test_a_failback_is_undone_by_a_server_that_dies_anywhere_and_the_double_goes_on_where_it_was(site, api, faults, folder):  # noqa: F811
+    job(api, order(api, "/v1/failover", LIVE), ("done",))
+    job(api, order(api, "/v1/failover/db1-double/commit", {}), ("done",))
+    write_in_double(folder / "state/vm/db1-double", 0, 0x5a, MIB, 65536)
+    for body, said in (({}, "nothing to undo"), ({"halt": {"hook": "x", "domain": "y"}}, "what is meant"), ({"original_is_down": 7}, "original_is_down")):
+        status, answer = api.ask("POST", "/v1/failover/db1-double/failback/undo", body)
+        assert status == 400 and said in answer["error"]["message"], answer
+    first = job(api, order(api, "/v1/failover/db1-double/failback", {"wait_s": 0}), ("done",))
+    assert first["result"]["gathered_bytes"] > 0 and running_vms(folder) == 0
+    deadly(site, api, faults, "/v1/failover/db1-double/failback/undo", {})
+    double = doubles(api)["db1-double"]
+    assert double["state"] == "running" and double["committed"] and running_vms(folder) == 1
+    write_in_double(folder / "state/vm/db1-double", 0, 0x77, MIB + 65536, 4096)
+    second = job(api, order(api, "/v1/failover/db1-double/failback", {"wait_s": 0}), ("done",))
+    assert second["result"]["gathered_bytes"] == 4096 and second["result"]["epoch"] > first["result"]["epoch"]
+    job(api, order(api, "/v1/failover/db1-double/home", {}), ("done",))
+    no_trace(api, folder)
