@@ -181,9 +181,17 @@ static int go(struct lb_plan_job *run)
 static int run_groups(struct lb_job *job, const char *kind)
 {
 	struct lb_plan_job run;
+	char text[LB_ERR_TEXT_BYTES_MAX];
 	int r = lb_plan_job_begin(&run, job, kind);
 
-	return r < 0 ? r : go(&run);
+	if (r < 0)
+		return r;
+	r = go(&run);
+	if (r == -EINPROGRESS || r == -ESHUTDOWN)
+		return r; /* it goes on */
+	snprintf(text, sizeof(text), "%s", lb_err_text());
+	lb_plan_unpin(&run);
+	return r < 0 ? lb_fail(r, "%s", text) : 0;
 }
 
 int lb_plan_run_test(struct lb_job *job)

@@ -107,16 +107,26 @@ struct look_up {
 	uint64_t done, total;
 };
 
+bool lb_plan_fixes_points(const struct lb_plan_job *run)
+{
+	return !run->home && strcmp(run->point, "latest") != 0 && strcmp(run->point, "latest-processed") != 0;
+}
+
 /*
  * What "latest-multi-vm" or "latest-app" is now it is for all groups: later ones are begun minutes later, and a newer
  * one would not fit to those that run already. Only the latest is the latest when its machine's turn comes.
  */
-static int freeze_point(struct lb_plan_job *run, const char *machine, const struct lb_point *point)
+static int freeze_point(struct lb_plan_job *run, const char *machine, const struct lb_uuid *id,
+			const struct lb_point *point)
 {
 	json_t *points = json_object_get(run->job->result, "points");
+	int r;
 
-	if (strcmp(run->point, "latest") == 0 || strcmp(run->point, "latest-processed") == 0)
+	if (!lb_plan_fixes_points(run))
 		return 0;
+	r = lb_plan_pin(run, id, point);
+	if (r < 0)
+		return r;
 	if (points == NULL) {
 		points = json_object();
 		if (json_object_set_new(run->job->result, "points", points) < 0)
@@ -144,8 +154,9 @@ static int look_up_one(void *arg, size_t group, const json_t *machine)
 		return r;
 	r = lb_catalog_find(site->vault, name, l->item);
 	r = r < 0 ? r : lb_point_find_together(&l->together, site->vault, &l->item->machine, l->run->point, &point);
-	if (r == 0)
-		return freeze_point(l->run, name, &point);
+	r = r < 0 ? r : freeze_point(l->run, name, &l->item->machine, &point);
+	if (r == -ESTALE)
+		r = lb_wrap(-ENOENT, "it was pruned meanwhile: order the plan again");
 	if (r == -ENOENT && l->n++ < LB_PLAN_TOLD_MAX)
 		snprintf(l->told + used, sizeof(l->told) - used, "%s%s: %.120s", used > 0 ? "; " : "", name,
 			 lb_err_text());

@@ -154,6 +154,9 @@ int lb_plan_job_submit(struct lb_plan_job *run, const char *kind, const char *ma
 
 	snprintf(by, sizeof(by), "plan %s", run->name);
 	r = lb_db_begin(site->db, &txn);
+	/* what is cancelled begins nothing more: its cancellation reaches only those that are there */
+	if (r == 0)
+		r = lb_job_check(run->job);
 	if (r == 0)
 		r = child_of(run, kind, target, id);
 	if (r == 0)

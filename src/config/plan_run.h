@@ -7,6 +7,7 @@
  */
 #include "config/plans.h"
 #include "fabric/failover.h"
+#include "vault/points.h"
 
 #define LB_PLAN_TOLD_MAX 5 /* of what failed, or is in the way */
 
@@ -80,6 +81,12 @@ int lb_plan_findings_end(const struct lb_plan_findings *f);
 int lb_plan_failback_check(struct lb_plan_job *run);
 int lb_plan_failback_shut(struct lb_plan_job *run);
 int lb_plan_failback_begin(struct lb_plan_job *run, const json_t *machine);
+
+/* plan_check.c: whether what is the newest point now is so for all groups, however late their turns come. */
+bool lb_plan_fixes_points(const struct lb_plan_job *run);
+/* plan_pins.c: held by a name of the job's; lets all of them go. -ESTALE: it was pruned meanwhile. */
+int lb_plan_pin(struct lb_plan_job *run, const struct lb_uuid *machine, const struct lb_point *point);
+void lb_plan_unpin(struct lb_plan_job *run);
 
 /* plan_action.c: the action that is next in `phase`, or on to the next phase when there is none. */
 int lb_plan_job_action(struct lb_plan_job *run, const char *phase);

@@ -206,19 +206,20 @@ class Turns:
         self.target.start().wait_ready()
         self.say("The primary site is there again, with the disks as they were.")
 
+    def homes(self):
+        return "--target", self.target.name, "--to", ",".join(f"{s.name}:vda={s.disk}" for s in self.servers)
+
     def reprotect(self):
         """The doubles replicate back while they work, and the old disks at the primary follow them over the link."""
-        doubles = self.doubles()
-        jobs = [self.order("failover", "reprotect", doubles[s.name]["name"], "--target", self.target.name, "--to", f"vda={s.disk}")
-                for s in self.servers]
+        self.site.lifeboat("plan", "reprotect", PLAN, *self.homes(), "--dry-run")
+        job = self.order("plan", "reprotect", PLAN, *self.homes())
         self.wait(self.sites.temporary_process_server, "temporary process server", JOB_DEADLINE_S)
         self.cut_while_working("while the doubles are reprotected")
         os.kill(self.sites.temporary_process_server(), signal.SIGKILL)
         self.say("  SIGKILL of the temporary process server.")
         self.kill(self.site, "while the doubles are reprotected")
         self.kill(self.target, "while the doubles are reprotected")
-        for job in jobs:
-            self.site.wait_job(job, JOB_DEADLINE_S)
+        self.site.wait_job(job, JOB_DEADLINE_S)
         self.work()
         self.say("The doubles replicate back, and the old disks follow them.")
 
@@ -226,16 +227,16 @@ class Turns:
         """Doubles off; what they wrote last goes onto the old disks over the link; the servers are switched on."""
         self.town.stop(self.at("recovery"))
         self.judge(self.ledgers("recovery"))
-        doubles = [d["name"] for d in self.doubles().values()]
-        jobs = [self.order("failback", "start", d, "--confirm", d, "--hook", "power-on") for d in doubles]
+        job = self.order("plan", "failback", PLAN, "--confirm", PLAN, "--hook", "power-on")
+        # what is in the way is found before: from here on nobody is waited for in vain
+        self.wait(lambda: (self.site.job(job) or {}).get("result", {}).get("shut"), "begin of the doubles' shutdown", JOB_DEADLINE_S)
         self.sites.cut()
         self.say("  The link is cut on the way home.")
         self.kill(self.site, "on the way home")
         self.kill(self.target, "on the way home")
         self.sites.mend()
         self.say("  The link is mended.")
-        for job in jobs:
-            self.site.wait_job(job, JOB_DEADLINE_S)
+        self.site.wait_job(job, JOB_DEADLINE_S)
         for s in self.servers:
             if not any(name in (s.name, s.name + BACK) for name in self.target.switched_on()):
                 raise SiteError(f"{s.name} was not switched on")
@@ -243,8 +244,7 @@ class Turns:
         for s in self.servers:
             s.wait_bank()
         self.judge(self.ledgers("primary"))
-        for d in doubles:
-            self.site.lifeboat("failback", "commit", d, "--confirm", d)
+        self.site.lifeboat("plan", "failback-commit", PLAN, "--confirm", PLAN)
         if self.sites.temporary_process_server():
             raise SiteError("the temporary process server is still there")
         self.say("The servers run at home again; the doubles are gone.")

@@ -230,7 +230,9 @@ def test_a_server_that_dies_at_each_place_of_a_plans_orders_carries_them_out(sit
 
 def test_a_server_that_dies_at_each_place_of_a_plans_drill_leaves_passed_drills_and_no_trace(site, api, faults, folder):  # noqa: F811
     assert api.ask("POST", "/v1/plan", PLAN)[0] == 200
-    done = deadly(site, api, faults, "/v1/drill", {"plan": "shop", "check": {"login": "login:"}, "limit_s": 3600}, "shop", only="plan")
+    # of a time: the points that are it now are held until the plan has ended, and no longer
+    drill = {"plan": "shop", "check": {"login": "login:"}, "limit_s": 3600, "point": "2100-01-01T00:00:00Z"}
+    done = deadly(site, api, faults, "/v1/drill", drill, "shop", only="plan")
     assert {m: one["state"] for m, one in done["result"]["machines"].items()} == {"db1": "done", "web1": "done"}
     for machine in MACHINES:
         drill, = api.ask("GET", f"/v1/drill?machine={machine}")[1]["drills"]
@@ -275,3 +277,10 @@ def test_a_plan_that_is_cancelled_at_any_step_goes_on_when_it_is_ordered_again(s
     done, times = cancelled_at_each_step(site, api, faults, "/v1/plan/shop/failover", {}, after, "shop", only="plan")
     assert done["state"] == "done" and times >= 4
     assert {d["state"] for d in doubles(api).values()} == {"running"} and running_vms(folder) == 2
+    job(api, order(api, "/v1/plan/shop/commit", {}), ("done",))
+    done, times = cancelled_at_each_step(site, api, faults, "/v1/plan/shop/failback", {"wait_s": 0}, after, only="plan")
+    assert done["state"] == "done" and times >= 4
+    assert {d["state"] for d in doubles(api).values()} == {"stopped"} and running_vms(folder) == 0
+    done, times = cancelled_at_each_step(site, api, faults, "/v1/plan/shop/home", {}, after, only="plan")
+    assert done["state"] == "done" and times >= 1
+    no_trace(api, folder)

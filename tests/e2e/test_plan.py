@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -139,6 +140,21 @@ def test_a_plan_fails_over_waits_for_a_person_commits_and_bears_kills_of_the_ser
     assert {m["state"] for m in done["result"]["machines"].values()} == {"runs already"}
     site.lifeboat("plan", "commit", "shop")
     assert all(d["committed"] for d in doubles(api).values())
+
+
+def test_a_machine_that_goes_from_the_vault_while_a_plan_waits_ends_it_by_name_and_what_runs_stays(site, api, folder):  # noqa: F811
+    site.lifeboat("plan", "create", plan_file(folder))
+    name = order(api, "/v1/plan/shop/failover", {"point": "2100-01-01T00:00:00Z"})
+    wait_for(lambda: api.ask("GET", f"/v1/job/{name}")[1]["result"].get("waiting"), "the plan to wait")
+    machine = next(m["id"] for m in site.vault_ask("machine", "list")["machines"] if m["name"] == "web1")
+    shutil.rmtree(folder / "vault/m" / machine)
+    site.lifeboat("plan", "confirm", "shop")
+    failed = job(api, name, ("failed",))
+    assert "front: 1 of its machines failed" in failed["error"] and "web1" in failed["error"], failed["error"]
+    assert {m: one["state"] for m, one in failed["result"]["machines"].items()} == {"db1": "done", "web1": "failed", "web2": "done"}
+    assert {d["state"] for n, d in doubles(api).items() if n != "web1-double"} == {"running"}
+    again = site.lifeboat("plan", "failover", "shop", "--confirm", "shop", check=False)
+    assert again.returncode != 0 and "web1" in again.stderr and len(doubles(api)) >= 2
 
 
 def alone(site, folder, *words, check=True, **kw):  # noqa: F811

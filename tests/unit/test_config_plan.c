@@ -256,6 +256,58 @@ static void every_group_has_the_point_that_the_first_one_had(void **state)
 	lb_jobs_stop(jobs);
 }
 
+static int find_pin(const char *machine, const char *name)
+{
+	_cleanup_free_ struct lb_catalog_item *item = malloc(sizeof(*item));
+	struct lb_point point;
+
+	assert_non_null(item);
+	assert_int_equal(lb_catalog_find(site->vault, machine, item), 0);
+	return lb_point_find(site->vault, &item->machine, name, &point);
+}
+
+/* A plan that waits for a person before its second group has pinned the points of both; at its end they are let go. */
+static void hold_points(bool cancel)
+{
+	_cleanup_json_ json_t *plan = plan_of(2, 1, true), *body = json_pack("{s:s}", "point", "2100-01-01T00:00:00Z");
+	_cleanup_json_ json_t *reply = NULL, *none = json_pack("{s:s}", "action", "none");
+	const char *id;
+	struct lb_jobs *jobs;
+	char pin[64];
+
+	json_object_set_new(group(plan, 1), "before", json_pack("[{s:s}]", "manual", "Move the cable"));
+	assert_int_equal(make_plan(plan), 0);
+	assert_int_equal(lb_jobs_start(site, kinds, &jobs), 0);
+	assert_int_equal(call(lb_api_plan_failover, "ann", LB_ROLE_OPERATOR, "shop", body, &reply), 0);
+	id = json_string_value(json_object_get(reply, "job"));
+	snprintf(pin, sizeof(pin), "plan-%s", id);
+	while (call(lb_api_plan_confirm, "bob", LB_ROLE_OPERATOR, "shop", none, NULL) !=
+	       -ESTALE) /* it waits for another */
+		sched_yield();
+	assert_int_equal(find_pin("m0-0", pin), 0);
+	assert_int_equal(find_pin("m1-0", pin), 0);
+	if (cancel)
+		assert_int_equal(lb_job_cancel(site, id), 0);
+	else
+		assert_int_equal(call(lb_api_plan_confirm, "bob", LB_ROLE_OPERATOR, "shop", NULL, NULL), 0);
+	json_decref(job_in_state(id, cancel ? "cancelled" : "done"));
+	assert_int_equal(find_pin("m0-0", pin), -ENOENT);
+	assert_int_equal(find_pin("m1-0", pin), -ENOENT);
+	lb_jobs_stop(jobs);
+}
+
+static void the_points_of_groups_that_wait_are_held_until_the_plan_is_done(void **state)
+{
+	(void)state;
+	hold_points(false);
+}
+
+static void the_points_of_a_plan_that_is_cancelled_are_let_go(void **state)
+{
+	(void)state;
+	hold_points(true);
+}
+
 static void a_manual_action_waits_for_a_person_over_restarts_and_holds_no_thread(void **state)
 {
 	_cleanup_json_ json_t *plan = plan_of(2, 1, true), *wrong = json_pack("{s:s}", "action", "1-after-1");
@@ -599,6 +651,8 @@ int main(void)
 		P(a_machine_that_fails_ends_the_plan_after_its_group),
 		P(a_group_may_let_the_plan_go_on),
 		P(every_group_has_the_point_that_the_first_one_had),
+		P(the_points_of_groups_that_wait_are_held_until_the_plan_is_done),
+		P(the_points_of_a_plan_that_is_cancelled_are_let_go),
 		P(a_manual_action_waits_for_a_person_over_restarts_and_holds_no_thread),
 		P(of_two_operators_the_second_learns_who_was_first),
 		P(a_cancelled_plan_ends_when_its_machines_have),
