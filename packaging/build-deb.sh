@@ -119,6 +119,7 @@ servers() {
 	for file in lifeboat-rescue-build init udhcpc.script; do
 		install -D -m 0755 "$here/rescue/$file" "$tree/usr/lib/lifeboat/rescue/$file"
 	done
+	install -D -m 0755 "$here/mender/init" "$tree/usr/lib/lifeboat/mender/init"
 	plain "$out/lifeboat-mobility_${version}_${arch}.deb" "$tree/usr/share/lifeboat/lifeboat-mobility.deb"
 	documents lifeboat
 	control lifeboat "site recovery for servers: configuration, process and target servers" "passwd, nbdkit" \

@@ -213,6 +213,7 @@ int cmd_failback_drop(struct cli *c);
 int cmd_failback_boot(struct cli *c);
 int cmd_failback_halt(struct cli *c);
 int cmd_rescue_build(struct cli *c);
+int cmd_rescue_mender(struct cli *c);
 int cmd_policy_list(struct cli *c);
 int cmd_policy_show(struct cli *c);
 int cmd_policy_set(struct cli *c);

@@ -113,6 +113,18 @@ static int set_source(const struct cli *c, json_t *body)
 	return r;
 }
 
+static int set_mend(const struct cli *c, json_t *body)
+{
+	bool wanted = cli_value(c, "mend") != NULL, required = cli_value(c, "require-mend") != NULL;
+
+	if (cli_value(c, "no-mend") != NULL)
+		return wanted || required ? lb_fail(-EINVAL, "--no-mend together with --mend or --require-mend")
+					  : lb_json_set_bool(body, "mend", false);
+	if (required && lb_json_set_bool(body, "mend_required", true) < 0)
+		return lb_fail(-ENOMEM, "out of memory");
+	return wanted || required ? lb_json_set_bool(body, "mend", true) : 0;
+}
+
 int cli_failover_body(const struct cli *c, const char *kind, json_t **ret_body)
 {
 	static const char *const texts[] = {"name", "network", "mac", "address"};
@@ -136,6 +148,7 @@ int cli_failover_body(const struct cli *c, const char *kind, json_t **ret_body)
 	}
 	if (r == 0 && cli_value(c, "forward") != NULL)
 		r = set_forwards(body, cli_value(c, "forward"));
+	r = r < 0 ? r : set_mend(c, body);
 	r = r < 0 || kind[0] != 'l' ? r : set_source(c, body);
 	if (r < 0)
 		return r;

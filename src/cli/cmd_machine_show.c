@@ -71,6 +71,8 @@ static void show_target(const json_t *target)
 	line("test MAC", cli_text(target, "test_mac"));
 	line("test address", cli_text(target, "test_address"));
 	line("bus", cli_text(target, "bus"));
+	if (json_object_get(target, "mend") != NULL)
+		line("mending", json_is_true(json_object_get(target, "mend")) ? "on" : "off");
 }
 
 static void show_folded(const json_t *folded)

@@ -10,13 +10,13 @@
 
 static const struct {
 	const char *option, *member;
-	enum { NUMBER, SIZE, TEXT } kind;
+	enum { NUMBER, SIZE, TEXT, SWITCH } kind;
 } settings[] = {
 	{"cpus", "cpus", NUMBER},     {"memory", "memory_bytes", SIZE},
 	{"network", "network", TEXT}, {"test-network", "test_network", TEXT},
 	{"mac", "mac", TEXT},         {"test-mac", "test_mac", TEXT},
 	{"address", "address", TEXT}, {"test-address", "test_address", TEXT},
-	{"bus", "bus", TEXT},
+	{"bus", "bus", TEXT},         {"mend", "mend", SWITCH},
 };
 
 static int set_one(const struct cli *c, json_t *body, size_t k)
@@ -31,6 +31,11 @@ static int set_one(const struct cli *c, json_t *body, size_t k)
 		return json_object_set_new(body, settings[k].member, json_null()) < 0
 			       ? lb_fail(-ENOMEM, "out of memory")
 			       : 0;
+	if (settings[k].kind == SWITCH) {
+		if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
+			return lb_fail(-EINVAL, "--%s is on or off, not \"%.40s\"", settings[k].option, text);
+		return lb_json_set_bool(body, settings[k].member, strcmp(text, "on") == 0);
+	}
 	if (settings[k].kind == TEXT)
 		return lb_json_set_str(body, settings[k].member, text);
 	r = settings[k].kind == SIZE ? lb_size_parse(text, &value) : lb_u64_parse(text, INT64_MAX, &value);

@@ -50,6 +50,10 @@
 		{"mac", "MAC|source|own",                                                                              \
 		 "address of its card (default: the source's, but in a test on a shared network)"},                    \
 		{"address", "ADDRESS[/PREFIX]", "its address there: probed, given by DHCP, told to scripts"},          \
+		{"mend", NULL,                                                                                         \
+		 "put drivers and the card's name into the double before it starts, if that can be done"},             \
+		{"require-mend", NULL, "and don't start it if it can't"},                                              \
+		{"no-mend", NULL, "don't, whatever is set for the machine"},                                           \
 		{"folder", "PATH", "where the double's overlays live (with --vault)"},                                 \
 		{"fabric", "auto|qemu|libvirt", "what makes the virtual machine (with --vault)"}, ANCHOR, NO_WAIT
 
@@ -200,7 +204,8 @@ const struct cli_command cli_commands[] = {
 	  {"test-network", "NAME|bridge:NAME", "the same in a test failover (default: isolated)"},
 	  {"test-mac", "MAC|source|own", "of its card in a test failover (default: own)"},
 	  {"test-address", "ADDRESS[/PREFIX]", "of the double in a test failover"},
-	  {"bus", "virtio|scsi|sata", "disks (default virtio; sata where its initramfs has no virtio drivers)"}}},
+	  {"bus", "virtio|scsi|sata", "disks (default virtio; sata where its initramfs has no virtio drivers)"},
+	  {"mend", "on|off", "mend each double before it starts, as `failover start --mend` does (default off)"}}},
 	{"machine",
 	 "check",
 	 "MACHINE",
@@ -674,6 +679,15 @@ const struct cli_command cli_commands[] = {
 	  {"kernel", "FOLDER", "an unpacked kernel package of Debian's (default: fetched from Debian)"},
 	  {"console", "NAME[,NAME]", "kernel consoles (default tty0,ttyS0)"},
 	  {"parts", "FOLDER", "leave the kernel and its initramfs there as well"}}},
+	{"rescue",
+	 "mender",
+	 "[PATH]",
+	 "Make the small VM that mends doubles (--mend), in PATH (default /var/lib/lifeboat/mender)",
+	 0,
+	 1,
+	 cmd_rescue_mender,
+	 {{"kernel", "FOLDER",
+	   "an unpacked kernel package of Debian's (default: this host's own kernel, else fetched)"}}},
 	{"group", "list", "", "List replication groups and their machines", 0, 0, cmd_group_list, {{0}}},
 	{"group", "show", "NAME", "Show a replication group and its newest shared points", 1, 1, cmd_group_show, {{0}}},
 	{"group",

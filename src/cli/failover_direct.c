@@ -45,8 +45,8 @@ static json_t *report_json(const struct lb_failover_report *report, enum lb_vm_s
 
 static json_t *with_network(json_t *object, const struct lb_failover_report *report)
 {
-	json_object_update_new(object, json_pack("{s:s,s:s,s:s}", "network", report->network, "mac", report->mac,
-						 "address", report->address));
+	json_object_update_new(object, json_pack("{s:s,s:s,s:s,s:s}", "network", report->network, "mac", report->mac,
+						 "address", report->address, "mended", report->mended));
 	return object;
 }
 
@@ -75,6 +75,8 @@ static int tell_done(struct cli *c, struct lb_failover *f)
 	if (report.network[0] != '\0')
 		printf("  it is on network %s, MAC address %s%s%s\n", report.network, report.mac,
 		       report.address[0] != '\0' ? ", address " : "", report.address);
+	if (report.mended[0] != '\0')
+		printf("  mended: %s\n", report.mended);
 	if (report.warning[0] != '\0')
 		printf("  mind: %s\n", report.warning);
 	return 0;

@@ -34,8 +34,9 @@ json_t *lb_failover_json(const struct lb_failover_report *report, enum lb_vm_sta
 			 report->warning != NULL ? report->warning : "", "started_ns", (json_int_t)report->started_ns,
 			 "running_ns", (json_int_t)report->running_ns, "cleaning", (int)report->cleaning);
 	if (object == NULL || more == NULL || json_object_update(object, more) < 0 ||
-	    json_object_update_new(object, json_pack("{s:s,s:s,s:s}", "network", report->network, "mac", report->mac,
-						     "address", report->address)) < 0) {
+	    json_object_update_new(object,
+				   json_pack("{s:s,s:s,s:s,s:s}", "network", report->network, "mac", report->mac,
+					     "address", report->address, "mended", report->mended)) < 0) {
 		json_decref(object);
 		object = NULL;
 	}

@@ -11,7 +11,7 @@
 #include "config/api.h"
 #include "config/readiness.h"
 #include "fabric/double_settings.h"
-#include "fabric/fabric.h"
+#include "fabric/mender.h"
 
 static const char *const texts[] = {"network", "mac", "address", "test_network", "test_mac", "test_address", "bus"};
 
@@ -92,7 +92,10 @@ int lb_target_check(const json_t *target)
 
 		for (size_t i = 0; i < LB_ARRAY_LEN(texts); i++)
 			text = text || strcmp(member, texts[i]) == 0;
-		if (!text && strcmp(member, "cpus") != 0 && strcmp(member, "memory_bytes") != 0)
+		if (strcmp(member, "mend") == 0 && !json_is_boolean(value))
+			return lb_fail(-EINVAL, "target: mend is true or false");
+		if (!text && strcmp(member, "cpus") != 0 && strcmp(member, "memory_bytes") != 0 &&
+		    strcmp(member, "mend") != 0)
 			return lb_fail(-EINVAL, "a target has no setting \"%.60s\"", member);
 		r = text ? check_text(member, value) : 0;
 		if (r < 0)
@@ -178,6 +181,8 @@ int lb_api_machine_target(void *arg, const struct lb_http_call *call, struct lb_
 	r = lb_target_check(target);
 	if (r == 0 && names_network(body))
 		r = lb_target_networks_check(site, m.id, target);
+	if (r == 0 && json_is_true(json_object_get(body, "mend")))
+		r = lb_mender_check();
 	if (r == 0)
 		r = lb_target_put(site, m.id, target);
 	if (r == 0)

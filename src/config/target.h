@@ -3,7 +3,7 @@
 /*
  * What a machine's doubles are made like when an order says nothing else:
  *
- *   {"cpus", "memory_bytes", "network", "mac", "address", "test_network", "test_mac", "test_address", "bus"}
+ *   {"cpus", "memory_bytes", "network", "mac", "address", "test_network", "test_mac", "test_address", "bus", "mend"}
  *
  * All are optional: without them a double is as its machine, on the fabric's own network (a test: on none), with virtio
  * disks, or SATA ones where its initramfs has drivers for no others. Networks, MAC addresses and addresses are written

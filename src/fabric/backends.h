@@ -39,7 +39,8 @@ struct lb_argv {
 	int error; /* the first failure; checked once at the end */
 };
 void lb_argv_add(struct lb_argv *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void lb_argv_clear(struct lb_argv *a); /* for _cleanup_() */
+void lb_argv_clear(struct lb_argv *a);                               /* for _cleanup_() */
+void lb_argv_add_accelerator(struct lb_env *env, struct lb_argv *a); /* KVM where it works, and the processor */
 
 /* The command line of a VM for QEMU without libvirt. `tap_fd`: inherited, its network; -1: user-mode. -E2BIG,
  * -EOPNOTSUPP, -ENOMEM. */

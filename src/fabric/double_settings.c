@@ -104,6 +104,11 @@ static int fill_network(json_t *body, const struct lb_double_source *s, bool liv
 	return r < 0 ? r : set_mac(body, s, live);
 }
 
+static bool is_mended(const json_t *body)
+{
+	return json_is_true(json_object_get(body, "mend")) || json_is_true(json_object_get(body, "mend_required"));
+}
+
 int lb_double_fill(json_t *body, const struct lb_double_source *s)
 {
 	_cleanup_json_ json_t *sata = json_string("sata");
@@ -114,9 +119,14 @@ int lb_double_fill(json_t *body, const struct lb_double_source *s)
 		r = set_missing(body, "memory_bytes", json_object_get(s->target, "memory_bytes"));
 	if (r == 0)
 		r = fill_network(body, s, strcmp(text_of(body, "kind"), "live") == 0);
+	if (r == 0 && !is_mended(body))
+		r = set_missing(body, "mend", json_object_get(s->target, "mend"));
 	if (r == 0)
 		r = set_missing(body, "bus", json_object_get(s->target, "bus"));
-	return r == 0 && s->sata ? set_missing(body, "bus", sata) : r;
+	if (r < 0 || !s->sata || json_object_get(body, "bus") != NULL)
+		return r;
+	/* a double that is mended has drivers for virtio */
+	return set_missing(body, is_mended(body) ? "bus_unmended" : "bus", sata);
 }
 
 void lb_double_source_find(const json_t *copy, const char *machine, struct lb_double_source *ret_source)

@@ -9,6 +9,8 @@
  * that they were set for. Of a MAC address: "source" is that of the machine's own first card, "own" is one that no
  * other has; without a word it is the source's, but in a test on a network that others are on: the source may be there.
  * A test where nobody else is has the address of its source, if its agent has told of it and no other was set.
+ *
+ * One that is mended has drivers for virtio: SATA is then only for when mending fails.
  */
 #include <jansson.h>
 #include <stdbool.h>

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/fault.h"
 #include "base/io.h"
+#include "fabric/mender.h"
 
 const char *lb_failover_step_name(enum lb_failover_step step)
 {
@@ -23,6 +24,7 @@ const char *lb_failover_step_name(enum lb_failover_step step)
 		[LB_STEP_PIN] = "pin the recovery point",
 		[LB_STEP_SERVE] = "serve the disks from the vault",
 		[LB_STEP_OVERLAYS] = "make the overlays",
+		[LB_STEP_MEND] = "mend the double",
 		[LB_STEP_START] = "start the VM",
 		[LB_STEP_WAIT] = "wait until it runs",
 		[LB_STEP_PULL] = "pull its blocks in behind it",
@@ -47,6 +49,7 @@ void lb_failover_free(struct lb_failover *f)
 	free(f->point_text);
 	free(f->probe_send);
 	free(f->warning);
+	free(f->mended);
 	free(f->config_url);
 	free(f->ca_fingerprint);
 	if (f->lock_fd >= 0) {
@@ -155,17 +158,30 @@ static int copy_path(const char *path, char **ret_path)
 	return *ret_path != NULL ? 0 : lb_fail(-errno, "can't open %s: %s", path, strerror(errno));
 }
 
-static int take_bus(struct lb_failover *f, const char *bus)
+static int bus_read(const char *bus, enum lb_vm_bus *ret_bus)
 {
 	static const char *const names[] = {"virtio", "scsi", "sata"};
 
 	for (size_t i = 0; bus != NULL && i < LB_ARRAY_LEN(names); i++) {
 		if (strcmp(bus, names[i]) == 0) {
-			f->vm.bus = (enum lb_vm_bus)i;
+			*ret_bus = (enum lb_vm_bus)i;
 			return 0;
 		}
 	}
 	return bus == NULL ? 0 : lb_fail(-EINVAL, "there is no bus \"%.40s\", but: virtio, scsi, sata", bus);
+}
+
+static int take_bus(struct lb_failover *f, const struct lb_failover_request *request)
+{
+	int r;
+
+	r = bus_read(request->bus, &f->vm.bus);
+	if (r < 0)
+		return r;
+	f->mend_required = request->mend_required;
+	f->mend = request->mend || request->mend_required;
+	f->bus_unmended = f->vm.bus;
+	return bus_read(request->bus_unmended, &f->bus_unmended);
 }
 
 bool lb_failover_is_on_network(const struct lb_failover *f)
@@ -241,7 +257,7 @@ static int take_request(struct lb_failover *f, const struct lb_failover_request 
 	f->vm.memory_bytes = request->memory_bytes;
 	f->vm.cpus = request->cpus;
 	r = take_network(f, request);
-	r = r < 0 ? r : take_bus(f, request->bus);
+	r = r < 0 ? r : take_bus(f, request);
 	r = r < 0 ? r : take_forwards(f, request);
 	r = r < 0 ? r : copy_text(request->vault_url, &f->vault_url);
 	r = r < 0 ? r : copy_path(request->secret.passphrase_file, &f->passphrase_file);
@@ -323,6 +339,7 @@ static int look_up(struct lb_failover *f, const struct lb_failover_request *requ
 	r = f->vm.network[0] != '\0' ? f->fabric->ops->network(f->fabric, f->vm.network) : 0;
 	if (r == 0 && f->fabric->ops->address != NULL)
 		r = f->fabric->ops->address(f->fabric, &f->vm);
+	r = r < 0 || !f->mend_required ? r : lb_mender_check();
 	return r < 0 ? lb_wrap(r, "double %s of machine %s", f->vm.name, f->machine_name)
 		     : lb_failover_choose_ports(f, false);
 }
@@ -444,6 +461,8 @@ int lb_failover_do(struct lb_failover *f)
 	}
 	lb_fault_place("double %s: before it is noted: %s", f->vm.name, lb_failover_step_name(f->next));
 	f->next++;
+	if (f->next == LB_STEP_MEND && !f->mend)
+		f->next++;
 	return lb_record_save(f);
 }
 
@@ -452,6 +471,8 @@ static bool is_told(const struct lb_failover *f)
 {
 	if (f->next == LB_STEP_FENCE)
 		return f->kind == LB_FAILOVER_LIVE && !f->fenced;
+	if (f->next == LB_STEP_MEND)
+		return f->mend && !f->mend_done;
 	return f->next != LB_STEP_PULL || !f->no_pull;
 }
 
@@ -496,6 +517,7 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 		.shut = f->shut,
 		.told = f->config_url != NULL,
 		.warning = f->warning != NULL ? f->warning : "",
+		.mended = f->mended != NULL ? f->mended : "",
 		.started_ns = f->started_ns,
 		.running_ns = f->running_ns,
 		.n_disks = f->vm.n_disks,

@@ -42,6 +42,12 @@ struct lb_failover_request {
 	const char *probe_send; /* sent to it first, for services that don't speak first; NULL: nothing */
 	uint32_t wait_s;        /* for the VM to run (and answer); 0: LB_FAILOVER_WAIT_S */
 	bool no_pull;           /* keep reading from the vault; a test never pulls */
+	/*
+	 * Put what the double would lack into its overlays before it starts (mender.h). It is started without if that
+	 * fails, with a warning, on `bus_unmended` (NULL: on its bus); where it is required, the failover stops there.
+	 */
+	bool mend, mend_required;
+	const char *bus_unmended;
 	/* Live: what the double is told of a configuration server (wire/told.h), as it reaches it; NULL: of none. */
 	const char *config_url, *ca_fingerprint;
 };
@@ -62,6 +68,7 @@ enum lb_failover_step {
 	LB_STEP_PIN,   /* the point stays while the double depends on it */
 	LB_STEP_SERVE, /* its disks over NBD, from the vault */
 	LB_STEP_OVERLAYS, /* what the double writes stays here */
+	LB_STEP_MEND,     /* what it would lack, if that was asked for; passed over otherwise */
 	LB_STEP_START,
 	LB_STEP_WAIT, /* until it runs, and answers if it was asked to */
 	LB_STEP_PULL, /* live: its blocks are pulled in behind it; begun here, complete at commit */
@@ -110,6 +117,7 @@ struct lb_failover_report {
 	bool shut;                      /* for good: its machine goes home */
 	bool told;                      /* it knows a configuration server, and may be reprotected */
 	const char *warning;            /* "" or what is weaker than asked */
+	const char *mended;             /* "" or what was mended in it */
 	int64_t started_ns, running_ns; /* wall clock; running_ns 0: not yet */
 	uint64_t rto_ms; /* from the command to a machine that runs (and answers, if it was asked to); 0: not yet */
 	char console_path[LB_PATH_BYTES];

@@ -96,6 +96,7 @@ int lb_failover_teardown(struct lb_failover *f)
 		return r;
 	for (uint32_t i = 0; i < f->vm.n_disks; i++)
 		f->disks[i].whole = false;
+	f->mend_done = false;
 	f->teardown = false;
 	return lb_record_save(f);
 }

@@ -28,6 +28,7 @@ struct lb_failover {
 	/* the record */
 	char *vault_url, *passphrase_file, *key_file;
 	char *point_text, *probe_send, *warning;
+	char *mended;                      /* what the mender did; NULL: nothing */
 	char *config_url, *ca_fingerprint; /* what it is told; NULL: of none */
 	struct lb_uuid machine;
 	char machine_name[LB_MACHINE_NAME_BYTES];
@@ -39,6 +40,9 @@ struct lb_failover {
 	bool port_chosen[LB_VM_FORWARDS_MAX]; /* by us, so that another may be chosen */
 	uint32_t probe_port, wait_s;
 	bool no_pull;
+	bool mend, mend_required;
+	bool mend_done; /* as well as it went: the overlays are what the double starts with */
+	enum lb_vm_bus bus_unmended;
 	enum lb_failover_step next;
 	bool fenced, pinned, teardown, committed, cleaning;
 	bool shut; /* for good: its machine goes home */
@@ -80,6 +84,11 @@ int lb_failover_teardown(struct lb_failover *f);
 int lb_failover_unpin(struct lb_failover *f);
 /* Brings back what is missing of one that is done. */
 int lb_failover_tend(struct lb_failover *f);
+
+/* failover_mend.c */
+int lb_failover_mend(struct lb_failover *f);
+/* Takes away overlays that an unfinished mending may have left half changed. */
+int lb_failover_unmend(struct lb_failover *f);
 
 /* failover_probe.c: a byte from the guest, through the forward of `guest_port`, until `end_ns`. */
 int lb_failover_probe(struct lb_failover *f, int64_t end_ns);

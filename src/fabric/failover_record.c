@@ -13,9 +13,9 @@
 
 static const char *const kind_names[] = {[LB_FAILOVER_TEST] = "test", [LB_FAILOVER_LIVE] = "live"};
 static const char *const step_names[] = {
-	[LB_STEP_POINT] = "point", [LB_STEP_FENCE] = "fence",       [LB_STEP_PIN] = "pin",
-	[LB_STEP_SERVE] = "serve", [LB_STEP_OVERLAYS] = "overlays", [LB_STEP_START] = "start",
-	[LB_STEP_WAIT] = "wait",   [LB_STEP_PULL] = "pull",         [LB_STEP_DONE] = "done",
+	[LB_STEP_POINT] = "point",       [LB_STEP_FENCE] = "fence", [LB_STEP_PIN] = "pin",   [LB_STEP_SERVE] = "serve",
+	[LB_STEP_OVERLAYS] = "overlays", [LB_STEP_START] = "start", [LB_STEP_MEND] = "mend", [LB_STEP_WAIT] = "wait",
+	[LB_STEP_PULL] = "pull",         [LB_STEP_DONE] = "done",
 };
 
 static int name_index(const char *const *names, size_t n, const char *text, const char *what, int *ret_index)
@@ -92,6 +92,17 @@ static int set_source(json_t *j, const struct lb_failover *f)
 	return r < 0 ? r : lb_json_set_u64(j, "point_flags", f->point.flags);
 }
 
+static int set_mend(json_t *j, const struct lb_failover *f)
+{
+	int r;
+
+	r = lb_json_set_bool(j, "mend", true);
+	r = r < 0 ? r : lb_json_set_bool(j, "mend_required", f->mend_required);
+	r = r < 0 ? r : lb_json_set_bool(j, "mend_done", f->mend_done);
+	r = r < 0 ? r : lb_json_set_u64(j, "bus_unmended", f->bus_unmended);
+	return r < 0 || f->mended == NULL ? r : lb_json_set_str(j, "mended", f->mended);
+}
+
 static int set_progress(json_t *j, const struct lb_failover *f)
 {
 	int r;
@@ -111,6 +122,8 @@ static int set_progress(json_t *j, const struct lb_failover *f)
 		r = lb_json_set_str(j, "probe_send", f->probe_send);
 	if (r == 0 && f->warning != NULL)
 		r = lb_json_set_str(j, "warning", f->warning);
+	if (r == 0 && f->mend)
+		r = set_mend(j, f);
 	if (r == 0 && f->config_url != NULL)
 		r = lb_json_set_str(j, "config_url", f->config_url);
 	if (r == 0 && f->ca_fingerprint != NULL)
@@ -254,6 +267,21 @@ static int get_source(const json_t *j, struct lb_failover *f)
 	return r < 0 ? r : lb_json_get_u32(j, "point_flags", UINT32_MAX, &f->point.flags);
 }
 
+static int get_mend(const json_t *j, struct lb_failover *f)
+{
+	uint32_t bus = 0;
+	int r;
+
+	if (json_object_get(j, "mend") == NULL) /* it was not asked for; older records */
+		return 0;
+	r = lb_json_get_bool(j, "mend", &f->mend);
+	r = r < 0 ? r : lb_json_get_bool(j, "mend_required", &f->mend_required);
+	r = r < 0 ? r : lb_json_get_bool(j, "mend_done", &f->mend_done);
+	r = r < 0 ? r : lb_json_get_u32(j, "bus_unmended", LB_VM_SATA, &bus);
+	f->bus_unmended = (enum lb_vm_bus)bus;
+	return r < 0 ? r : get_copy(j, "mended", false, &f->mended);
+}
+
 static int get_progress(const json_t *j, struct lb_failover *f)
 {
 	const char *text;
@@ -278,6 +306,7 @@ static int get_progress(const json_t *j, struct lb_failover *f)
 	r = r < 0 ? r : lb_json_get_u32(j, "probe_port", UINT16_MAX, &f->probe_port);
 	r = r < 0 ? r : get_copy(j, "probe_send", false, &f->probe_send);
 	r = r < 0 ? r : get_copy(j, "warning", false, &f->warning);
+	r = r < 0 ? r : get_mend(j, f);
 	r = r < 0 ? r : get_copy(j, "config_url", false, &f->config_url);
 	r = r < 0 ? r : get_copy(j, "ca_fingerprint", false, &f->ca_fingerprint);
 	return r < 0 ? r : lb_json_get_bool(j, "no_pull", &f->no_pull);

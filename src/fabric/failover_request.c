@@ -58,6 +58,13 @@ static int read_forwards(const json_t *body, struct lb_vm_forward *forwards, uin
 	return 0;
 }
 
+static int optional_bool(const json_t *body, const char *member, bool *ret_value)
+{
+	const json_t *value = json_object_get(body, member);
+
+	return value == NULL || json_is_null(value) ? 0 : lb_json_get_bool(body, member, ret_value);
+}
+
 static int read_numbers(const json_t *body, struct lb_failover_request *q)
 {
 	uint64_t cpus = 0, port = 0, wait_s = 0;
@@ -71,8 +78,14 @@ static int read_numbers(const json_t *body, struct lb_failover_request *q)
 		r = lb_json_get_u64(body, "probe_port", &port);
 	if (r == 0 && json_object_get(body, "wait_s") != NULL)
 		r = lb_json_get_u64(body, "wait_s", &wait_s);
-	if (r == 0 && json_object_get(body, "no_pull") != NULL)
-		r = lb_json_get_bool(body, "no_pull", &q->no_pull);
+	if (r == 0)
+		r = optional_bool(body, "no_pull", &q->no_pull);
+	if (r == 0)
+		r = optional_bool(body, "mend", &q->mend);
+	if (r == 0)
+		r = optional_bool(body, "mend_required", &q->mend_required);
+	if (r == 0 && q->mend_required && json_is_false(json_object_get(body, "mend")))
+		r = lb_fail(-EINVAL, "\"mend\" is false and \"mend_required\" true");
 	if (r < 0)
 		return r;
 	if (cpus > LB_VM_CPUS_MAX || port > UINT16_MAX || wait_s > 24 * 3600)
@@ -112,6 +125,7 @@ int lb_failover_request_parse(const json_t *body, struct lb_failover_request *q,
 	r = r < 0 ? r : optional_str(body, "point", &q->point);
 	r = r < 0 ? r : optional_str(body, "name", &q->vm_name);
 	r = r < 0 ? r : optional_str(body, "bus", &q->bus);
+	r = r < 0 ? r : optional_str(body, "bus_unmended", &q->bus_unmended);
 	r = r < 0 ? r : optional_str(body, "network", &q->network);
 	r = r < 0 ? r : optional_str(body, "mac", &q->mac);
 	r = r < 0 ? r : optional_str(body, "address", &q->address);

@@ -126,6 +126,7 @@ static int step_overlays(struct lb_failover *f)
 	int r;
 
 	r = lb_failover_state(f, &state);
+	r = r < 0 ? r : lb_failover_unmend(f);
 	for (uint32_t i = 0; r == 0 && i < f->vm.n_disks; i++) {
 		r = lb_overlay_make(f->env, f->vm.disks[i].path, f->vm.disks[i].nbd_socket, f->disks[i].size_bytes);
 		if (r == 0 && !f->disks[i].whole && (state == LB_VM_STOPPED || state == LB_VM_ABSENT))
@@ -287,6 +288,8 @@ int lb_step_do(struct lb_failover *f, enum lb_failover_step step)
 		return step_serve(f);
 	case LB_STEP_OVERLAYS:
 		return step_overlays(f);
+	case LB_STEP_MEND:
+		return lb_failover_mend(f);
 	case LB_STEP_START:
 		return step_start(f);
 	case LB_STEP_WAIT:

@@ -139,10 +139,10 @@ static int read_actions(const json_t *group, const char *name, const char *membe
 	return json_object_set(ret_group, member, list) < 0 ? no_memory() : 0;
 }
 
-static const char *const machine_members[] = {"machine",         "name",         "memory_bytes", "cpus",       "bus",
-					      "network",         "forwards",     "probe_port",   "probe_send", "wait_s",
-					      "no_pull",         "test_network", "check",        "address",    "mac",
-					      "shutdown_source", "wait_drained", "home",         NULL};
+static const char *const machine_members[] = {
+	"machine",      "name",   "memory_bytes", "cpus",          "bus",   "network", "forwards", "probe_port",
+	"probe_send",   "wait_s", "no_pull",      "test_network",  "check", "address", "mac",      "shutdown_source",
+	"wait_drained", "home",   "mend",         "mend_required", NULL};
 
 static int read_machine(const json_t *from, const char *where, json_t *seen, json_t *list)
 {

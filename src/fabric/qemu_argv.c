@@ -13,7 +13,7 @@
 #define VIRTIO_BLK_DISKS_MAX 24
 #define SATA_DISKS_MAX 6
 
-static void add_accelerator(struct lb_env *env, struct lb_argv *a)
+void lb_argv_add_accelerator(struct lb_env *env, struct lb_argv *a)
 {
 	const char *why;
 	bool kvm = lb_kvm_works(env, &why);
@@ -37,7 +37,7 @@ static void add_machine(struct lb_env *env, const struct lb_vm_spec *vm, struct 
 	lb_argv_add(a, "-no-user-config");
 	lb_argv_add(a, "-display");
 	lb_argv_add(a, "none");
-	add_accelerator(env, a);
+	lb_argv_add_accelerator(env, a);
 	lb_argv_add(a, "-m");
 	lb_argv_add(a, "%" PRIu64 "M", vm->memory_bytes >> 20);
 	lb_argv_add(a, "-smp");

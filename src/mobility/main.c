@@ -247,8 +247,13 @@ static int do_status(struct lb_env *env, const struct arguments *a)
 static int mend_network(struct lb_env *env)
 {
 	char path[512];
+	int r = lb_mend_network(env, "", path, sizeof(path));
 
-	if (lb_mend_network(env, "", path, sizeof(path)) < 0)
+	if (r == -ENOENT) {
+		printf("%s\n", lb_err_text());
+		return EXIT_DONE;
+	}
+	if (r < 0)
 		return say_failed();
 	printf("%s is written; it takes effect on a double from the next recovery point on\n", path);
 	return EXIT_DONE;

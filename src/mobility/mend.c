@@ -82,9 +82,10 @@ int lb_mend_network(struct lb_env *env, const char *root, char *ret_path, size_t
 	int r;
 
 	r = lb_ready_named_card(&c, name, mac);
+	if (r == -ENOENT)
+		return lb_fail(r, "nothing to mend: each card that is configured by name keeps that name in a double");
 	if (r < 0)
-		return lb_fail(-ENOENT,
-			       "no card of this machine is configured by a name that a double's would not have");
+		return lb_fail(r, "the network configuration can't be read: %s", strerror(-r));
 	if (is_virtual(&c))
 		snprintf(text, sizeof(text),
 			 "# Written by lifeboat-mobility mend: a double with this card's address has its name.\n"

@@ -209,7 +209,8 @@ static void mend_network(struct work *w)
 	int r = lb_mend_network(w->env, w->root, path, sizeof(path));
 
 	if (r == -ENOENT) {
-		note(w, "network: no card is configured by a name that a double's would not have");
+		snprintf(text, sizeof(text), "network: %s", lb_err_text());
+		note(w, text);
 		return;
 	}
 	if (r < 0) {

@@ -189,10 +189,15 @@ def test_a_target_refuses_what_no_double_can_be_made_of(site, agent):
     refused(USAGE, "host", "--memory", "1M")
     refused(USAGE, "host", "--bus", "usb")
     refused(USAGE, "host", "--network", "no such")
+    refused(USAGE, "host", "--mend", "maybe")
+    refused(ABSENT, "host", "--mend", "on")     # no mender is on this host
     site.lifeboat("machine", "target", "host", "--cpus", 2, "--bus", "sata")
     site.lifeboat("machine", "target", "host", "--cpus", "default")
     shown = json.loads(site.lifeboat("machine", "show", "host", "-o", "json", check=False).stdout)["data"]
     assert shown["target"] == {"bus": "sata"}
+    site.lifeboat("machine", "target", "host", "--mend", "off", "--bus", "default")
+    shown = json.loads(site.lifeboat("machine", "show", "host", "-o", "json", check=False).stdout)["data"]
+    assert shown["target"] == {"mend": False}
 
 
 def is_open(port):

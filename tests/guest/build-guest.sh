@@ -22,6 +22,7 @@ usage: build-guest.sh [options] OUT.img
   --hostname NAME           (guest)
   --kernel-append TEXT      words for the kernel's command line
   --size-mib N              the disk's size (320); only what is used takes room
+  --no-virtio               an initramfs without virtio, as of a physical server: it loads what its devices ask for
   --control                 lets a test run commands in the guest (TCP port 7001)
   --data-disk OUT:MIB:LABEL makes one more image: an empty ext4 over the whole disk
 An image whose inputs have not changed, and which nobody has written to, is kept as it is.
@@ -31,11 +32,12 @@ END
 
 # What can sit between the kernel and its root disk or its network.
 INITRAMFS_MODULES="virtio_pci virtio_blk virtio_scsi sd_mod virtio_net virtio_console virtio_rng"
+IDE_MODULES="sd_mod ata_piix"
 ROOT_MODULES="loop dm_mod dm_snapshot nbd scsi_debug tun xfs btrfs vfat overlay md_mod raid1 raid0 qemu_fw_cfg sr_mod isofs"
 CONTROL_PORT=7001
 
 programs=() files=() services=() boots=() fstab=() modules=() loads=() users=() data_disks=()
-hostname=guest append="" size_mib=320 control="" out=""
+hostname=guest append="" size_mib=320 control="" no_virtio="" out=""
 
 parse_arguments()
 {
@@ -43,6 +45,7 @@ parse_arguments()
                 case $1 in
                 --help) usage; exit 0 ;;
                 --control) control=yes; shift; continue ;;
+                --no-virtio) no_virtio=yes; shift; continue ;;
                 --*) [ $# -ge 2 ] || guest_die "$1 needs a value; see --help" ;;
                 esac
                 case $1 in
@@ -225,17 +228,24 @@ put_init()
 
 make_initramfs()
 {
-        local dir=$work/initramfs file
+        local dir=$work/initramfs file drivers=$INITRAMFS_MODULES
 
         mkdir -p "$dir/bin" "$dir/modules"
         cp /bin/busybox "$dir/bin/busybox"
         cp "$here/root/initramfs-init" "$dir/init"
         chmod 755 "$dir/init"
+        [ -z "$no_virtio" ] || drivers=$IDE_MODULES
         # shellcheck disable=SC2086
-        for file in $(guest_module_files "$kernel" "$release" $INITRAMFS_MODULES); do
+        for file in $(guest_module_files "$kernel" "$release" $drivers); do
                 cp "$file" "$dir/modules/"
                 printf '/modules/%s\n' "$(basename "$file")" >>"$dir/modules.order"
         done
+        # as of today's distributions: /lib is a link
+        if [ -n "$no_virtio" ]; then
+                mkdir -p "$dir/usr/lib/modules/$release"
+                ln -s usr/lib "$dir/lib"
+                : >"$dir/coldplug"
+        fi
         find "$dir" -exec touch -h -d @0 {} +
         (cd "$dir" && find . -print0 | LC_ALL=C sort -z | cpio --quiet --null --create --format=newc --reproducible) \
                 >"$tree/boot/initrd.img"

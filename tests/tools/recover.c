@@ -5,7 +5,8 @@
  * recover begin|resume|repoint|commit|cleanup|list|look|export --folder F --name N [--vault URL] [--passphrase-file F]
  *         [--key-file F] [--machine M] [--point P] [--kind test|live] [--fabric F] [--forward GUEST[:HOST]]...
  * [--memory SIZE]
- *         [--bus B] [--isolated] [--probe-port N] [--probe-send TEXT] [--wait S] [--no-pull] [--kill-before STEP]
+ *         [--bus B] [--isolated] [--probe-port N] [--probe-send TEXT] [--wait S] [--no-pull] [--mend] [--require-mend]
+ *         [--kill-before STEP]
  *         [--live-too] [--disk ID] [--path FILE] [--format raw|qcow2] [--network N]
  *         [--address A]
  *
@@ -43,11 +44,11 @@ static json_t *report_json(const struct lb_failover_report *p, enum lb_vm_state 
 		snprintf(guest, sizeof(guest), "%u", p->forwards[i].guest_port);
 		json_object_set_new(ports, guest, json_integer(p->forwards[i].host_port));
 	}
-	return json_pack("{s:s,s:s,s:s,s:I,s:I,s:i,s:s,s:b,s:b,s:I,s:s,s:s,s:o}", "vm", p->vm_name, "machine",
+	return json_pack("{s:s,s:s,s:s,s:I,s:I,s:i,s:s,s:b,s:b,s:I,s:s,s:s,s:s,s:o}", "vm", p->vm_name, "machine",
 			 p->machine_name, "fabric", p->fabric, "epoch", (json_int_t)p->position.epoch, "seq",
 			 (json_int_t)p->position.seq, "next", (int)p->next, "state", lb_vm_state_name(state),
 			 "committed", (int)p->committed, "cleaning", (int)p->cleaning, "rto_ms", (json_int_t)p->rto_ms,
-			 "warning", p->warning, "console", p->console_path, "ports", ports);
+			 "warning", p->warning, "mended", p->mended, "console", p->console_path, "ports", ports);
 }
 
 static int tell(struct lb_failover *f)
@@ -180,6 +181,8 @@ enum {
 	OPTION_PROBE_SEND,
 	OPTION_WAIT,
 	OPTION_NO_PULL,
+	OPTION_MEND,
+	OPTION_REQUIRE_MEND,
 	OPTION_KILL_BEFORE,
 	OPTION_LIVE_TOO,
 	OPTION_DISK,
@@ -251,6 +254,12 @@ static void take_option(struct recover *c, int option)
 	case OPTION_NO_PULL:
 		q->no_pull = true;
 		break;
+	case OPTION_MEND:
+		q->mend = true;
+		break;
+	case OPTION_REQUIRE_MEND:
+		q->mend_required = true;
+		break;
 	case OPTION_KILL_BEFORE:
 		c->kill_before = atoi(optarg);
 		break;
@@ -291,6 +300,8 @@ int main(int argc, char **argv)
 		{"probe-send", 1, NULL, OPTION_PROBE_SEND},
 		{"wait", 1, NULL, OPTION_WAIT},
 		{"no-pull", 0, NULL, OPTION_NO_PULL},
+		{"mend", 0, NULL, OPTION_MEND},
+		{"require-mend", 0, NULL, OPTION_REQUIRE_MEND},
 		{"kill-before", 1, NULL, OPTION_KILL_BEFORE},
 		{"live-too", 0, NULL, OPTION_LIVE_TOO},
 		{"disk", 1, NULL, OPTION_DISK},

@@ -408,6 +408,10 @@ static void a_record_comes_back_as_it_was_written(void **s)
 				.next = LB_STEP_SERVE,
 				.fenced = true,
 				.pinned = true,
+				.mend = true,
+				.mend_done = true,
+				.mended = (char *)"drivers",
+				.bus_unmended = LB_VM_SATA,
 				.wait_s = 7,
 				.started_ns = 5};
 	_cleanup_(lb_failover_freep) struct lb_failover *b = calloc(1, sizeof(*b));
@@ -430,6 +434,8 @@ static void a_record_comes_back_as_it_was_written(void **s)
 	assert_int_equal(b->point.position.seq, 99);
 	assert_string_equal(b->vault_url, "dir:/v");
 	assert_null(b->key_file);
+	assert_true(b->mend && b->mend_done && !b->mend_required && b->bus_unmended == LB_VM_SATA);
+	assert_string_equal(b->mended, "drivers");
 	assert_true(b->fenced && b->pinned && !b->committed && b->port_chosen[0] && b->vm.isolated);
 	assert_string_equal(b->vm.mac, "52:54:00:00:00:01");
 	assert_string_equal(b->vm.address, "192.0.2.1/24");

@@ -418,6 +418,7 @@ static void mending_the_network_gives_the_double_s_card_its_name(void **state)
 	(void)state;
 	card("ens192", "00:50:56:aa:bb:cc\n");
 	assert_int_equal(lb_mend_network(lb_env_real(), root, path, sizeof(path)), -ENOENT);
+	assert_non_null(strstr(lb_err_text(), "nothing to mend"));
 	put("/etc/network/interfaces", "iface ens192 inet dhcp\n");
 	check();
 	assert_finding("network", "warning", "by name in");
