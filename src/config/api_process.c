@@ -88,6 +88,7 @@ int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_
 {
 	struct lb_site *site = arg;
 	_cleanup_json_ json_t *list = json_array(), *released = NULL, *ports = NULL, *installs = NULL;
+	_cleanup_json_ json_t *asked = NULL;
 	struct assignments a = {site, call->peer.name, list};
 	struct lb_reg_process p;
 	char vault_id[LB_UUID_TEXT_BYTES];
@@ -103,13 +104,15 @@ int lb_api_process_config(void *arg, const struct lb_http_call *call, struct lb_
 	if (r == 0)
 		r = lb_ports_wanted(site, &p, &ports);
 	if (r == 0)
+		r = lb_installs_asked(site->installs, p.id, &asked);
+	if (r == 0)
 		r = lb_installs_take(site->installs, p.id, &installs);
 	if (r < 0)
 		return r;
 	lb_uuid_format(lb_vault_id(site->vault), vault_id);
-	reply->json = json_pack("{s:s,s:s,s:s,s:O,s:O,s:O,s:O}", "vault_id", vault_id, "vault_url",
+	reply->json = json_pack("{s:s,s:s,s:s,s:O,s:O,s:O,s:O,s:O}", "vault_id", vault_id, "vault_url",
 				site->settings.vault, "process_id", p.id, "machines", list, "released", released,
-				"ports", ports, "installs", installs);
+				"ports", ports, "installs", installs, "installs_asked", asked);
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 

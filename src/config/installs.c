@@ -59,25 +59,58 @@ static struct install *find(struct lb_installs *installs, const char *id)
 	return NULL;
 }
 
+static int add(struct lb_installs *installs, const char *id, const char *process, const char *state, json_t *order)
+{
+	struct install *one;
+	LB_LOCK_SCOPE(&installs->lock);
+
+	if (installs->n == LB_INSTALLS_MAX)
+		return lb_fail(-EBUSY, "%d push installs are under way; wait until some have ended", LB_INSTALLS_MAX);
+	one = &installs->list[installs->n++];
+	snprintf(one->id, sizeof(one->id), "%s", id);
+	snprintf(one->process, sizeof(one->process), "%s", process);
+	snprintf(one->now.state, sizeof(one->now.state), "%s", state);
+	one->order = json_incref(order);
+	return 0;
+}
+
+int lb_installs_expect(struct lb_installs *installs, const char *id, const char *process)
+{
+	return add(installs, id, process, "asked", NULL);
+}
+
+static bool is_under_way(const struct install *one, const char *process)
+{
+	return strcmp(one->process, process) == 0 &&
+	       (strcmp(one->now.state, "running") == 0 || strcmp(one->now.state, "asked") == 0);
+}
+
+int lb_installs_asked(struct lb_installs *installs, const char *process, json_t **ret_ids)
+{
+	json_t *ids = json_array();
+
+	if (ids == NULL)
+		return lb_fail(-ENOMEM, "out of memory for push installs");
+	LB_LOCK_SCOPE(&installs->lock);
+	for (size_t i = 0; i < installs->n; i++)
+		if (is_under_way(&installs->list[i], process))
+			json_array_append_new(ids, json_string(installs->list[i].id));
+	*ret_ids = ids;
+	return 0;
+}
+
 int lb_installs_add(struct lb_installs *installs, const char *id, const char *process, json_t *order)
 {
 	_cleanup_json_ json_t *copy = json_deep_copy(order);
-	struct install *one;
+	int r;
 
 	lb_install_order_wipe(order);
 	if (copy == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a push install");
-	LB_LOCK_SCOPE(&installs->lock);
-	if (installs->n == LB_INSTALLS_MAX) {
+	r = add(installs, id, process, "waiting", copy);
+	if (r < 0)
 		lb_install_order_wipe(copy);
-		return lb_fail(-EBUSY, "%d push installs are under way; wait until some have ended", LB_INSTALLS_MAX);
-	}
-	one = &installs->list[installs->n++];
-	snprintf(one->id, sizeof(one->id), "%s", id);
-	snprintf(one->process, sizeof(one->process), "%s", process);
-	snprintf(one->now.state, sizeof(one->now.state), "waiting");
-	one->order = lb_steal_ptr(copy);
-	return 0;
+	return r;
 }
 
 int lb_installs_take(struct lb_installs *installs, const char *process, json_t **ret_orders)
@@ -89,8 +122,7 @@ int lb_installs_take(struct lb_installs *installs, const char *process, json_t *
 		return lb_fail(-ENOMEM, "out of memory for push installs");
 	LB_LOCK_SCOPE(&installs->lock);
 	for (size_t i = 0; i < installs->n; i++)
-		running += strcmp(installs->list[i].process, process) == 0 &&
-			   strcmp(installs->list[i].now.state, "running") == 0;
+		running += is_under_way(&installs->list[i], process);
 	for (size_t i = 0; i < installs->n && running < LB_INSTALLS_AT_ONCE; i++) {
 		struct install *one = &installs->list[i];
 

@@ -12,6 +12,7 @@
 #include "wire/login.h"
 
 #define POLL_NS (200 * LB_NS_PER_MS)
+#define ASKED_S_MAX 300 /* for a process server's word after a restart */
 #define PORT_DEFAULT 22
 
 static int check_order(json_t *order)
@@ -90,8 +91,8 @@ static int submit(struct lb_site *site, json_t *order, const struct lb_reg_proce
 	r = lb_site_uuid(site, id);
 	if (r < 0)
 		return r;
-	request = json_pack("{s:s,s:O,s:s,s:s}", "install", id, "action", json_object_get(order, "action"), "host",
-			    host, "process", p->name);
+	request = json_pack("{s:s,s:O,s:s,s:s,s:s}", "install", id, "action", json_object_get(order, "action"), "host",
+			    host, "process", p->name, "process_id", p->id);
 	if (request == NULL || json_object_set_new(order, "id", json_string(id)) < 0)
 		return lb_fail(-ENOMEM, "out of memory for a push install");
 	r = lb_installs_add(site->installs, id, p->id, order);
@@ -149,6 +150,7 @@ int lb_api_install_report(void *arg, const struct lb_http_call *call, struct lb_
 static int follow(struct lb_job *job, const char *id, struct lb_install_state *now)
 {
 	struct lb_env *env = job->site->env;
+	const int64_t asked_until_ns = lb_mono_ns(env) + ASKED_S_MAX * LB_NS_PER_S;
 	char step[64] = "", text[LB_INSTALL_TEXT_BYTES] = "";
 	int r;
 
@@ -166,10 +168,25 @@ static int follow(struct lb_job *job, const char *id, struct lb_install_state *n
 			return r;
 		if (strcmp(now->state, "failed") == 0)
 			return lb_fail(-EREMOTEIO, "%s", now->text);
+		if (strcmp(now->state, "asked") == 0 && lb_mono_ns(env) > asked_until_ns)
+			return lb_fail(-ETIMEDOUT, "the process server does not say what has become of it");
 		memcpy(step, now->step, sizeof(step));
 		memcpy(text, now->text, sizeof(text));
 		env->ops->wait_until(env, lb_mono_ns(env) + POLL_NS, -1);
 	}
+}
+
+/* After a restart the process server knows, if it was not restarted, too. */
+static int expect_again(struct lb_job *job, const char *id)
+{
+	struct lb_install_state now = {0};
+	const char *process;
+	int r = lb_installs_get(job->site->installs, id, &now);
+
+	json_decref(now.fitness);
+	if (r == -ENOENT && lb_json_get_str(job->request, "process_id", &process) == 0)
+		r = lb_installs_expect(job->site->installs, id, process);
+	return r;
 }
 
 int lb_job_install_run(struct lb_job *job)
@@ -181,6 +198,8 @@ int lb_job_install_run(struct lb_job *job)
 	r = lb_json_get_str(job->request, "install", &id);
 	if (r == 0)
 		r = lb_json_get_str(job->request, "process", &process);
+	if (r == 0)
+		r = expect_again(job, id);
 	if (r == 0)
 		r = lb_job_step(job, "wait for the process server");
 	if (r == 0)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 
 #define SERVICE_USER "lifeboat"
 #define PATH_BYTES 512
+#define RETRY_NS (2 * LB_NS_PER_S)
 
 struct token {
 	char text[LB_TOKEN_BYTES_MAX + 1];
@@ -69,7 +71,12 @@ static int request_json(struct lb_env *env, const struct token *token, const cha
 	return 0;
 }
 
-static int ask(const struct lb_enrol *e, const char *folder, const json_t *body, json_t **ret_reply)
+static bool may_come_back(int r)
+{
+	return r == -ECONNREFUSED || r == -ECONNRESET || r == -ETIMEDOUT || r == -EHOSTUNREACH || r == -EAGAIN;
+}
+
+static int ask_once(const struct lb_enrol *e, const char *folder, const json_t *body, json_t **ret_reply)
 {
 	const struct lb_http_client_options options = {.identity_folder = folder,
 						       .ca_fingerprint_hex = e->ca_fingerprint_hex};
@@ -83,6 +90,17 @@ static int ask(const struct lb_enrol *e, const char *folder, const json_t *body,
 	if ((size_t)snprintf(url, sizeof(url), "%s/v1/enrol", e->config_url) >= sizeof(url))
 		return lb_fail(-ENAMETOOLONG, "the configuration server's URL is too long: %s", e->config_url);
 	return lb_http_json(client, "POST", url, body, ret_reply);
+}
+
+/* If the answer is lost, the same key may ask again. */
+static int ask(struct lb_env *env, const struct lb_enrol *e, const char *folder, const json_t *body, json_t **ret_reply)
+{
+	const int64_t until_ns = lb_mono_ns(env) + (int64_t)e->wait_s * LB_NS_PER_S;
+	int r;
+
+	while (may_come_back(r = ask_once(e, folder, body, ret_reply)) && lb_mono_ns(env) < until_ns)
+		env->ops->wait_until(env, lb_mono_ns(env) + RETRY_NS, -1);
+	return r;
 }
 
 int lb_hardware_source_keep(struct lb_env *env, const char *folder, enum lb_hardware_source source)
@@ -213,7 +231,7 @@ int lb_enrol(struct lb_env *env, const struct lb_enrol *e)
 	r = request_json(env, &token, csr, e->name != NULL ? e->name : host, hardware, &body);
 	if (r < 0)
 		return r;
-	r = ask(e, folder, body, &reply);
+	r = ask(env, e, folder, body, &reply);
 	if (r < 0)
 		return lb_wrap(r, "enrolment at %s", e->config_url);
 	r = lb_json_get_str(reply, "id", &id);

@@ -8,6 +8,7 @@
 #include "mobility/hardware.h"
 
 #define LB_TOKEN_BYTES_MAX 1024
+#define LB_ENROL_WAIT_S_MAX 3600
 #define LB_HARDWARE_SOURCE_NAME "hardware-source"
 #define LB_UUID_COPY_NAME "product_uuid" /* in the run folder, put there by the unit, which may read it */
 
@@ -17,6 +18,7 @@ struct lb_enrol {
 	const char *token_file;  /* "-": standard input */
 	const char *name;        /* NULL: the host's */
 	const char *config_path; /* written unless it is there */
+	uint64_t wait_s;         /* for a server that can't be reached, or whose answer is lost */
 };
 
 int lb_enrol(struct lb_env *env, const struct lb_enrol *e);

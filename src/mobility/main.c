@@ -38,8 +38,7 @@ struct arguments {
 static const char usage_text[] =
 	"usage: lifeboat-mobility [run] [--config FILE] [--check]\n"
 	"       lifeboat-mobility enrol --config-url URL --ca-fingerprint HEX --token-file FILE [--name NAME] "
-	"[--config "
-	"FILE]\n"
+	"[--wait SECONDS] [--config FILE]\n"
 	"       lifeboat-mobility status [--config FILE] [--json]\n"
 	"       lifeboat-mobility prove [--config FILE]\n"
 	"       lifeboat-mobility assess [--seconds N] [--socket PATH] [--json]\n"
@@ -55,6 +54,7 @@ static const char usage_text[] =
 	"mend     put right what a double of this machine would lack: drivers in the initramfs, a card's name\n"
 	"         (ordered: what the configuration server asked this agent for; run by lifeboat-mend.service)\n"
 	"\n"
+	"--wait SECONDS  how long enrol tries to reach the configuration server (0: once)\n"
 	"--config FILE   " LB_AGENT_SETTINGS_PATH " unless given\n"
 	"--check         read the configuration and exit\n";
 
@@ -69,7 +69,8 @@ enum {
 	OPT_SECONDS,
 	OPT_SOCKET,
 	OPT_JSON,
-	OPT_ROOT
+	OPT_ROOT,
+	OPT_WAIT
 };
 
 static const struct option options[] = {
@@ -85,6 +86,7 @@ static const struct option options[] = {
 	{"socket", required_argument, NULL, OPT_SOCKET},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"root", required_argument, NULL, OPT_ROOT},
+	{"wait", required_argument, NULL, OPT_WAIT},
 	{NULL, 0, NULL, 0},
 };
 
@@ -125,6 +127,12 @@ static void parse(int argc, char **argv, struct arguments *a)
 				exit(EXIT_USAGE);
 			}
 			a->assess.seconds = (unsigned int)seconds;
+			break;
+		case OPT_WAIT:
+			if (lb_u64_parse(optarg, LB_ENROL_WAIT_S_MAX, &a->enrol.wait_s) < 0) {
+				fprintf(stderr, "lifeboat-mobility: --wait is 0 to %d\n", LB_ENROL_WAIT_S_MAX);
+				exit(EXIT_USAGE);
+			}
 			break;
 		case OPT_SOCKET:
 			a->assess.capture_socket = optarg;

@@ -122,6 +122,8 @@ int lb_link_round(struct lb_link *link)
 	r = lb_process_configure(link->process, config);
 	note(&link->refused, r, "configuration");
 	if (link->pushes != NULL)
+		lb_pushes_tell(link->pushes, json_object_get(config, "installs_asked"));
+	if (link->pushes != NULL)
 		lb_pushes_take(link->pushes, json_object_get(config, "installs"));
 	if (send_report(link) < 0)
 		lb_debug("report: %s", lb_err_text());

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "process/fitness.h"
@@ -24,6 +25,7 @@
 
 #define FOLDER_BYTES 64
 #define SCRIPT_BYTES_MAX 4096
+#define ENROL_WAIT_S (LB_PUSH_STEP_S - 30) /* for a configuration server that restarts */
 
 struct work {
 	const struct lb_push *push;
@@ -40,6 +42,7 @@ static const char *text_of(const struct work *w, const char *member)
 static void say(const struct work *w, const char *step, const char *text)
 {
 	w->push->say(w->push->arg, step, text);
+	lb_fault_place("push to %s: %s", text_of(w, "host"), step);
 }
 
 static bool only(const char *text, const char *characters)
@@ -134,29 +137,26 @@ static int scripted(struct work *w, bool as_root, uint32_t limit_s, const char *
 	return lb_ssh_run(w->ssh, as_root, script, limit_s, &out);
 }
 
-/* A folder of the login's own, for the package and the token. */
+/* A folder of the login's own, for the package and the token: it goes with the login, whatever ends that. */
 static int make_folder(struct work *w)
 {
-	_cleanup_buf_ struct lb_buf out = LB_BUF(LB_SSH_OUTPUT_BYTES_MAX);
 	static const char prefix[] = "lb:/tmp/lifeboat-";
+	_cleanup_buf_ struct lb_buf out = LB_BUF(LB_SSH_OUTPUT_BYTES_MAX);
 	const char *at;
-	size_t length;
 	int r;
 
-	r = lb_ssh_run(w->ssh, false, "umask 077; printf 'lb:%s\\n' \"$(mktemp -d /tmp/lifeboat-XXXXXXXXXX)\"\n",
-		       LB_PUSH_STEP_S, &out);
+	r = lb_ssh_hold(w->ssh,
+			"exec sh -c 'umask 077; d=$(mktemp -d /tmp/lifeboat-XXXXXXXXXX) || exit 1; echo \"lb:$d\"; "
+			"cat >/dev/null; rm -rf \"$d\"' 2>&1",
+			prefix, LB_PUSH_STEP_S, &out);
 	if (r < 0)
-		return r;
-	at = out.data != NULL ? strstr((const char *)out.data, prefix) : NULL;
-	length = at != NULL ? strcspn(at, "\n") - 3 : 0;
-	if (at == NULL || length >= FOLDER_BYTES)
-		return lb_fail(-EREMOTEIO, "%s: no temporary folder can be made in /tmp", text_of(w, "host"));
-	snprintf(w->folder, sizeof(w->folder), "%.*s", (int)length, at + 3);
-	if (only(w->folder + strlen("/tmp/lifeboat-"),
-		 "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
-		return 0;
-	w->folder[0] = '\0';
-	return lb_fail(-EREMOTEIO, "%s: its temporary folder has an odd name", text_of(w, "host"));
+		return lb_wrap(r, "no temporary folder can be made in /tmp");
+	at = (const char *)out.data;
+	if (strlen(at) - 3 >= FOLDER_BYTES ||
+	    !only(at + strlen(prefix), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
+		return lb_fail(-EREMOTEIO, "%s: its temporary folder has an odd name", text_of(w, "host"));
+	snprintf(w->folder, sizeof(w->folder), "%s", at + 3);
+	return 0;
 }
 
 static int send_package(struct work *w)
@@ -183,6 +183,8 @@ static int install(struct work *w)
 	return scripted(
 		w, true, LB_PUSH_INSTALL_S,
 		"set -e\nexport DEBIAN_FRONTEND=noninteractive\n"
+		/* of one that was cut off */
+		"[ -z \"$(dpkg --audit 2>/dev/null)\" ] || dpkg --force-confold --configure -a || true\n"
 		"if command -v apt-get >/dev/null; then\n"
 		"  apt-get install -y -q --no-install-recommends -o Dpkg::Options::=--force-confold "
 		"%s/lifeboat-mobility.deb || { apt-get update -q && apt-get install -y -q --no-install-recommends "
@@ -203,8 +205,9 @@ static int enrol(struct work *w)
 	if (r < 0)
 		return r;
 	return scripted(w, true, LB_PUSH_STEP_S,
-			"lifeboat-mobility enrol --config-url '%s' --ca-fingerprint %s --token-file %s --name %s\n",
-			text_of(w, "config_url"), text_of(w, "ca_fingerprint"), path, text_of(w, "name"));
+			"lifeboat-mobility enrol --config-url '%s' --ca-fingerprint %s --token-file %s --name %s "
+			"--wait %d\n",
+			text_of(w, "config_url"), text_of(w, "ca_fingerprint"), path, text_of(w, "name"), ENROL_WAIT_S);
 }
 
 static int start(struct work *w)

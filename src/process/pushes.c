@@ -16,7 +16,8 @@
 #include "wire/login.h"
 
 #define REPORT_TIMEOUT_S 20
-#define REPORT_ATTEMPTS_MAX 15 /* of the last report: the order's job waits for it */
+#define REPORT_ATTEMPTS_MAX 15 /* of the last report; past them it is told when it is asked for */
+#define TEXT_BYTES 1024
 
 struct slot {
 	struct lb_pushes *pushes;
@@ -24,13 +25,15 @@ struct slot {
 	bool used, ended;
 	json_t *order;
 	char id[LB_UUID_TEXT_BYTES];
+	char state[16], step[64], text[TEXT_BYTES]; /* what was told last, or was to be */
+	json_t *fitness;
 	struct lb_http_client *client;
 };
 
 struct lb_pushes {
 	char *url, *identity_folder, *package;
 	char known_hosts[PATH_MAX];
-	pthread_mutex_t lock; /* of the slots' `used` and `ended` */
+	pthread_mutex_t lock; /* of the slots, but for `order` and `client`: these are their threads' */
 	struct slot slots[LB_PUSHES_MAX];
 };
 
@@ -60,6 +63,7 @@ static void slot_clear(struct slot *slot)
 	pthread_join(slot->thread, NULL);
 	lb_install_order_wipe(slot->order);
 	json_decref(slot->order);
+	json_decref(slot->fitness);
 	lb_http_client_free(slot->client);
 	memset(slot, 0, sizeof(*slot));
 }
@@ -76,16 +80,67 @@ void lb_pushes_free(struct lb_pushes *p)
 	free(p);
 }
 
-static int report(struct slot *slot, const char *state, const char *step, const char *text, const json_t *fitness)
+static int post(struct lb_pushes *p, struct lb_http_client *client, const char *id, const json_t *body)
 {
-	_cleanup_json_ json_t *body = NULL;
 	char url[1200];
 
-	body = json_pack("{s:s,s:s,s:s}", "state", state, "step", step, "text", text);
-	if (body == NULL || (fitness != NULL && json_object_set(body, "fitness", (json_t *)fitness) < 0))
+	if (body == NULL)
 		return lb_fail(-ENOMEM, "out of memory for a report");
-	snprintf(url, sizeof(url), "%s/v1/process/install/%s", slot->pushes->url, slot->id);
-	return lb_http_json(slot->client, "POST", url, body, NULL);
+	snprintf(url, sizeof(url), "%s/v1/process/install/%s", p->url, id);
+	return lb_http_json(client, "POST", url, body, NULL);
+}
+
+/* Under the lock. */
+static json_t *as_told(const struct slot *slot)
+{
+	return json_pack("{s:s,s:s,s:s,s:O*}", "state", slot->state, "step", slot->step, "text", slot->text, "fitness",
+			 slot->fitness);
+}
+
+static int report(struct slot *slot, const char *state, const char *step, const char *text, json_t *fitness)
+{
+	_cleanup_json_ json_t *body = NULL;
+
+	pthread_mutex_lock(&slot->pushes->lock);
+	snprintf(slot->state, sizeof(slot->state), "%s", state);
+	snprintf(slot->step, sizeof(slot->step), "%s", step);
+	snprintf(slot->text, sizeof(slot->text), "%s", text);
+	if (fitness != NULL && slot->fitness == NULL)
+		slot->fitness = json_incref(fitness);
+	body = as_told(slot);
+	pthread_mutex_unlock(&slot->pushes->lock);
+	return post(slot->pushes, slot->client, slot->id, body);
+}
+
+static json_t *what_became_of(struct lb_pushes *p, const char *id)
+{
+	LB_LOCK_SCOPE(&p->lock);
+
+	for (unsigned int i = 0; i < LB_PUSHES_MAX; i++)
+		if (p->slots[i].used && strcmp(p->slots[i].id, id) == 0)
+			return as_told(&p->slots[i]);
+	return json_pack("{s:s,s:s,s:s}", "state", "failed", "step", "", "text",
+			 "the login that was given was in memory only, and is gone with a restart: order it again");
+}
+
+void lb_pushes_tell(struct lb_pushes *p, const json_t *ids)
+{
+	const struct lb_http_client_options options = {.identity_folder = p->identity_folder,
+						       .connect_timeout_s = REPORT_TIMEOUT_S};
+	_cleanup_(lb_http_client_freep) struct lb_http_client *client = NULL;
+	int r = 0;
+
+	if (json_array_size(ids) > 0)
+		r = lb_http_client_new(&options, &client);
+	for (size_t i = 0; r == 0 && i < json_array_size(ids); i++) {
+		const char *id = json_string_value(json_array_get(ids, i));
+		_cleanup_json_ json_t *body = id != NULL ? what_became_of(p, id) : NULL;
+
+		if (id != NULL)
+			r = post(p, client, id, body);
+	}
+	if (r < 0)
+		lb_debug("push install: %s; it is asked for again", lb_err_text());
 }
 
 static void say(void *arg, const char *step, const char *text)
@@ -127,13 +182,14 @@ static struct slot *free_slot(struct lb_pushes *p)
 {
 	LB_LOCK_SCOPE(&p->lock);
 
+	for (unsigned int i = 0; i < LB_PUSHES_MAX; i++)
+		if (!p->slots[i].used)
+			return &p->slots[i];
 	for (unsigned int i = 0; i < LB_PUSHES_MAX; i++) {
-		struct slot *slot = &p->slots[i];
-
-		if (slot->used && slot->ended)
-			slot_clear(slot);
-		if (!slot->used)
-			return slot;
+		if (!p->slots[i].ended)
+			continue;
+		slot_clear(&p->slots[i]);
+		return &p->slots[i];
 	}
 	return NULL;
 }
@@ -153,11 +209,14 @@ static int begin(struct lb_pushes *p, json_t *order)
 		r = lb_http_client_new(&options, &slot->client);
 	if (r < 0)
 		return r;
+	pthread_mutex_lock(&p->lock);
 	slot->pushes = p;
 	slot->order = json_deep_copy(order);
 	snprintf(slot->id, sizeof(slot->id), "%s", id);
+	snprintf(slot->state, sizeof(slot->state), "running");
 	r = slot->order != NULL ? -pthread_create(&slot->thread, NULL, work, slot) : -ENOMEM;
 	slot->used = r == 0;
+	pthread_mutex_unlock(&p->lock);
 	if (r == 0)
 		return 0;
 	lb_install_order_wipe(slot->order);

@@ -18,5 +18,11 @@ int lb_pushes_new(const char *config_url, const char *identity_folder, const cha
 void lb_pushes_free(struct lb_pushes *p);
 LB_DEFINE_CLEANUP(struct lb_pushes *, lb_pushes_free);
 
+/*
+ * Tells the configuration server what has become of each of these installs (ids): it, or this process server, may have
+ * restarted. What has ended is remembered until others begin.
+ */
+void lb_pushes_tell(struct lb_pushes *p, const json_t *ids);
+
 /* Begins each of the list and wipes its secrets here; one too many is reported as failed. */
 void lb_pushes_take(struct lb_pushes *p, json_t *orders);

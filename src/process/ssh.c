@@ -27,11 +27,14 @@ struct lb_ssh {
 	char host[256];
 	char *password;
 	enum root root;
+	ssh_channel held; /* or NULL */
 };
 
 void lb_ssh_free(struct lb_ssh *s)
 {
 	if (s->session != NULL) {
+		if (s->held != NULL)
+			ssh_channel_free(s->held);
 		if (ssh_is_connected(s->session))
 			ssh_disconnect(s->session);
 		ssh_free(s->session);
@@ -215,6 +218,7 @@ static int read_output(struct lb_ssh *s, ssh_channel channel, uint32_t limit_s, 
 	return 0;
 }
 
+/* The command writes nothing to standard error: what isn't read there would hold the end back. */
 static int talk(struct lb_ssh *s, ssh_channel channel, const char *command, const char *password, const char *script,
 		uint32_t limit_s, struct lb_buf *out)
 {
@@ -261,6 +265,41 @@ int lb_ssh_run(struct lb_ssh *s, bool as_root, const char *script, uint32_t limi
 	return run(s, "sudo -k -S -p '' sh -s 2>&1", s->password, script, limit_s, out);
 }
 
+/* A line of the held command; -EREMOTEIO when it says no more. */
+static int read_line(struct lb_ssh *s, int64_t until_s, struct lb_buf *out)
+{
+	char c;
+	int n, r;
+
+	for (out->size_bytes = 0; !ssh_channel_is_eof(s->held) && mono_s() <= until_s;) {
+		n = ssh_channel_read_timeout(s->held, &c, 1, 0, READ_SLICE_MS);
+		if (n < 0 && n != SSH_AGAIN)
+			return fail(s, -ENOTCONN, "the connection broke");
+		if (n != 1)
+			continue;
+		r = lb_buf_append(out, c != '\n' ? &c : "", 1);
+		if (r < 0 || c == '\n')
+			return r;
+	}
+	return lb_fail(-EREMOTEIO, "%s: a command that should stay says nothing", s->host);
+}
+
+int lb_ssh_hold(struct lb_ssh *s, const char *command, const char *prefix, uint32_t limit_s, struct lb_buf *out)
+{
+	int64_t until_s = mono_s() + limit_s;
+	int r;
+
+	s->held = ssh_channel_new(s->session);
+	if (s->held == NULL)
+		return lb_fail(-ENOMEM, "out of memory for an SSH channel");
+	if (ssh_channel_open_session(s->held) != SSH_OK || ssh_channel_request_exec(s->held, command) != SSH_OK)
+		return fail(s, -ENOTCONN, "no shell");
+	do
+		r = read_line(s, until_s, out);
+	while (r == 0 && strncmp((const char *)out->data, prefix, strlen(prefix)) != 0);
+	return r;
+}
+
 static bool works(struct lb_ssh *s, const char *command, const char *password)
 {
 	_cleanup_buf_ struct lb_buf out = LB_BUF(LB_SSH_OUTPUT_BYTES_MAX);
@@ -270,9 +309,9 @@ static bool works(struct lb_ssh *s, const char *command, const char *password)
 
 int lb_ssh_root(struct lb_ssh *s)
 {
-	if (works(s, "test \"$(id -u)\" = 0", NULL))
+	if (works(s, "test \"$(id -u)\" = 0 2>/dev/null", NULL))
 		s->root = ROOT_IS;
-	else if (works(s, "sudo -n true", NULL))
+	else if (works(s, "sudo -n true 2>/dev/null", NULL))
 		s->root = ROOT_SUDO;
 	else if (s->password != NULL && works(s, "sudo -k -S -p '' true 2>/dev/null", s->password))
 		s->root = ROOT_SUDO_PASSWORD;

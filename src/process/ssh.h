@@ -35,5 +35,11 @@ LB_DEFINE_CLEANUP(struct lb_ssh *, lb_ssh_free);
 int lb_ssh_root(struct lb_ssh *s);
 /* Runs a POSIX shell script; standard output and error together go to `out`. `as_root` needs lb_ssh_root() before. */
 int lb_ssh_run(struct lb_ssh *s, bool as_root, const char *script, uint32_t limit_s, struct lb_buf *out);
+/*
+ * Begins a command whose first line that begins with `prefix` comes to `out` (whoever logs in there may have a shell
+ * that greets), and which stays until the login ends, however it ends, also by the death of this process: its standard
+ * input is closed then. One per login.
+ */
+int lb_ssh_hold(struct lb_ssh *s, const char *command, const char *prefix, uint32_t limit_s, struct lb_buf *out);
 /* A new file there. */
 int lb_ssh_put(struct lb_ssh *s, const void *data, size_t size_bytes, const char *path, mode_t mode);

@@ -4,11 +4,13 @@ import time
 
 import pytest
 
+from debian_root import Root, build_packages
 from host_agent import LoopDisk
 from process_server import ProcessServer
+from ssh_host import SshHost
 from test_config import Api
 from test_group import group, settle, shared_points
-from test_job_kills import Faults, deadly, spawn_if_dead
+from test_job_kills import Faults, come_to_rest, deadly, follow, order_over_deaths, spawn_if_dead
 from test_move import process_of
 
 
@@ -66,3 +68,68 @@ def test_a_server_that_dies_at_each_place_of_a_groups_point_makes_one_point_of_a
         for member in members:
             kept, = [p for p in site.points(member.name) if p.get("name") == "kept"]
             assert (kept["epoch"], kept["seq"]) == told[site.machine(member.name)["id"]]
+
+
+@pytest.fixture
+def ssh_host(build, folder):
+    packages = build_packages(build, folder / "packages")
+    root = Root(folder, packages.values())
+    h = SshHost(root.path, folder).start()
+    h.package = packages["lifeboat-mobility"]
+    yield h
+    h.close()
+    root.close()
+
+
+def push_order(host, **more):
+    return {"action": "install", "host": "127.0.0.1", "port": host.port, "user": "root", "name": "web1", "key": host.key.read_text(),
+            "accept_new_host_key": True, "replace": True, **more}
+
+
+def is_there(host):
+    return (host.root / "usr/sbin/lifeboat-mobility").exists() and (host.root / "var/lib/lifeboat/mobility/cert.pem").exists()
+
+
+def wait_no_folder(site, host):
+    site.wait(lambda: not list((host.root / "tmp").glob("lifeboat-*")), "end of what a broken push left there", 60)
+
+
+def test_a_server_that_dies_at_each_place_of_a_push_install_knows_what_became_of_it(site, ssh_host, folder):
+    api, pusher = Api(site, site.identity), ProcessServer(site, folder / "ps2", "ps2").enrol()
+    with open(folder / "ps2/process.conf", "a") as conf:
+        conf.write(f"agent_package = {ssh_host.package}\n")
+    pusher.start()
+    try:
+        order, lost = push_order(ssh_host, process="ps2"), 0
+        with site.faults.on(site.faults.places, "install") as places:
+            while True:
+                done = follow(site, api, order_over_deaths(site, api, "/v1/install", order))
+                come_to_rest(site, api)
+                if done["state"] == "done":
+                    break
+                # before the process server had it, the login was nowhere else
+                assert "order it again" in done["error"] and (lost := lost + 1) <= 3, done
+            seen = places()
+        assert site.deaths == len(seen) == len(set(seen)) and len(seen) >= 5, (site.deaths, seen)
+        assert is_there(ssh_host)
+        assert [m["name"] for m in site.ask("machine", "list")["machines"]] == ["web1"]
+        wait_no_folder(site, ssh_host)
+    finally:
+        pusher.close()
+
+
+def test_a_push_install_whose_process_server_dies_at_any_place_leaves_nothing_there_and_is_ordered_again(site, ssh_host):
+    api, failed = Api(site, site.identity), 0
+    with open(site.folder / "etc/config.conf", "a") as conf:
+        conf.write(f"agent_package = {ssh_host.package}\n")
+    site.stop()
+    site.start()
+    with site.faults.on(site.faults.places, "push to") as places:
+        while (done := follow(site, api, order_over_deaths(site, api, "/v1/install", push_order(ssh_host))))["state"] != "done":
+            assert "order it again" in done["error"] and (failed := failed + 1) <= 10, done
+            wait_no_folder(site, ssh_host)
+        seen = places()
+    assert site.deaths == 0 and failed == len(seen) >= 5, (failed, seen)
+    assert is_there(ssh_host)
+    assert [m["name"] for m in site.ask("machine", "list")["machines"]] == ["web1"]
+    wait_no_folder(site, ssh_host)
