@@ -40,7 +40,7 @@ const char *lb_vm_state_name(enum lb_vm_state state)
 {
 	static const char *const names[] = {
 		[LB_VM_ABSENT] = "absent",   [LB_VM_STOPPED] = "stopped", [LB_VM_STARTING] = "starting",
-		[LB_VM_RUNNING] = "running", [LB_VM_PAUSED] = "paused",
+		[LB_VM_RUNNING] = "running", [LB_VM_PAUSED] = "paused",   [LB_VM_UNKNOWN] = "unknown",
 	};
 
 	return names[state];

@@ -66,7 +66,8 @@ enum lb_vm_state {
 	LB_VM_STOPPED,
 	LB_VM_STARTING, /* there, not yet running its guest */
 	LB_VM_RUNNING,
-	LB_VM_PAUSED, /* also by an error of its disks: it goes on after lb_fabric_ops.resume */
+	LB_VM_PAUSED,  /* also by an error of its disks: it goes on after lb_fabric_ops.resume */
+	LB_VM_UNKNOWN, /* in lists only: the fabric does not answer, and the VM may well run */
 };
 const char *lb_vm_state_name(enum lb_vm_state state);
 

@@ -560,9 +560,10 @@ static int list_one(void *arg, const char *name, bool is_dir)
 		return 0;
 	if (r < 0)
 		return r;
-	/* a fabric that does not answer just now knows no VM */
-	if (lb_failover_state(f, &state) < 0)
+	if (lb_failover_state(f, &state) < 0) {
+		state = LB_VM_UNKNOWN;
 		lb_err_clear();
+	}
 	lb_failover_report(f, &report);
 	return l->fn(l->arg, &report, state);
 }

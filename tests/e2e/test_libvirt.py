@@ -14,7 +14,9 @@ import pytest
 from double_agent import secret_of
 from guest import GuestError
 from target_server import TargetServer, VaultSite
-from test_recovery import BUILD, MIB, Vault, same
+from test_config import Api
+from test_config_failover import job, order
+from test_recovery import BUILD, MIB, MKVAULT, Vault, same
 from test_reprotect import failed, faults, folder, read_or_nothing, site, target  # noqa: F401 (fixtures)
 from test_target import digest
 
@@ -273,3 +275,30 @@ def test_a_libvirt_network_gives_a_double_its_address_for_as_long_as_it_is_there
     for name in ("own", "mail", "one", "two"):
         lab.double("cleanup", name, "--confirm", name)
     assert lab.entries() == admins and lab.libvirt.domains() == [] and list(lab.doubles.iterdir()) == []
+
+
+def test_a_failover_over_the_end_of_libvirtd_fails_in_words_and_is_done_when_it_is_ordered_again(libvirt, site, folder, build, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LIFEBOAT_NBDKIT_PLUGIN", str(pathlib.Path(build).resolve() / "src/nbd/nbdkit-lifeboat-plugin.so"))
+    (folder / "vda.img").write_bytes(BOOT + os.urandom(2 * MIB - 512))
+    (folder / "oracle").mkdir()
+    subprocess.run([MKVAULT, "--vault", site.vault_url, "--passphrase-file", site.passphrase_file, "--machine", "db1", "--points", "1", "--oracle",
+                    folder / "oracle", f"--disk=vda={folder}/vda.img"], check=True, capture_output=True)
+    site.stop()
+    site.start()
+    api = Api(site, site.identity)  # noqa: F811
+    body = {"machine": "db1", "kind": "live", "memory_bytes": 64 * MIB, "forwards": ["tcp:0:22"]}
+    console = site.folder / "state/vm/db1-double/console.log"
+    try:
+        first = order(api, "/v1/failover", {**body, "probe_port": 22, "wait_s": 600})        # nobody will answer there
+        site.wait(lambda: b":end" in read_or_nothing(console), "word of the double", LONG_S)
+        libvirt.kill()
+        assert "libvirt" in job(api, first, ("failed",))["error"]
+        assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["unknown"] and qemu_of("db1-double")
+        libvirt.start()
+        assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"]
+        job(api, order(api, "/v1/failover", body), ("done",))
+        job(api, order(api, "/v1/failover/db1-double/commit", {}), ("done",))
+        assert libvirt.domains() == ["db1-double"]
+    finally:
+        site.lifeboat("failover", "cleanup", "db1-double", "--live", "--confirm", "db1-double", check=False)
+    assert libvirt.domains() == []
