@@ -65,12 +65,19 @@ int cmd_failover_list(struct cli *c)
 static int follow(struct cli *c, const json_t *reply, const char *said)
 {
 	_cleanup_json_ json_t *job = NULL;
+	const json_t *result;
 	int r;
 
 	r = cli_order_follow(c, reply, &job);
 	if (r != 0)
 		return r < 0 ? r : 0; /* without waiting */
-	return cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
+	r = cli_did(c, "job", json_incref(job), "%s %s.", c->args[0], said);
+	result = json_object_get(job, "result");
+	if (!c->json && cli_text(result, "mended")[0] != '\0')
+		printf("  mended: %s\n", cli_text(result, "mended"));
+	if (!c->json && cli_text(result, "warning")[0] != '\0')
+		printf("  mind: %s\n", cli_text(result, "warning"));
+	return r;
 }
 
 static int set_forwards(json_t *body, const char *list)

@@ -122,9 +122,27 @@ def test_a_double_goes_back_to_another_point(site, api):
     assert (double["epoch"], double["seq"]) == (points[0]["epoch"], points[0]["seq"]) and double["state"] == "running"
 
 
+def test_a_double_that_cannot_be_mended_starts_and_says_why_once_and_with_require_mend_it_does_not(site, api):
+    """No mender is on the hosts of tests."""
+    order_of = {"machine": "db1", "kind": "test", "memory_bytes": 64 * MIB}
+    done = job(api, order(api, "/v1/failover", {**order_of, "mend": True}), ("done",))
+    why = done["result"]["warning"]
+    assert why.startswith("it is not mended: ") and "`lifeboat rescue mender` makes it" in why and done["result"]["mended"] == ""
+    assert "mend the double" in [s["name"] for s in done["steps"]]
+    first = api.ask("GET", "/v1/machine/db1/point")[1]["points"][0]
+    job(api, order(api, "/v1/failover/db1-test/repoint", {"point": f"{first['epoch']}:{first['seq']}"}), ("done",))
+    double, = api.ask("GET", "/v1/failover")[1]["failovers"]
+    assert double["state"] == "running" and double["warning"] == why
+    failed = job(api, order(api, "/v1/failover", {**order_of, "name": "other", "mend_required": True}), ("failed",))
+    assert "`lifeboat rescue mender` makes it" in failed["error"]
+    assert [d["name"] for d in api.ask("GET", "/v1/failover")[1]["failovers"]] == ["db1-test"]
+
+
 def test_a_failover_that_can_not_be_is_refused_before_it_begins(api):
     for body, status in (({"machine": "nobody", "kind": "test"}, 404), ({"machine": "db1", "kind": "sideways"}, 400),
                          ({"machine": "db1", "kind": "test", "forwards": ["8080"]}, 400),
+                         ({"machine": "db1", "kind": "test", "mend": "yes"}, 400),
+                         ({"machine": "db1", "kind": "test", "mend": False, "mend_required": True}, 400),
                          ({"machine": "db1", "kind": "test", "name": "../up"}, 400)):
         got, answer = api.ask("POST", "/v1/failover", body)
         assert got == status, answer
