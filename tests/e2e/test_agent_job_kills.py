@@ -74,11 +74,13 @@ def test_a_server_that_dies_at_each_place_of_a_groups_point_makes_one_point_of_a
 def ssh_host(build, folder):
     packages = build_packages(build, folder / "packages")
     root = Root(folder, packages.values())
-    h = SshHost(root.path, folder).start()
+    h = SshHost(root.path, folder)
     h.package = packages["lifeboat-mobility"]
-    yield h
-    h.close()
-    root.close()
+    try:
+        yield h.start()
+    finally:
+        h.close()
+        root.close()
 
 
 def push_order(host, **more):

@@ -35,12 +35,14 @@ def host(packages):
     folder.chmod(0o755)
     root = Root(folder, packages.values())
     made = SshHost(root.path, folder)
-    made.start()
-    made.add_user("ops", "open sesame")
-    yield made
-    made.close()
-    root.close()
-    shutil.rmtree(folder)
+    try:
+        made.start()
+        made.add_user("ops", "open sesame")
+        yield made
+    finally:
+        made.close()
+        root.close()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
