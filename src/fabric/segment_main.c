@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/cleanup.h"
 #include "fabric/segment.h"
 #include "fabric/segment_stream.h"
 
@@ -300,7 +301,7 @@ static int open_listener(const char *path)
 int main(int argc, char **argv)
 {
 	bool check = argc == 2 && strcmp(argv[1], "--check") == 0;
-	struct lb_streams *streams = lb_streams_new();
+	_cleanup_free_ struct lb_streams *streams = lb_streams_new();
 	int listener = -1, control = -1, tap;
 
 	if (argc != 2) {
@@ -319,6 +320,5 @@ int main(int argc, char **argv)
 	if (listen(listener, 64) < 0)
 		return fail("listen"), 1;
 	serve(listener, control, streams, argv[1]);
-	free(streams);
 	return 0;
 }
