@@ -110,9 +110,10 @@ def test_a_machine_comes_home_onto_its_libvirt_vm_which_runs_what_it_was(libvirt
         home.close()
 
 
-def qemu_of(name):
-    """The arguments of the QEMU of a VM."""
-    found = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if f"guest={name},".encode() in read_or_nothing(p)]
+def qemu_of(double):
+    """The arguments of the QEMU of a double, by its folder."""
+    found = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+             if f"guest={double.name},".encode() in read_or_nothing(p) and f"{double}/".encode() in read_or_nothing(p)]
     assert len(found) == 1, found
     return read_or_nothing(found[0])
 
@@ -126,7 +127,7 @@ def test_a_double_in_libvirt_is_told_by_its_firmware_and_is_reprotected_and_goes
     # the secret is in that file, which is the owner's alone, and nowhere where others could read it
     secret = secret_of(site, "host-double").encode()
     assert told.stat().st_mode & 0o777 == 0o600
-    assert str(told).encode() in qemu_of("host-double") and not [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if secret in read_or_nothing(p)]
+    assert str(told).encode() in qemu_of(told.parent) and not [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if secret in read_or_nothing(p)]
     xml = libvirt.virsh("dumpxml", "--security-info", "host-double").stdout
     assert str(told) in xml and secret.decode() not in xml
     for part in ("etc", "run", "lib", "log"):
@@ -135,7 +136,7 @@ def test_a_double_in_libvirt_is_told_by_its_firmware_and_is_reprotected_and_goes
     failed.double.wait_text("waits for")
     # libvirtd dies under it: the double runs on, and is found again
     libvirt.kill()
-    assert qemu_of("host-double")
+    assert qemu_of(told.parent)
     libvirt.start()
     assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"]
     original = Original(libvirt, folder, failed.size_bytes)
@@ -293,7 +294,7 @@ def test_a_failover_over_the_end_of_libvirtd_fails_in_words_and_is_done_when_it_
         site.wait(lambda: b":end" in read_or_nothing(console), "word of the double", LONG_S)
         libvirt.kill()
         assert "libvirt" in job(api, first, ("failed",))["error"]
-        assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["unknown"] and qemu_of("db1-double")
+        assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["unknown"] and qemu_of(console.parent)
         libvirt.start()
         assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"]
         job(api, order(api, "/v1/failover", body), ("done",))
