@@ -38,6 +38,15 @@ def capture_possible(build):
         pytest.skip(f"this host can't capture: {probe.get('reason')}")
 
 
+@pytest.fixture(scope="session")
+def packages(build):
+    """Our Debian packages by name, made of this build."""
+    from debian_root import build_packages
+    path = pathlib.Path(tempfile.mkdtemp(prefix="lb-packages."))
+    yield build_packages(build, path)
+    shutil.rmtree(path)
+
+
 @pytest.fixture
 def folder():
     """pytest's own folders are closed to the agent, which runs as nobody."""

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from debian_root import Root, build_packages
+from debian_root import Root
 from host_agent import LoopDisk
 from process_server import ProcessServer
 from ssh_host import SshHost
@@ -71,8 +71,7 @@ def test_a_server_that_dies_at_each_place_of_a_groups_point_makes_one_point_of_a
 
 
 @pytest.fixture
-def ssh_host(build, folder):
-    packages = build_packages(build, folder / "packages")
+def ssh_host(packages, folder):
     root = Root(folder, packages.values())
     h = SshHost(root.path, folder)
     h.package = packages["lifeboat-mobility"]

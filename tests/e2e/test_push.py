@@ -9,17 +9,10 @@ import tempfile
 
 import pytest
 
-from debian_root import Root, build_packages
+from debian_root import Root
 from ssh_host import SshHost
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def packages(build):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="lb-push."))
-    yield build_packages(build, folder)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

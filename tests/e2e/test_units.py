@@ -6,13 +6,12 @@ import json
 import pathlib
 import shutil
 import subprocess
-import tempfile
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from debian_root import Root, build_packages, newer
+from debian_root import Root, newer
 from guest import free_port
 from host_agent import LoopDisk
 from lifeboat_site import Site
@@ -21,13 +20,6 @@ from systemd_host import Missing, SystemdHost
 from test_recovery import MIB, PASSPHRASE
 
 SERVERS = ("lifeboat-config", "lifeboat-process", "lifeboat-target")
-
-
-@pytest.fixture(scope="module")
-def packages(build):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="lb-units."))
-    yield build_packages(build, folder)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
