@@ -31,6 +31,8 @@ int lb_machine_publish(struct lb_site *site, const struct lb_reg_machine *machin
 
 /* vault_copy.c: the registry's copy in the vault. */
 int lb_vault_copy_write(struct lb_site *site);
+/* The same where the deed comes first: a vault that is away keeps the older words until the next change. */
+void lb_vault_copy_try(struct lb_site *site);
 /* Takes machines and policies from the vault's copy when the database has none; says how many. */
 int lb_vault_copy_restore(struct lb_site *site, unsigned int *ret_machines);
 

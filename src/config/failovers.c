@@ -9,7 +9,6 @@
 #include "base/json.h"
 #include "config/api.h"
 #include "config/target.h"
-#include "wire/told.h"
 
 json_t *lb_failover_json(const struct lb_failover_report *report, enum lb_vm_state state)
 {
@@ -101,17 +100,21 @@ int lb_failovers_live_of(struct lb_site *site, const char *machine, const char *
 	return 0;
 }
 
-/* Where the double will find this server: through its network, or user-mode networking's way to this host. */
-static int set_told(struct lb_site *site, const json_t *body, struct lb_failover_request *q)
+/* Through its network, or user-mode networking's way to this host. */
+void lb_failovers_told_url(const struct lb_site *site, bool networked, char url[LB_TOLD_URL_BYTES])
 {
 	const struct lb_settings *s = &site->settings;
-	const char *host = q->network == NULL       ? lb_double_host(s)
-			   : s->double_host != NULL ? s->double_host
-						    : s->hosts[0];
+	const char *host = !networked ? lb_double_host(s) : s->double_host != NULL ? s->double_host : s->hosts[0];
+
+	snprintf(url, LB_TOLD_URL_BYTES, strchr(host, ':') != NULL ? "https://[%s]:%u" : "https://%s:%u", host,
+		 (unsigned int)s->port);
+}
+
+static int set_told(struct lb_site *site, const json_t *body, struct lb_failover_request *q)
+{
 	char url[LB_TOLD_URL_BYTES];
 
-	snprintf(url, sizeof(url), strchr(host, ':') != NULL ? "https://[%s]:%u" : "https://%s:%u", host,
-		 (unsigned int)s->port);
+	lb_failovers_told_url(site, q->network != NULL, url);
 	/* kept with the body, as the other texts are */
 	if (json_object_set_new((json_t *)(uintptr_t)body, "told_url", json_string(url)) < 0)
 		return lb_fail(-ENOMEM, "out of memory for a failover");

@@ -4,6 +4,7 @@
  */
 #include "config/jobs.h"
 #include "fabric/failover.h"
+#include "wire/told.h"
 
 int lb_job_failover_run(struct lb_job *job);
 int lb_job_cleanup_run(struct lb_job *job);
@@ -43,6 +44,8 @@ bool lb_failovers_is_unfinished(const struct lb_failover_report *report);
 /* Whether a live double of the machine (its id), but not `except` (a double's name; NULL: any), is on this host. */
 int lb_failovers_live_of(struct lb_site *site, const char *machine, const char *except, bool *ret_there);
 
+/* Where a double will find this server; `networked`: on a network of its own. */
+void lb_failovers_told_url(const struct lb_site *site, bool networked, char url[LB_TOLD_URL_BYTES]);
 /* What request JSON of POST /v1/failover asks; `forwards` holds LB_VM_FORWARDS_MAX. Texts stay the object's own. */
 int lb_failover_request_read(struct lb_site *site, const json_t *body, struct lb_failover_request *ret_request,
 			     struct lb_vm_forward *forwards);

@@ -57,6 +57,8 @@ static int note(struct lb_job *job, struct lb_reprotect *p, const char *state)
 	snprintf(p->state, sizeof(p->state), "%s", state);
 	r = lb_reprotect_put(job->site->db, p);
 	lb_fault_place("failback of %s: noted: %s", job->target, state);
+	if (r == 0)
+		lb_vault_copy_try(job->site);
 	return r;
 }
 

@@ -10,7 +10,6 @@
 #include "base/err.h"
 #include "base/fault.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "config/api.h"
 #include "config/failover_source.h"
 #include "config/failovers.h"
@@ -139,7 +138,9 @@ static int replicate_back(struct undoing *u)
 	r = lb_job_step(u->job, "let it replicate back again");
 	r = r < 0 ? r : lb_db_begin(site->db, &txn);
 	r = r < 0 ? r : lb_reg_machine_unfence(site->db, u->p.back, LB_REVOKED_GOES_HOME, false, lb_now_ns(site->env));
-	snprintf(u->p.state, sizeof(u->p.state), LB_REPROTECT_REPLICATING);
+	/* a server that was rebuilt meanwhile has no temporary process server yet */
+	snprintf(u->p.state, sizeof(u->p.state), "%s",
+		 u->p.process[0] != '\0' ? LB_REPROTECT_REPLICATING : LB_REPROTECT_STARTING);
 	u->p.key[0] = '\0';
 	r = r < 0 ? r : lb_reprotect_put(site->db, &u->p);
 	/* it begins when this one has ended: never two on one double */
@@ -149,6 +150,8 @@ static int replicate_back(struct undoing *u)
 	r = r < 0 ? r : lb_job_keep(u->job);
 	r = r < 0 ? r : lb_db_commit(&txn);
 	lb_fault_place("failback of %s: undone: it replicates back", u->job->target);
+	if (r == 0)
+		lb_vault_copy_try(site);
 	return r;
 }
 

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "config/anchors.h"
+#include "config/api.h"
 #include "config/drills.h"
 #include "config/failover_source.h"
 #include "config/failovers.h"
@@ -111,6 +112,8 @@ static int before_step(void *arg, enum lb_failover_step step)
 						 lb_now_ns(run->job->site->env));
 		if (r == 0)
 			lb_fault_place("machine %s: fenced at the site, not in the vault", report.machine_name);
+		if (r == 0)
+			lb_vault_copy_try(run->job->site); /* a rebuilt server refuses it, too */
 		if (r == 0)
 			r = drain(run->job, id, since_ns);
 		if (r < 0)

@@ -9,7 +9,6 @@
 #include "base/err.h"
 #include "base/fault.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "config/api.h"
 #include "config/failover_source.h"
 #include "config/failovers.h"
@@ -89,11 +88,7 @@ static int give_back(struct lb_job *job, const char *machine)
 	if (r < 0)
 		return r;
 	lb_fault_place("failover to %s: undone: the machine has its own back", job->target);
-	/* the machine comes first; a vault that is away has the older words until the next change */
-	if (lb_vault_copy_write(job->site) < 0) {
-		lb_warning("%s", lb_err_text());
-		lb_err_clear();
-	}
+	lb_vault_copy_try(job->site);
 	return 0;
 }
 

@@ -62,13 +62,43 @@ static bool speaks(struct work *w, int64_t since_ns)
 	return lb_live_process_get(w->site->live, w->p.process, &report, &told_ns) == 0 && told_ns > since_ns;
 }
 
+/* One whose way back rests in the copy of a server that was lost: it knows that server until it is started again. */
+static int tell_anew(struct work *w)
+{
+	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
+	struct lb_failover_report report;
+	enum lb_vm_state state = LB_VM_ABSENT;
+	char url[LB_TOLD_URL_BYTES];
+	bool changed = false;
+	int r;
+
+	r = lb_job_step_on(w->job, "tell the double of this server");
+	r = r < 0 ? r : lb_job_double_open(w->job, &f);
+	if (r < 0)
+		return r;
+	lb_failover_report(f, &report);
+	lb_failovers_told_url(w->site, report.network[0] != '\0', url);
+	r = lb_failover_tell_anew(f, url, w->site->ca_fingerprint, &changed);
+	r = r < 0 ? r : lb_failover_state(f, &state);
+	if (r == 0 && state != LB_VM_RUNNING && state != LB_VM_PAUSED)
+		return lb_failover_run(f, NULL, NULL);
+	if (r == 0 && changed)
+		r = lb_fail(
+			-EAGAIN,
+			"%s knows the server that was lost, and is told of this one when it starts: shut it down from "
+			"within, when it suits you, and order the same again, which starts it",
+			w->p.double_name);
+	return r;
+}
+
 static int start(struct work *w)
 {
 	struct lb_env *env = w->site->env;
 	int64_t until_ns = lb_mono_ns(env) + LB_REPROTECT_START_S * LB_NS_PER_S;
 	int r;
 
-	r = lb_job_step_on(w->job, "start the temporary process server");
+	r = w->p.back[0] != '\0' ? tell_anew(w) : 0;
+	r = r < 0 ? r : lb_job_step_on(w->job, "start the temporary process server");
 	r = r < 0 ? r : lb_temporary_start(w->site, w->p.process);
 	while (r == 0 && !speaks(w, 0)) {
 		if (lb_mono_ns(env) > until_ns)
@@ -285,6 +315,7 @@ static int tell(struct work *w)
 	if (result == NULL || json_object_update_new(w->job->result, result) < 0)
 		return lb_fail(-ENOMEM, "out of memory for a result");
 	lb_event(w->site, "info", w->p.double_name, "it replicates back as %s", w->p.back_name);
+	lb_vault_copy_try(w->site);
 	return 0;
 }
 

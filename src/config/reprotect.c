@@ -145,7 +145,11 @@ static void tell_machine(struct lb_site *site, const struct lb_reprotect *p, cha
 
 static void tell(struct lb_site *site, const struct lb_reprotect *p, char *text, size_t room)
 {
-	if (is(p, LB_REPROTECT_STARTING))
+	if (is(p, LB_REPROTECT_STARTING) && p->back[0] != '\0')
+		snprintf(text, room,
+			 "it replicated back as %s to a server that was lost: `lifeboat failover reprotect %s` goes on",
+			 p->back_name, p->double_name);
+	else if (is(p, LB_REPROTECT_STARTING))
 		snprintf(text, room, "its temporary process server is being made");
 	else if (is(p, LB_REPROTECT_ENROLLING))
 		snprintf(text, room, "its agent may enrol as %s, and has not done so yet", p->back_name);

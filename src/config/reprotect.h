@@ -83,6 +83,10 @@ int lb_reprotect_target_finish(struct lb_job *job, const struct lb_reprotect *p,
 int lb_reprotect_target_boot(struct lb_job *job, const struct lb_reprotect *p);
 int lb_reprotect_target_drop(struct lb_job *job, const struct lb_reprotect *p);
 
+/* reprotect_copy.c: for the registry's copy in the vault. */
+int lb_reprotect_copy(struct lb_db *db, json_t *list);
+int lb_reprotect_restore(struct lb_db *db, const json_t *list);
+
 /* reprotect_end.c */
 /* Its journal takes nothing more; what the process server acknowledged is in the vault. */
 int lb_reprotect_fence(struct lb_job *job, struct lb_reprotect *p);

@@ -112,5 +112,7 @@ int lb_reprotect_end(struct lb_job *job, const char *double_name)
 	}
 	r = r < 0 ? r : lb_reprotect_remove(site->db, double_name);
 	lb_fault_place("reprotect of %s: ended, the process server is there", double_name);
+	if (r == 0)
+		lb_vault_copy_try(site);
 	return r < 0 ? r : lb_temporary_release(site);
 }

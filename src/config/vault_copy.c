@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The registry's copy in the vault (object site/registry): policies and machines, so that a configuration server that
- * was lost is rebuilt from storage account and passphrase. Certificates are not in it: machines enrol anew and get
- * their old ids by their hardware.
+ * The registry's copy in the vault (object site/registry): policies, machines, plans and ways back, so that a
+ * configuration server that was lost is rebuilt from storage account and passphrase. Certificates are not in it:
+ * machines enrol anew and get their old ids by their hardware.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -16,6 +16,7 @@
 #include "config/target.h"
 #include "config/groups.h"
 #include "config/plans.h"
+#include "config/reprotect.h"
 #include "vault/site.h"
 
 #define COPY_NAME "registry"
@@ -65,7 +66,7 @@ static int add_plan(void *arg, const json_t *plan)
 static int make_copy(struct lb_site *site, char **ret_text)
 {
 	_cleanup_json_ json_t *policies = json_array(), *machines = json_array(), *plans = json_array(),
-			      *groups = json_array(), *schedules = json_array();
+			      *groups = json_array(), *schedules = json_array(), *reprotects = json_array();
 	struct copy c = {site, machines};
 	_cleanup_json_ json_t *copy = NULL;
 	int r;
@@ -80,10 +81,13 @@ static int make_copy(struct lb_site *site, char **ret_text)
 		r = lb_groups_copy(site->db, groups);
 	if (r == 0)
 		r = lb_drills_copy(site->db, schedules);
+	if (r == 0)
+		r = lb_reprotect_copy(site->db, reprotects);
 	if (r < 0)
 		return r;
-	copy = json_pack("{s:i,s:O,s:O,s:O,s:O,s:O}", "version", COPY_VERSION, "policies", policies, "machines",
-			 machines, "plans", plans, "groups", groups, "drill_schedules", schedules);
+	copy = json_pack("{s:i,s:O,s:O,s:O,s:O,s:O,s:O}", "version", COPY_VERSION, "policies", policies, "machines",
+			 machines, "plans", plans, "groups", groups, "drill_schedules", schedules, "reprotects",
+			 reprotects);
 	return copy == NULL ? lb_fail(-ENOMEM, "out of memory for the registry's copy") : lb_json_dump(copy, ret_text);
 }
 
@@ -102,6 +106,14 @@ int lb_vault_copy_write(struct lb_site *site)
 		r = 0;
 	}
 	return r < 0 ? lb_wrap(r, "the registry's copy in the vault") : 0;
+}
+
+void lb_vault_copy_try(struct lb_site *site)
+{
+	if (lb_vault_copy_write(site) == 0)
+		return;
+	lb_warning("%s", lb_err_text());
+	lb_err_clear();
 }
 
 static int restore_machine(struct lb_site *site, const json_t *j)
@@ -181,6 +193,8 @@ static int restore(struct lb_site *site, const json_t *copy, unsigned int *ret_m
 		r = lb_groups_restore(site->db, json_object_get(copy, "groups"));
 	if (r == 0)
 		r = lb_drills_restore(site->db, json_object_get(copy, "drill_schedules"));
+	if (r == 0)
+		r = lb_reprotect_restore(site->db, json_object_get(copy, "reprotects"));
 	if (r == 0)
 		r = lb_db_commit(&txn);
 	if (r < 0)

@@ -159,6 +159,11 @@ int lb_failover_cleanup(struct lb_failover *f, bool live_too);
 int lb_failover_shut(struct lb_failover *f, uint32_t wait_s, bool *ret_gracefully);
 /* The machine stays here after all; lb_failover_run() starts the double. */
 int lb_failover_unshut(struct lb_failover *f);
+/*
+ * Of a live double whose configuration server was rebuilt: it knows the one that was lost. From its next start on it is
+ * told of this one. `ret_changed`: it was not known before.
+ */
+int lb_failover_tell_anew(struct lb_failover *f, const char *config_url, const char *ca_fingerprint, bool *ret_changed);
 /* The image of the disk with this id of the catalog; NULL: the double has none. */
 const char *lb_failover_disk(const struct lb_failover *f, uint16_t id);
 

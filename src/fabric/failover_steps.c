@@ -199,6 +199,32 @@ static int tell(struct lb_failover *f)
 	return r;
 }
 
+/* With another secret, under which its agent has no identity yet. The file first: killed in between it is done again.
+ */
+int lb_failover_tell_anew(struct lb_failover *f, const char *config_url, const char *ca_fingerprint, bool *ret_changed)
+{
+	_cleanup_(lb_told_wipe) struct lb_told told = {0};
+	_cleanup_free_ char *path = lb_vm_path(&f->vm, LB_TOLD_FILE), *url = strdup(config_url),
+			    *fingerprint = strdup(ca_fingerprint);
+	int r;
+
+	if (path == NULL || url == NULL || fingerprint == NULL)
+		return lb_fail(-ENOMEM, "out of memory");
+	*ret_changed = f->ca_fingerprint == NULL || strcmp(f->ca_fingerprint, ca_fingerprint) != 0;
+	if (!*ret_changed)
+		return 0;
+	r = lb_told_make(f->env, config_url, ca_fingerprint, &told);
+	f->env->ops->unlink(f->env, path);
+	r = r < 0 ? r : lb_told_write(f->env, path, &told);
+	if (r < 0)
+		return r;
+	free(f->config_url);
+	free(f->ca_fingerprint);
+	f->config_url = lb_steal_ptr(url);
+	f->ca_fingerprint = lb_steal_ptr(fingerprint);
+	return lb_record_save(f);
+}
+
 static int step_start(struct lb_failover *f)
 {
 	int r;
