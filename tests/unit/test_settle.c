@@ -21,7 +21,7 @@ static const uint8_t session[LB_SETTLE_SESSION_BYTES] = {1, 2, 3};
 struct peer {
 	struct lb_settle *settle;
 	const struct lb_process_disks *disks;
-	const uint8_t *disk[DISKS];
+	const uint8_t *disk[DISKS], *in_vault[DISKS];
 	uint8_t *replica[DISKS];
 	unsigned int seed, troubles; /* of 1024: an answer is lost, a place can't be read, the agent goes back */
 	uint64_t sent_bytes, wire_bytes, batches;
@@ -127,8 +127,11 @@ static void resync(struct peer *p, uint64_t step_bytes)
 		uint64_t size_bytes = p->disks->disk[d].size_bytes;
 
 		for (uint64_t at = 0; at < size_bytes; at += step_bytes) {
-			if (trouble(p)) /* it takes up its last acknowledged segment again */
+			if (trouble(p)) { /* it takes up its last acknowledged segment again: what it sent since is lost
+					   */
 				at = below(&p->seed, (uint32_t)(at / step_bytes + 1)) * step_bytes;
+				memcpy(p->replica[d] + at, p->in_vault[d] + at, size_bytes - at);
+			}
 			settle_range(p, d, at, LB_MIN(step_bytes, size_bytes - at));
 		}
 		assert_memory_equal(p->replica[d], p->disk[d], size_bytes);
@@ -254,6 +257,7 @@ static struct peer *peer_new(struct world *w, size_t differing_max)
 	*p = (struct peer){.disks = &two_disks, .seed = w->seed};
 	for (int d = 0; d < DISKS; d++) {
 		p->disk[d] = w->disk[d];
+		p->in_vault[d] = w->in_vault[d];
 		p->replica[d] = w->replica[d];
 	}
 	ok(lb_settle_new(lb_env_real(), w->image, &two_disks, session, differing_max, &p->settle));
