@@ -55,6 +55,8 @@ int cmd_group_show(struct cli *c)
 	if (c->json)
 		return cli_print_json("group", json_incref(reply));
 	print_group(reply);
+	printf("  shared points are kept by %s at all members alike (the longest of their policies)\n",
+	       cli_text(reply, "retention"));
 	json_array_foreach(json_object_get(reply, "points"), i, p)
 	{
 		char when[LB_TIME_TEXT_BYTES];

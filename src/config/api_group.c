@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "config/api.h"
 #include "config/groups.h"
+#include "vault/shared.h"
 
 static int reply_group(struct lb_site *site, const char *id, struct lb_http_reply *reply)
 {
@@ -125,15 +126,23 @@ int lb_api_group_get(void *arg, const struct lb_http_call *call, struct lb_http_
 {
 	struct lb_site *site = arg;
 	json_t *points = NULL;
+	char ladder[LB_LADDER_TEXT_BYTES];
+	struct lb_retention retention;
 	struct lb_reg_group g;
 	int r;
 
 	r = lb_reg_group_find(site->db, call->params[0], &g);
 	if (r == 0)
+		r = lb_group_retention(site->db, g.id, &retention);
+	if (r == 0)
 		r = lb_group_points_json(site, g.id, &points);
 	if (r == 0)
 		r = lb_group_json(site, &g, &reply->json);
-	if (r == 0 && json_object_set_new(reply->json, "points", points) < 0)
+	if (r == 0 &&
+	    (json_object_set_new(reply->json, "points", points) < 0 ||
+	     json_object_set_new(reply->json, "retention", json_string(lb_ladder_format(&retention.ladder, ladder))) <
+		     0 ||
+	     json_object_set_new(reply->json, "app_retention_days", json_integer(retention.app_s / (24 * 3600))) < 0))
 		return lb_fail(-ENOMEM, "out of memory for an answer");
 	if (r < 0)
 		json_decref(points);
@@ -165,9 +174,14 @@ int lb_api_group_delete(void *arg, const struct lb_http_call *call, struct lb_ht
 {
 	struct lb_site *site = arg;
 	struct lb_reg_group g;
+	struct lb_uuid id;
 	int r;
 
 	r = lb_reg_group_find(site->db, call->params[0], &g);
+	if (r == 0)
+		r = lb_uuid_parse(g.id, &id);
+	if (r == 0)
+		r = lb_shared_let_go(site->vault, &id);
 	if (r == 0)
 		r = lb_reg_group_delete(site->db, g.id);
 	if (r == 0)

@@ -150,13 +150,40 @@ static int set_state(struct lb_site *site, const char *id, const char *state)
 			 id);
 }
 
+/* Clocks that disagree prune nothing. */
+static int add_to_vault(struct lb_site *site, const struct lb_shared_point *p)
+{
+	struct lb_retention retention;
+	char group[LB_UUID_TEXT_BYTES];
+	int64_t now_ns = 0;
+	bool prunes;
+	int r;
+
+	lb_uuid_format(&p->group, group);
+	r = lb_group_retention(site->db, group, &retention);
+	if (r < 0)
+		return r;
+	r = lb_retention_now(site->store, &now_ns);
+	prunes = r == 0;
+	if (r == -EAGAIN)
+		lb_err_clear();
+	else if (r < 0)
+		return r;
+	return lb_shared_add(site->vault, p, prunes ? &retention : NULL, now_ns);
+}
+
 static int publish(struct lb_site *site, const char *id_text, const struct lb_shared_point *p)
 {
 	char machine[LB_UUID_TEXT_BYTES];
 	int64_t longest_ns = 0;
 	int r;
 
-	r = lb_shared_add(site->vault, p);
+	r = add_to_vault(site, p);
+	if (r == -ESTALE) {
+		lb_event(site, "warning", p->group_name, "a shared recovery point came to nothing: %s", lb_err_text());
+		lb_err_clear();
+		return set_state(site, id_text, "failed");
+	}
 	for (unsigned int i = 0; i < p->n_members && r == 0; i++) {
 		lb_uuid_format(&p->members[i].machine, machine);
 		r = lb_point_note_put(site, machine, p->members[i].position.epoch, p->members[i].position.seq,

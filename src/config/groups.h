@@ -12,6 +12,7 @@
 
 #include "config/jobs.h"
 #include "config/registry.h"
+#include "vault/retention.h"
 
 #define LB_GROUPS_MAX 1024
 #define LB_GROUP_SIZE_MAX 32
@@ -45,6 +46,9 @@ int lb_reg_group_leave(struct lb_db *db, const char *machine);
 
 /* {"id","name","version","interval_s","app_interval_s","members":[{"id","name","host","port"}],"order"} */
 int lb_group_json(struct lb_site *site, const struct lb_reg_group *group, json_t **ret_object);
+/* How long shared points stay: the longest ladder of the members' policies, and the longest keeping of application-
+ * consistent ones. */
+int lb_group_retention(struct lb_db *db, const char *group, struct lb_retention *ret_retention);
 /* The groups for the registry's copy in the vault, and back. */
 int lb_groups_copy(struct lb_db *db, json_t *list);
 int lb_groups_restore(struct lb_db *db, const json_t *list);

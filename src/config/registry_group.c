@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "config/groups.h"
@@ -230,6 +231,61 @@ int lb_group_json(struct lb_site *site, const struct lb_reg_group *g, json_t **r
 				(json_int_t)g->version, "interval_s", (json_int_t)g->interval_s, "app_interval_s",
 				(json_int_t)g->app_interval_s, "members", members, "order", order);
 	return *ret_object != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for a replication group");
+}
+
+static bool is_longer(const struct lb_ladder *a, const struct lb_ladder *than)
+{
+	uint32_t a_s = a->rungs[a->n - 1].for_s, than_s = than->rungs[than->n - 1].for_s;
+
+	return a_s > than_s || (a_s == than_s && a->rungs[0].for_s > than->rungs[0].for_s);
+}
+
+static int list_policies(struct lb_db *db, const char *group, json_t *names)
+{
+	_cleanup_rows_ lb_db_rows *rows = NULL;
+	int r;
+
+	LB_DB_SCOPE(db);
+	r = lb_db_query(
+		db, &rows,
+		"SELECT DISTINCT policy FROM machine WHERE id IN (SELECT machine FROM group_member WHERE grp = ?)"
+		" ORDER BY policy",
+		"s", group);
+	while (r == 0 && (r = lb_db_next(db, rows)) == 1)
+		r = json_array_append_new(names, json_string(lb_db_text(rows, 0))) < 0
+			    ? lb_fail(-ENOMEM, "out of memory for policies")
+			    : 0;
+	return r;
+}
+
+int lb_group_retention(struct lb_db *db, const char *group, struct lb_retention *ret_retention)
+{
+	_cleanup_json_ json_t *names = json_array();
+	struct lb_retention longest = lb_retention_default;
+	const json_t *one;
+	size_t i;
+	int r;
+
+	r = list_policies(db, group, names);
+	json_array_foreach(names, i, one)
+	{
+		struct lb_policy policy;
+
+		if (r < 0)
+			break;
+		r = lb_reg_policy_get(db, json_string_value(one), &policy);
+		if (r == -ENOENT) {
+			policy = lb_policy_default;
+			r = 0;
+		}
+		if (r == 0 && (i == 0 || is_longer(&policy.retention, &longest.ladder)))
+			longest.ladder = policy.retention;
+		if (r == 0)
+			longest.app_s = LB_MAX(longest.app_s, policy.app_retention_days * 24 * 3600);
+	}
+	if (r == 0)
+		*ret_retention = longest;
+	return r;
 }
 
 /* ---- the copy in the vault

@@ -103,7 +103,8 @@ static int begin(struct lb_fold *f)
 {
 	int r;
 
-	if ((r = lb_manifest_read(f->v, f->machine, &f->old)) < 0 || (r = lb_pins_read(f->v, f->machine, &f->pins)) < 0)
+	if ((r = lb_manifest_read(f->v, f->machine, &f->old)) < 0 ||
+	    (r = lb_pins_read_kept(f->v, f->machine, &f->pins)) < 0)
 		return r;
 	if (f->pins.n_unreadable > 0)
 		return lb_fail(

@@ -13,6 +13,7 @@
 #include "vault/fold_parts.h"
 
 #define POINTS_MAX (4u << 20)
+#define MARKED_NS (3600 * LB_NS_PER_S) /* a group has decided by then whether all have the point */
 
 struct planning {
 	struct lb_fold *f;
@@ -142,6 +143,13 @@ static int keep_points(struct planning *p)
 	return 0;
 }
 
+/* Whatever the machine's own ladder says: a shared point is the group's to keep, also one that is not yet agreed on. */
+static bool must_stay(const struct lb_fold *f, const struct lb_point *point)
+{
+	return lb_fold_is_pinned(f, &point->position) ||
+	       ((point->flags & LB_HRL_MARK_GROUP) != 0 && f->now_ns - point->until_ns < MARKED_NS);
+}
+
 int lb_fold_plan(struct lb_fold *f)
 {
 	_cleanup_(planning_free) struct planning p = {.f = f};
@@ -154,7 +162,7 @@ int lb_fold_plan(struct lb_fold *f)
 		return r;
 	lb_retention_keep(&f->options->retention, p.points, p.n, f->now_ns, p.keep);
 	for (size_t i = 0; i < p.n; i++) {
-		p.keep[i] = p.keep[i] || lb_fold_is_pinned(f, &p.points[i].position);
+		p.keep[i] = p.keep[i] || must_stay(f, &p.points[i]);
 		f->report.points += p.keep[i];
 	}
 	doom(&p);

@@ -19,6 +19,7 @@ void lb_pins_free(struct lb_pins *pins)
 
 #define PIN 'p'
 #define HOLD 'h'
+#define SHARED 'g'
 
 static int pin_name(char name[LB_OBJECT_NAME_BYTES], const struct lb_uuid *machine, char folder, const char *pin)
 {
@@ -114,14 +115,15 @@ static int add_pin(void *arg, const char *object, uint64_t size_bytes)
 	return 0;
 }
 
-int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pins *ret_pins)
+static int read_folders(struct lb_vault *v, const struct lb_uuid *machine, const char *folders,
+			struct lb_pins *ret_pins)
 {
 	struct lb_pins pins = {.v = v, .machine = machine};
 	char prefix[LB_OBJECT_NAME_BYTES];
-	int r;
+	int r = 0;
 
-	for (int i = 0; i < 2; i++) {
-		pins.folder = i == 0 ? PIN : HOLD;
+	for (; *folders != '\0'; folders++) {
+		pins.folder = *folders;
 		r = lb_vault_name(prefix, machine, "%c/", pins.folder);
 		if (r == 0)
 			r = lb_store_list(v->store, prefix, add_pin, &pins);
@@ -134,6 +136,16 @@ int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pi
 	}
 	*ret_pins = pins;
 	return 0;
+}
+
+int lb_pins_read(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pins *ret_pins)
+{
+	return read_folders(v, machine, (const char[]){PIN, HOLD, '\0'}, ret_pins);
+}
+
+int lb_pins_read_kept(struct lb_vault *v, const struct lb_uuid *machine, struct lb_pins *ret_pins)
+{
+	return read_folders(v, machine, (const char[]){PIN, HOLD, SHARED, '\0'}, ret_pins);
 }
 
 /* Also one that was made while the machine was idle: such points are listed as one, which holds until the last. */
@@ -249,4 +261,23 @@ int lb_point_hold(struct lb_vault *v, const struct lb_uuid *machine, const struc
 int lb_point_release(struct lb_vault *v, const struct lb_uuid *machine, const char *name)
 {
 	return take_away(v, machine, HOLD, name);
+}
+
+int lb_pin_shared_put(struct lb_vault *v, const struct lb_uuid *machine, const struct lb_point *point, const char *id)
+{
+	return keep(v, machine, SHARED, point, id);
+}
+
+int lb_pin_shared_remove(struct lb_vault *v, const struct lb_uuid *machine, const char *id)
+{
+	char name[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = pin_name(name, machine, SHARED, id);
+	if (r == 0)
+		r = lb_store_remove(v->store, name);
+	if (r != -ENOENT)
+		return r;
+	lb_err_clear();
+	return 0;
 }

@@ -10,11 +10,16 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "vault/internal.h"
+#include "vault/manifest.h"
+#include "vault/pins.h"
 #include "vault/site.h"
 
 #define OBJECT_PREFIX "site/shared-"
 #define VERSION 1
 #define WRITE_ATTEMPTS_MAX 5
+#define PRUNED_MIN 8     /* at once: each time the pins of all members are read */
+#define MACHINES_MAX 128 /* that were members of the points that go; what more were members of stays */
+#define NAMED_MAX (2 * LB_SHARED_KEPT_MAX) /* beyond it also what a pin names is a shared point no more */
 
 static void name_of(const struct lb_uuid *group, char name[LB_SHARED_NAME_BYTES])
 {
@@ -119,18 +124,160 @@ static bool has_point(const json_t *points, const struct lb_uuid *id)
 	return false;
 }
 
-static void thin(json_t *points)
-{
-	size_t half = json_array_size(points) / 2;
+/* The names that members gave to their points, each member's read once. */
+struct names {
+	struct lb_vault *v;
+	struct lb_uuid machine[MACHINES_MAX];
+	struct lb_pins pins[MACHINES_MAX];
+	size_t n;
+};
 
-	if (json_array_size(points) <= LB_SHARED_KEPT_MAX)
+static void names_free(struct names **names)
+{
+	if (*names == NULL)
 		return;
-	for (size_t i = half - half % 2; i >= 2; i -= 2)
-		json_array_remove(points, i - 1);
+	for (size_t i = 0; i < (*names)->n; i++)
+		lb_pins_free(&(*names)->pins[i]);
+	free(*names);
 }
 
-static int add_once(struct lb_vault *v, const struct lb_shared_point *point, const char *name)
+/* NULL with 0: of too many machines. */
+static int pins_of(struct names *names, const struct lb_uuid *machine, const struct lb_pins **ret_pins)
 {
+	int r;
+
+	*ret_pins = NULL;
+	for (size_t i = 0; i < names->n && *ret_pins == NULL; i++)
+		if (lb_uuid_equal(&names->machine[i], machine))
+			*ret_pins = &names->pins[i];
+	if (*ret_pins != NULL || names->n == MACHINES_MAX)
+		return 0;
+	names->machine[names->n] = *machine;
+	r = lb_pins_read(names->v, &names->machine[names->n], &names->pins[names->n]);
+	if (r == 0)
+		*ret_pins = &names->pins[names->n++];
+	return r;
+}
+
+/* Also where a name can't be read: nobody knows what it protects. */
+static int is_named(struct names *names, const struct lb_shared_point *p, bool *ret_named)
+{
+	const struct lb_pins *pins;
+	bool named = false;
+
+	for (unsigned int i = 0; i < p->n_members && !named; i++) {
+		int r = pins_of(names, &p->members[i].machine, &pins);
+
+		if (r < 0)
+			return r;
+		named = pins == NULL || pins->n_unreadable > 0;
+		for (size_t k = 0; !named && k < pins->n; k++)
+			named = lb_position_compare(&pins->points[k].position, &p->members[i].position) == 0;
+	}
+	*ret_named = named;
+	return 0;
+}
+
+static int let_go(struct lb_vault *v, const struct lb_shared_point *p)
+{
+	char id[LB_UUID_TEXT_BYTES];
+	int r = 0;
+
+	lb_uuid_format(&p->id, id);
+	for (unsigned int i = 0; i < p->n_members && r == 0; i++)
+		r = lb_pin_shared_remove(v, &p->members[i].machine, id);
+	return r;
+}
+
+static struct lb_point as_point(const struct lb_shared_point *p)
+{
+	return (struct lb_point){.time_ns = p->time_ns,
+				 .until_ns = p->time_ns,
+				 .flags = LB_HRL_POINT | LB_HRL_MARK_GROUP | (p->app ? LB_HRL_MARK_APP : 0)};
+}
+
+static int keep_parts(struct lb_vault *v, const struct lb_shared_point *p)
+{
+	struct lb_point part = as_point(p);
+	char id[LB_UUID_TEXT_BYTES];
+	int r = 0;
+
+	lb_uuid_format(&p->id, id);
+	for (unsigned int i = 0; i < p->n_members && r == 0; i++) {
+		part.position = p->members[i].position;
+		r = lb_pin_shared_put(v, &p->members[i].machine, &part, id);
+	}
+	return r;
+}
+
+/* How many of `n` points, oldest first, are to go by the ladder and by their number; go[i] of each. */
+static size_t choose(const struct lb_shared_point *p, size_t n, const struct lb_retention *retention, int64_t now_ns,
+		     struct lb_point *times, bool *go)
+{
+	size_t n_go = 0;
+
+	for (size_t i = 0; i < n; i++)
+		times[i] = as_point(&p[i]);
+	memset(go, true, n * sizeof(*go));
+	if (retention != NULL)
+		lb_retention_keep(retention, times, n, now_ns, go);
+	for (size_t i = 0; i < n; i++) {
+		go[i] = !go[i] || (n > LB_SHARED_KEPT_MAX && i < n / 2 && i % 2 == 1);
+		n_go += go[i];
+	}
+	return n_go;
+}
+
+static int drop(struct lb_vault *v, json_t *points, const struct lb_shared_point *p, const bool *go)
+{
+	_cleanup_(names_free) struct names *names = calloc(1, sizeof(*names));
+	size_t n = json_array_size(points);
+	int r = 0;
+
+	if (names == NULL)
+		return lb_fail(-ENOMEM, "out of memory for named points");
+	names->v = v;
+	for (size_t i = n; i-- > 0 && r == 0;) {
+		bool named = false;
+
+		if (!go[i])
+			continue;
+		if (n <= NAMED_MAX)
+			r = is_named(names, &p[i], &named);
+		if (r == 0 && !named) {
+			r = let_go(v, &p[i]);
+			json_array_remove(points, i);
+		}
+	}
+	return r;
+}
+
+static int prune(struct lb_vault *v, json_t *points, const struct lb_retention *retention, int64_t now_ns)
+{
+	size_t n = json_array_size(points);
+	_cleanup_free_ struct lb_shared_point *p = calloc(n, sizeof(*p));
+	_cleanup_free_ struct lb_point *times = calloc(n, sizeof(*times));
+	_cleanup_free_ bool *go = calloc(n, sizeof(*go));
+	int r = 0;
+
+	if (p == NULL || times == NULL || go == NULL)
+		return lb_fail(-ENOMEM, "out of memory for shared points");
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = parse_point(json_array_get(points, i), &p[i]);
+	if (r < 0 || choose(p, n, retention, now_ns, times, go) < PRUNED_MIN)
+		return r;
+	return drop(v, points, p, go);
+}
+
+struct addition {
+	const struct lb_shared_point *point;
+	const struct lb_retention *retention;
+	int64_t now_ns;
+};
+
+static int add_once(struct lb_vault *v, const struct addition *a, const char *name)
+{
+	const struct lb_shared_point *point = a->point;
 	_cleanup_json_ json_t *o = NULL;
 	_cleanup_free_ char *text = NULL;
 	json_t *one, *points;
@@ -150,23 +297,59 @@ static int add_once(struct lb_vault *v, const struct lb_shared_point *point, con
 	if (json_array_append_new(points, one) < 0 || lb_json_set_str(o, "name", point->group_name) < 0 ||
 	    lb_json_set_uuid(o, "group", &point->group) < 0)
 		return lb_fail(-ENOMEM, "out of memory for shared points");
-	thin(points);
-	r = lb_json_dump(o, &text);
-	return r < 0 ? r : lb_vault_site_put(v, name, text, strlen(text));
+	r = prune(v, points, a->retention, a->now_ns);
+	if (r == 0)
+		r = lb_json_dump(o, &text);
+	return r < 0 || text == NULL ? r : lb_vault_site_put(v, name, text, strlen(text));
 }
 
-int lb_shared_add(struct lb_vault *v, const struct lb_shared_point *point)
+int lb_shared_add(struct lb_vault *v, const struct lb_shared_point *point, const struct lb_retention *retention,
+		  int64_t now_ns)
 {
+	const struct addition a = {.point = point, .retention = retention, .now_ns = now_ns};
 	char name[LB_SHARED_NAME_BYTES];
-	int r = 0;
+	int r;
 
 	name_of(&point->group, name);
-	for (int i = 0; i < WRITE_ATTEMPTS_MAX; i++) {
-		r = add_once(v, point, name);
+	/* first: what stands in the list is there at all members */
+	r = keep_parts(v, point);
+	if (r == -ESTALE) {
+		(void)let_go(v, point);
+		return lb_wrap(r, "shared points of group %s", point->group_name);
+	}
+	for (int i = 0; i < WRITE_ATTEMPTS_MAX && r == 0; i++) {
+		r = add_once(v, &a, name);
 		if (r != -ESTALE && r != -EEXIST)
 			break;
+		r = i + 1 < WRITE_ATTEMPTS_MAX ? 0 : -EAGAIN; /* somebody else wrote it */
 	}
 	return r < 0 ? lb_wrap(r, "shared points of group %s", point->group_name) : 0;
+}
+
+int lb_shared_let_go(struct lb_vault *v, const struct lb_uuid *group)
+{
+	_cleanup_json_ json_t *o = NULL;
+	char name[LB_SHARED_NAME_BYTES];
+	const json_t *one;
+	size_t i;
+	int r;
+
+	name_of(group, name);
+	r = read_group(v, name, &o);
+	if (r == -ENOENT) {
+		lb_err_clear();
+		return 0;
+	}
+	json_array_foreach(json_object_get(o, "points"), i, one)
+	{
+		struct lb_shared_point p = {0};
+
+		if (r == 0)
+			r = parse_point(one, &p);
+		if (r == 0)
+			r = let_go(v, &p);
+	}
+	return r;
 }
 
 /* ---- reading

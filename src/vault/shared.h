@@ -6,11 +6,13 @@
  * point is there for all of its members or for none. It is written when every member's journal is in the vault up to
  * its mark.
  *
- * The newest LB_SHARED_KEPT_MAX are told; beyond it the older half is thinned to every second one. Thread-safe.
+ * Which of them stay is decided here alone, by one ladder, and told to who folds by an object beside each member's
+ * journal (pins.h): no member's own ladder prunes what the group keeps. What any member's pin or hold names stays at
+ * all. Beyond LB_SHARED_KEPT_MAX the older half is thinned to every second one. Thread-safe.
  */
 #include <stdbool.h>
 
-#include "vault/journal.h"
+#include "vault/retention.h"
 
 #define LB_SHARED_MEMBERS_MAX 32
 #define LB_SHARED_KEPT_MAX 512
@@ -32,8 +34,14 @@ struct lb_shared_point {
 	unsigned int n_members;
 };
 
-/* Needs the vault key. The same point again changes nothing. */
-int lb_shared_add(struct lb_vault *v, const struct lb_shared_point *point);
+/*
+ * Needs the vault key. The same point again changes nothing. What the ladder no longer keeps at `now_ns` goes (NULL:
+ * nothing goes for its age), some at a time. -ESTALE: a member pruned its part before it could be kept.
+ */
+int lb_shared_add(struct lb_vault *v, const struct lb_shared_point *point, const struct lb_retention *retention,
+		  int64_t now_ns);
+/* The group is no more: each member's own ladder says what stays of its points. */
+int lb_shared_let_go(struct lb_vault *v, const struct lb_uuid *group);
 
 struct lb_shared_points {
 	struct lb_shared_point *points; /* newest first */

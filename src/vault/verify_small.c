@@ -58,7 +58,9 @@ int lb_verify_pins(struct lb_verify *w)
 {
 	int r = lb_verify_list_under(w, "p/", pin_object);
 
-	return r < 0 ? r : lb_verify_list_under(w, "h/", pin_object);
+	if (r == 0)
+		r = lb_verify_list_under(w, "h/", pin_object);
+	return r < 0 ? r : lb_verify_list_under(w, "g/", pin_object);
 }
 
 static int item_object(void *arg, const char *object, uint64_t size_bytes)
@@ -132,7 +134,7 @@ static int check_catalog(struct lb_verify *w)
 static int stray_object(void *arg, const char *object, uint64_t size_bytes)
 {
 	const char *rest = object + strlen("m/") + LB_UUID_TEXT_BYTES;
-	static const char *const folders[] = {"e/", "c/", "p/", "h/", "r/", "item/", "f/", "d/", "o/", "l/"};
+	static const char *const folders[] = {"e/", "c/", "p/", "h/", "g/", "r/", "item/", "f/", "d/", "o/", "l/"};
 	uint8_t key_id[LB_VAULT_KEY_ID_BYTES];
 	struct lb_verify *w = arg;
 	uint32_t generation;
