@@ -116,7 +116,7 @@ servers() {
 	plain "$here/systemd/lifeboat-config.service" "$tree/lib/systemd/system/lifeboat-config.service"
 	plain "$here/systemd/lifeboat-process.service" "$tree/lib/systemd/system/lifeboat-process.service"
 	plain "$here/systemd/lifeboat-target.service" "$tree/lib/systemd/system/lifeboat-target.service"
-	for file in lifeboat-rescue-build init udhcpc.script; do
+	for file in lifeboat-rescue-build init boot-hook udhcpc.script; do
 		install -D -m 0755 "$here/rescue/$file" "$tree/usr/lib/lifeboat/rescue/$file"
 	done
 	install -D -m 0755 "$here/mender/init" "$tree/usr/lib/lifeboat/mender/init"

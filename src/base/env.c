@@ -132,7 +132,11 @@ static int real_rename(UNUSED struct lb_env *env, const char *from, const char *
 
 static int real_link(UNUSED struct lb_env *env, const char *from, const char *to)
 {
-	return or_errno(link(from, to));
+	int r = or_errno(link(from, to));
+
+	/* FAT, on sticks, has no links */
+	return r == -EPERM || r == -EOPNOTSUPP ? or_errno(renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE))
+					       : r;
 }
 
 static int real_unlink(UNUSED struct lb_env *env, const char *path)

@@ -33,7 +33,8 @@ struct lb_env_ops {
 	int (*ftruncate)(struct lb_env *env, int fd, uint64_t size_bytes);
 	int (*size)(struct lb_env *env, int fd, uint64_t *ret_size_bytes);
 	int (*rename)(struct lb_env *env, const char *from, const char *to);
-	int (*link)(struct lb_env *env, const char *from, const char *to); /* -EEXIST when `to` is there */
+	int (*link)(struct lb_env *env, const char *from,
+		    const char *to); /* -EEXIST when `to` is there; where there are no links `from` goes */
 	int (*unlink)(struct lb_env *env, const char *path);
 	int (*mkdir)(struct lb_env *env, const char *path, mode_t mode);
 	int (*list)(struct lb_env *env, const char *path, lb_dir_entry_fn fn, void *arg);

@@ -126,6 +126,10 @@ int cmd_server_add(struct cli *c)
 
 	if (strcmp(kind, "process") != 0 && strcmp(kind, "target") != 0)
 		return lb_fail(-EINVAL, "--kind takes process or target, not \"%.40s\"", kind);
+	if (cli_value(c, "replace") != NULL && strcmp(kind, "target") != 0)
+		return lb_fail(-EINVAL, "--replace is for target servers: a process server's name stays its own");
+	if (cli_value(c, "replace") != NULL && json_object_set_new(body, "replace", json_true()) < 0)
+		return lb_fail(-ENOMEM, "out of memory for a request");
 	return make_token(c, body, cli_value(c, "file"));
 }
 

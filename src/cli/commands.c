@@ -756,6 +756,7 @@ const struct cli_command cli_commands[] = {
 	 1,
 	 cmd_server_add,
 	 {{"kind", "process|target", "what joins (default process)"},
+	  {"replace", NULL, "a target server of that name may be there already: this one takes over its orders"},
 	  {"file", "FILE", "write the token there (mode 0600) instead of showing it"}}},
 	{"server",
 	 "port",

@@ -217,17 +217,43 @@ static int enrol_process(struct enrolment *e)
 	return lb_reg_process_put(e->site->db, &p);
 }
 
+/* A rescue medium that lost its memory is the target server that it was, with its orders. */
+static int find_target(struct enrolment *e, char ret_id[LB_UUID_TEXT_BYTES])
+{
+	_cleanup_(lb_targets_server_clear) struct lb_targets_server named = {0};
+	int r;
+
+	if (e->token.used_by[0] != '\0') {
+		memcpy(ret_id, e->token.used_by, LB_UUID_TEXT_BYTES);
+		return 0;
+	}
+	r = lb_targets_find(e->site->db, e->name, &named);
+	if (r == -ENOENT)
+		return lb_site_uuid(e->site, ret_id);
+	if (r < 0)
+		return r;
+	if (named.local)
+		return lb_fail(-EEXIST,
+			       "target server \"%s\" is part of the configuration server's host; choose another name",
+			       e->name);
+	if (!e->token.replaces)
+		return lb_fail(-EEXIST,
+			       "there is a target server \"%s\" already: choose another name, or take a token that may "
+			       "replace "
+			       "it (`lifeboat server add %s --kind target --replace`)",
+			       e->name, e->name);
+	memcpy(ret_id, named.id, sizeof(named.id));
+	return 0;
+}
+
 /* Nobody calls it: it needs no names of hosts. */
 static int enrol_target(struct enrolment *e)
 {
 	struct lb_targets_server t = {.created_ns = e->now_ns};
-	int r = 0;
+	int r;
 
 	memcpy(t.name, e->name, sizeof(t.name));
-	if (e->token.used_by[0] != '\0')
-		memcpy(t.id, e->token.used_by, sizeof(t.id));
-	else
-		r = lb_site_uuid(e->site, t.id);
+	r = find_target(e, t.id);
 	if (r < 0)
 		return r;
 	memcpy(e->holder, t.id, sizeof(t.id));

@@ -123,8 +123,13 @@ void lb_target_link_round(struct lb_target_link *link)
 	renew_if_due(link);
 	r = lb_target_service_take(link->service, config);
 	note(&link->refused, r, "orders");
-	if (link->client != NULL && send_report(link) < 0)
+	link->booted = link->booted || lb_target_service_has_booted(link->service);
+	if (link->client == NULL)
+		return;
+	r = send_report(link);
+	if (r < 0)
 		lb_debug("report: %s", lb_err_text());
+	link->told = link->told || (link->booted && r == 0);
 }
 
 int lb_target_link_open(struct lb_target_service *service, struct lb_target_link *ret_link)

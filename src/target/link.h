@@ -16,6 +16,7 @@ struct lb_target_link {
 	struct lb_target_service *service; /* borrowed */
 	struct lb_http_client *client;
 	bool down, refused; /* said already */
+	bool booted, told;  /* an order `boot` is done; the configuration server knows it */
 	int64_t renew_due_ns;
 };
 int lb_target_link_open(struct lb_target_service *service, struct lb_target_link *ret_link);

@@ -5,31 +5,37 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/bytes.h"
+#include "base/cleanup.h"
 #include "base/crypto.h"
 #include "base/err.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "fabric/domain.h"
+#include "target/console.h"
 #include "target/join.h"
 #include "target/link.h"
 #include "target/task.h"
 
 #define EXIT_USAGE 2
+#define EXIT_RETRY 6 /* join: nothing is wrong for good */
+#define TELL_S 300   /* a machine does not wait for longer until the server knows that it starts */
 
 static void usage(FILE *out)
 {
-	fputs("usage: lifeboat-target [--config FILE] [--check] [--verbose] [--version]\n"
+	fputs("usage: lifeboat-target [--config FILE] [--check] [--rescue] [--verbose] [--version]\n"
 	      "       lifeboat-target join NAME --server URL --ca-fingerprint HEX --token-file FILE [--config FILE]\n"
 	      "                            [--identity FOLDER] [--state FOLDER]\n"
 	      "       lifeboat-target " LB_TARGET_START_DOMAIN " URI NAME   starts a libvirt domain unless it runs\n"
 	      "       lifeboat-target " LB_TARGET_HALT_DOMAIN " URI NAME    turns it off at once\n"
 	      "  --config FILE  settings (" LB_TARGET_SETTINGS_PATH ")\n"
 	      "  --check        read the settings, say whether they are right, and exit\n"
+	      "  --rescue       on a rescue medium: say how far things are; end when an order starts the machine\n"
 	      "  --verbose      log more\n",
 	      out);
 }
@@ -62,19 +68,37 @@ static int lock_state(struct lb_env *env, const struct lb_target_settings *setti
 	return r < 0 ? lb_fail(r, "can't lock %s: %s", path, strerror(-r)) : 0;
 }
 
-static void rounds(struct lb_target_link *link, const sigset_t *ends)
+/* An order started this host's machine: there is nothing left to do here, as soon as the server knows it. */
+static bool is_home(const struct lb_target_link *link, int64_t *booted_ns)
+{
+	int64_t now_ns = lb_mono_ns(link->service->env);
+
+	if (!link->booted)
+		return false;
+	if (*booted_ns == 0)
+		*booted_ns = now_ns;
+	return link->told || now_ns - *booted_ns > TELL_S * LB_NS_PER_S;
+}
+
+static void rounds(struct lb_target_link *link, const sigset_t *ends, bool rescue)
 {
 	const struct timespec interval = {.tv_sec = LB_TARGET_LINK_S};
+	_cleanup_free_ struct lb_target_console *console = rescue ? calloc(1, sizeof(*console)) : NULL;
+	int64_t booted_ns = 0;
 	int n;
 
 	do {
 		lb_target_link_round(link);
+		if (console != NULL)
+			lb_target_console_tell(console, link->service);
+		if (rescue && is_home(link, &booted_ns))
+			return;
 		n = sigtimedwait(ends, NULL, &interval);
 	} while (n < 0);
 	lb_info("ends by signal %d", n);
 }
 
-static int serve(struct lb_env *env, const struct lb_target_settings *settings)
+static int serve(struct lb_env *env, const struct lb_target_settings *settings, bool rescue)
 {
 	struct lb_target_service service = {0};
 	struct lb_target_link link;
@@ -96,7 +120,7 @@ static int serve(struct lb_env *env, const struct lb_target_settings *settings)
 		lb_info("ready, orders come from %s", settings->config_url);
 		if (lb_notify("READY=1") < 0)
 			lb_warning("%s", lb_err_text());
-		rounds(&link, &ends);
+		rounds(&link, &ends, rescue);
 		lb_notify("STOPPING=1");
 		lb_target_link_last(&link);
 		lb_target_link_close(&link);
@@ -111,6 +135,7 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 					{"verbose", no_argument, NULL, 'v'},
 					{"version", no_argument, NULL, 'V'},
 					{"help", no_argument, NULL, 'h'},
+					{"rescue", no_argument, NULL, 'r'},
 					{"server", required_argument, NULL, 's'},
 					{"ca-fingerprint", required_argument, NULL, 'f'},
 					{"token-file", required_argument, NULL, 't'},
@@ -120,7 +145,7 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 
 struct asked {
 	const char *config;
-	bool check, help, version;
+	bool check, help, rescue, version;
 	enum lb_log_level level;
 	struct lb_target_join join;
 };
@@ -139,11 +164,26 @@ static int read_options(int argc, char **argv, struct asked *a)
 			*values[c] = optarg;
 		a->check = a->check || c == 'k';
 		a->help = a->help || c == 'h';
+		a->rescue = a->rescue || c == 'r';
 		a->version = a->version || c == 'V';
 		if (c == 'v')
 			a->level = LB_LOG_DEBUG;
 	}
 	return 0;
+}
+
+/* As the exit codes of `lifeboat`. */
+static int exit_of(int error)
+{
+	switch (-error) {
+	case EAGAIN:
+	case ECONNREFUSED:
+	case ECONNRESET:
+	case EHOSTUNREACH:
+	case ETIMEDOUT:
+		return EXIT_RETRY;
+	}
+	return EXIT_FAILURE;
 }
 
 static int join_site(const struct asked *a, int argc, char **argv)
@@ -162,7 +202,7 @@ static int join_site(const struct asked *a, int argc, char **argv)
 	r = lb_target_join(lb_env_real(), &join);
 	if (r < 0) {
 		fprintf(stderr, "lifeboat-target: %s\n", lb_err_text());
-		return EXIT_FAILURE;
+		return exit_of(r);
 	}
 	printf("Joined as target server %s; settings are in %s.\nNow: systemctl enable --now lifeboat-target\n",
 	       join.name, a->config);
@@ -209,7 +249,7 @@ int main(int argc, char **argv)
 	if (r == 0 && a.check)
 		puts("the settings are right");
 	else if (r == 0)
-		r = serve(lb_env_real(), &settings);
+		r = serve(lb_env_real(), &settings, a.rescue);
 	if (r < 0)
 		lb_error("%s", lb_err_text());
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -2,6 +2,7 @@
 #include "target/match.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 struct device {
 	char name[32], serial[LB_DISK_NAME_BYTES];
 	uint64_t size_bytes;
-	bool taken;
+	bool taken, busy, removable;
 };
 
 struct devices {
@@ -53,6 +54,19 @@ static bool is_disk(const char *name)
 	return true;
 }
 
+/* The medium that we started from, a stick with the settings: the kernel uses them itself. */
+static bool is_busy(const struct devices *all, const char *name)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/dev/%s", all->root, name);
+	fd = all->env->ops->open(all->env, path, O_RDONLY | O_EXCL | O_CLOEXEC, 0);
+	if (fd >= 0)
+		all->env->ops->close(all->env, fd);
+	return fd == -EBUSY;
+}
+
 static int look(void *arg, const char *name, bool is_dir)
 {
 	struct devices *all = arg;
@@ -72,6 +86,8 @@ static int look(void *arg, const char *name, bool is_dir)
 	memcpy(d->name, name, strlen(name));
 	if (!read_small(all, name, "serial", d->serial, sizeof(d->serial)))
 		read_small(all, name, "device/serial", d->serial, sizeof(d->serial));
+	d->removable = read_small(all, name, "removable", text, sizeof(text)) && text[0] == '1';
+	d->busy = is_busy(all, name);
 	all->n++;
 	return 0;
 }
@@ -90,7 +106,8 @@ static struct device *only(struct devices *all, const struct lb_catalog_disk *di
 	for (uint32_t i = 0; i < all->n; i++) {
 		struct device *d = &all->d[i];
 
-		if (d->taken || (exact ? d->size_bytes != disk->size_bytes : d->size_bytes < disk->size_bytes))
+		if (d->taken || d->busy || d->removable ||
+		    (exact ? d->size_bytes != disk->size_bytes : d->size_bytes < disk->size_bytes))
 			continue;
 		if (found != NULL)
 			return NULL;
@@ -104,9 +121,10 @@ static int unclear(const struct devices *all, const struct lb_catalog_disk *disk
 	char there[TEXT_BYTES] = "", size[LB_SIZE_TEXT_BYTES];
 
 	for (uint32_t i = 0; i < all->n; i++)
-		snprintf(there + strlen(there), sizeof(there) - strlen(there), "%s/dev/%s (%s%s%s)", i > 0 ? ", " : "",
-			 all->d[i].name, lb_size_format(all->d[i].size_bytes, size),
-			 all->d[i].serial[0] != '\0' ? ", serial " : "", all->d[i].serial);
+		snprintf(there + strlen(there), sizeof(there) - strlen(there), "%s/dev/%s (%s%s%s%s)",
+			 i > 0 ? ", " : "", all->d[i].name, lb_size_format(all->d[i].size_bytes, size),
+			 all->d[i].serial[0] != '\0' ? ", serial " : "", all->d[i].serial,
+			 all->d[i].busy ? ", in use" : (all->d[i].removable ? ", removable" : ""));
 	return lb_fail(-ENOENT, "which device is disk %s (%s%s%s)? Say so with --to. There are: %s", disk->name,
 		       lb_size_format(disk->size_bytes, size), disk->serial[0] != '\0' ? ", serial " : "", disk->serial,
 		       there[0] != '\0' ? there : "none");

@@ -2,8 +2,9 @@
 #pragma once
 /*
  * Which of this host's block devices are a machine's disks, when nobody says so: those with the disk's serial number;
- * for what is left, the only free one of exactly the disk's size; for a single disk that is left, the only one that is
- * large enough. Anything less clear is refused with what there is.
+ * for what is left, the only free one of exactly the disk's size; for a single disk that is left, the only free one
+ * that is large enough. What is in use, or can be pulled out, is taken by its serial number alone. Anything less clear
+ * is refused with what there is.
  */
 #include "target/disk.h"
 

@@ -176,6 +176,23 @@ int lb_target_service_report(struct lb_target_service *s, json_t **ret_report)
 	return 0;
 }
 
+bool lb_target_service_has_booted(struct lb_target_service *s)
+{
+	bool booted = false;
+
+	for (unsigned int i = 0; i < s->n_tasks && !booted; i++) {
+		_cleanup_json_ json_t *report = NULL;
+		const char *state;
+
+		if (strcmp(s->tasks[i]->order.kind, "boot") != 0 || !lb_target_task_ended(s->tasks[i]) ||
+		    lb_target_task_report(s->tasks[i], &report) < 0)
+			continue;
+		state = json_string_value(json_object_get(report, "state"));
+		booted = state != NULL && strcmp(state, "done") == 0;
+	}
+	return booted;
+}
+
 void lb_target_service_stop(struct lb_target_service *s)
 {
 	for (unsigned int i = 0; i < s->n_tasks; i++)

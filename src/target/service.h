@@ -22,6 +22,8 @@ int lb_target_service_init(struct lb_env *env, const struct lb_target_settings *
 /* An answer of /v1/target/orders; the keys in it are wiped. */
 int lb_target_service_take(struct lb_target_service *s, json_t *config);
 int lb_target_service_report(struct lb_target_service *s, json_t **ret_report);
+/* A machine of this host was started, or will be as soon as we end: an order `boot` is done. */
+bool lb_target_service_has_booted(struct lb_target_service *s);
 /* We are no longer trusted: nothing goes on, and no key is kept. */
 void lb_target_service_revoke(struct lb_target_service *s, const char *why);
 /* Ends all tasks and waits for them; their reports can still be had. */

@@ -46,7 +46,8 @@ static int complete(struct lb_target_settings *s, const char *path)
 
 int lb_target_settings_read(struct lb_env *env, const char *path, struct lb_target_settings *ret_settings)
 {
-	_cleanup_(lb_target_settings_free) struct lb_target_settings s = {.machines_max = 4};
+	_cleanup_(lb_target_settings_free) struct lb_target_settings s = {.machines_max = 4,
+									  .undo_bytes_max = UINT64_MAX};
 	const struct lb_conf_key keys[] = {
 		{"config_url", LB_CONF_STR, &s.config_url},
 		{"identity_folder", LB_CONF_STR, &s.identity_folder},
@@ -55,6 +56,7 @@ int lb_target_settings_read(struct lb_env *env, const char *path, struct lb_targ
 		{"allow", LB_CONF_STR, &s.allow},
 		{"hook_folder", LB_CONF_STR, &s.hook_folder},
 		{"machines_max", LB_CONF_U64, &s.machines_max, 1, LB_TARGET_MACHINES_MAX},
+		{"undo_bytes_max", LB_CONF_SIZE, &s.undo_bytes_max, 0, INT64_MAX},
 	};
 	int r;
 

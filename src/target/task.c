@@ -195,6 +195,11 @@ static uint64_t number(const struct lb_target_work *w, const char *member, uint6
 	return value;
 }
 
+uint64_t lb_target_work_undo_bytes(const struct lb_target_work *w)
+{
+	return LB_MIN(number(w, "undo_bytes", LB_TARGET_UNDO_BYTES_DEFAULT), w->task->settings->undo_bytes_max);
+}
+
 int lb_target_work_disks(struct lb_target_work *w)
 {
 	const json_t *body = w->task->order.body;
@@ -203,7 +208,7 @@ int lb_target_work_disks(struct lb_target_work *w)
 		.folder = w->task->folder,
 		.some = json_is_true(json_object_get(body, "some")),
 		.overwrite = json_is_true(json_object_get(body, "overwrite")),
-		.undo_bytes = number(w, "undo_bytes", LB_TARGET_UNDO_BYTES_DEFAULT),
+		.undo_bytes = lb_target_work_undo_bytes(w),
 		.undo_points = (uint32_t)LB_MIN(number(w, "undo_points", LB_TARGET_UNDO_POINTS_DEFAULT),
 						(uint64_t)LB_TARGET_UNDO_MAX),
 		.vault = w->vault,

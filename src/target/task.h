@@ -70,6 +70,8 @@ struct lb_target_work {
 int lb_target_work_vault(struct lb_target_work *w);
 /* The disks that the order names. */
 int lb_target_work_disks(struct lb_target_work *w);
+/* How much may be kept of the points before; the settings' limit counts. */
+uint64_t lb_target_work_undo_bytes(const struct lb_target_work *w);
 /* {"to"} as pairs; free() the list. Paths are checked against the settings. */
 int lb_target_work_to(struct lb_target_work *w, struct lb_target_to **ret_to, uint32_t *ret_n);
 int lb_target_work_point(struct lb_target_work *w, struct lb_point *ret_point);

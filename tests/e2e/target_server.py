@@ -25,10 +25,11 @@ class TargetServer(Daemon):
         self.conf = folder / "target.conf"
         self.state = folder / "state"
 
-    def join(self, server=None, **settings):
+    def join(self, server=None, replace=False, **settings):
         """By one command and a token; `server`: by another address than the site's own."""
         self.folder.mkdir(exist_ok=True)
-        token = self.site.ask("server", "add", self.name, "--kind", "target", "--file", self.folder / "token")
+        token = self.site.ask("server", "add", self.name, "--kind", "target", "--file", self.folder / "token",
+                              *(["--replace"] if replace else []))
         subprocess.run([self.program, "join", self.name, "--server", server or self.site.config_url, "--ca-fingerprint",
                         token["ca_fingerprint"], "--token-file", self.folder / "token", "--config", self.conf,
                         "--identity", self.folder / "identity", "--state", self.state], check=True, capture_output=True, text=True)
@@ -124,7 +125,7 @@ class Relay:
 class GrowingVault:
     """A vault whose machine gets one more point each time that it is asked for one."""
 
-    def __init__(self, folder, disks, points, vault=None, machine="db2"):
+    def __init__(self, folder, disks, points, vault=None, machine="db2", more=()):
         self.oracle = folder / f"oracle-{machine}"
         self.oracle.mkdir()
         self.names, self.machine_name = list(disks), machine
@@ -133,7 +134,7 @@ class GrowingVault:
         self.points = []
         self.made = subprocess.Popen(
             [MKVAULT, "--step", "--vault", self.url, "--passphrase-file", self.passphrase_file, "--machine", machine, "--points", str(points),
-             "--oracle", self.oracle] + [f"--disk={n}={p}" for n, p in disks.items()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+             "--oracle", self.oracle, *map(str, more)] + [f"--disk={n}={p}" for n, p in disks.items()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()
 
     def _read(self):

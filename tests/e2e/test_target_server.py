@@ -111,6 +111,28 @@ def test_a_target_server_joins_by_one_command_and_finishes_onto_its_disks(server
     assert target.health() == "ok"
 
 
+def test_a_host_that_lost_all_it_knew_takes_its_name_and_orders_over_by_a_token_that_may(site, servers, disks, tmp_path):
+    lost = servers("lost", start=False)
+    words = ["failback", "restore", "db1", "--target", lost.name, "--to", disks.to, "--point", disks.vault.points[3], "--confirm", "db1", "--no-wait"]
+    job = site.ask(*words)["job"]
+    again = TargetServer(site, BUILD, tmp_path / "again", lost.name)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        again.join()
+    assert "already: choose another name, or take a token that may replace it" in refused.value.stderr
+    (again.folder / "token").unlink()
+    process = site.lifeboat("server", "add", lost.name, "--replace", check=False)
+    assert process.returncode != 0 and "--replace is for target servers" in process.stderr
+    again.join(replace=True).start()
+    try:
+        site.wait(lambda: ended(site, job), "the order's end", LONG_S)
+        assert ended(site, job)["state"] == "done"
+        disks.are_at(3)
+        lost.start()                                    # what it was before is not wanted any more
+        site.wait(lambda: "does not accept this target server's certificate" in lost.log(), "its refusal", LONG_S)
+    finally:
+        again.close()
+
+
 def test_two_target_servers_follow_one_machine_go_back_and_finish_where_they_are_told(site, servers, growing, tmp_path):
     targets = [servers("one"), servers("two")]
     kinds = ["raw", "qcow2"] if shutil.which("qemu-nbd") else ["raw", "raw"]

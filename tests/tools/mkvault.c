@@ -2,6 +2,7 @@
 /*
  * mkvault --vault URL --passphrase-file F --machine NAME --disk NAME=IMAGE... [--points N] [--oracle FOLDER] [--seed N]
  *         [--memory SIZE] [--cpus N] [--firmware bios|uefi] [--key-file F] [--proof OFFSET] [--step]
+ *         [--from OFFSET]
  *
  * Makes a vault that holds the images as one machine's disks: an epoch that scans them whole, then N - 1 points of
  * random writes (zeroes, small and large ones, overlaps; half-way a second epoch whose scan comes after captured writes
@@ -48,6 +49,7 @@ struct mkvault {
 	struct disk disks[DISKS_MAX];
 	uint32_t n_disks, points, cpus;
 	uint64_t memory_bytes, seed, proof_offset; /* 0: no proof */
+	uint64_t from_bytes;                       /* random writes begin there: what is before may be started from */
 	bool step;
 
 	struct lb_store *store;
@@ -155,8 +157,9 @@ static void write_one(struct mkvault *m, unsigned int n)
 	uint32_t disk = (uint32_t)(next_random(m) % m->n_disks);
 	struct disk *d = &m->disks[disk];
 	uint64_t sectors = 1 + next_random(m) % (next_random(m) % 4 == 0 ? WRITE_BYTES_MAX / 512 : 16);
-	uint64_t length = LB_MIN(sectors * 512, d->size_bytes);
-	uint64_t at = next_random(m) % ((d->size_bytes - length) / 512 + 1) * 512;
+	uint64_t from = LB_MIN(m->from_bytes, d->size_bytes - 512);
+	uint64_t length = LB_MIN(sectors * 512, d->size_bytes - from);
+	uint64_t at = from + next_random(m) % ((d->size_bytes - from - length) / 512 + 1) * 512;
 	bool zero = next_random(m) % 5 == 0;
 
 	for (uint64_t i = 0; i < length; i++)
@@ -346,6 +349,9 @@ static void take_option(struct mkvault *m, int option)
 	case 'P':
 		m->proof_offset = v;
 		break;
+	case 'F':
+		m->from_bytes = v;
+		break;
 	default:
 		check(lb_fail(-EINVAL, "see the head of mkvault.c"));
 	}
@@ -354,13 +360,21 @@ static void take_option(struct mkvault *m, int option)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"vault", 1, NULL, 'v'},    {"passphrase-file", 1, NULL, 'p'},
-		{"machine", 1, NULL, 'm'},  {"disk", 1, NULL, 'd'},
-		{"points", 1, NULL, 'n'},   {"oracle", 1, NULL, 'o'},
-		{"seed", 1, NULL, 's'},     {"memory", 1, NULL, 'M'},
-		{"cpus", 1, NULL, 'c'},     {"firmware", 1, NULL, 'f'},
-		{"key-file", 1, NULL, 'k'}, {"proof", 1, NULL, 'P'},
-		{"step", 0, NULL, 'S'},     {0},
+		{"vault", 1, NULL, 'v'},
+		{"passphrase-file", 1, NULL, 'p'},
+		{"machine", 1, NULL, 'm'},
+		{"disk", 1, NULL, 'd'},
+		{"points", 1, NULL, 'n'},
+		{"oracle", 1, NULL, 'o'},
+		{"seed", 1, NULL, 's'},
+		{"memory", 1, NULL, 'M'},
+		{"cpus", 1, NULL, 'c'},
+		{"firmware", 1, NULL, 'f'},
+		{"key-file", 1, NULL, 'k'},
+		{"proof", 1, NULL, 'P'},
+		{"step", 0, NULL, 'S'},
+		{"from", 1, NULL, 'F'},
+		{0},
 	};
 	struct mkvault m = {.machine = "machine",
 			    .points = 1,
