@@ -92,7 +92,8 @@ static int order_start(struct cli *c, uint64_t wait_s)
 
 int cmd_failback_commit(struct cli *c)
 {
-	_cleanup_json_ json_t *body = json_pack("{s:b}", "new_hardware", cli_value(c, "new-hardware") != NULL);
+	_cleanup_json_ json_t *body = json_pack("{s:b,s:b}", "new_hardware", cli_value(c, "new-hardware") != NULL,
+						"discard", cli_value(c, "discard") != NULL);
 	int r;
 
 	if (cli_is_direct(c))

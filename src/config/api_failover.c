@@ -345,12 +345,14 @@ int lb_api_failover_stay(void *arg, const struct lb_http_call *call, struct lb_h
 int lb_api_failover_home(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	_cleanup_json_ json_t *body = NULL;
-	bool new_hardware;
+	bool said;
 	int r;
 
 	r = lb_api_body(call, &body);
 	if (r == 0 && json_object_get(body, "new_hardware") != NULL)
-		r = lb_json_get_bool(body, "new_hardware", &new_hardware);
+		r = lb_json_get_bool(body, "new_hardware", &said);
+	if (r == 0 && json_object_get(body, "discard") != NULL)
+		r = lb_json_get_bool(body, "discard", &said);
 	return r < 0 ? r : submit(arg, "failback-commit", call, body, reply);
 }
 

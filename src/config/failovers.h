@@ -28,6 +28,9 @@ int lb_job_failback_commit_run(struct lb_job *job);
 /* job_failback_undo.c: the machine stays where its double is. */
 int lb_job_failback_undo_run(struct lb_job *job);
 /* Whether the double is shut down to go home, or about to be. */
+/* What keeps a double from being thrown away: it works, or not all that it wrote is at home. */
+enum lb_failback_lack { LB_FAILBACK_COMPLETE, LB_FAILBACK_WORKS, LB_FAILBACK_NOT_TAKEN, LB_FAILBACK_NOT_LANDED };
+int lb_failback_lack(struct lb_site *site, const struct lb_failover_report *report, enum lb_failback_lack *ret_lack);
 bool lb_failback_is_begun(struct lb_site *site, const struct lb_failover_report *report);
 
 /* The double that the job's target names. */

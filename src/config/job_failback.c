@@ -178,6 +178,49 @@ int lb_job_shut_run(struct lb_job *job)
 	return r < 0 ? r : lb_json_set_bool(job->result, "gracefully", gracefully);
 }
 
+int lb_failback_lack(struct lb_site *site, const struct lb_failover_report *report, enum lb_failback_lack *ret_lack)
+{
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	int r;
+
+	r = lb_reprotect_find(site->db, report->vm_name, &p);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	lb_err_clear();
+	if (!report->shut)
+		*ret_lack = LB_FAILBACK_WORKS;
+	else if (!report->taken)
+		*ret_lack = LB_FAILBACK_NOT_TAKEN;
+	else if (r == 0 && json_object_get(p.request, "target") != NULL && !lb_reprotect_landed(&p))
+		*ret_lack = LB_FAILBACK_NOT_LANDED;
+	else
+		*ret_lack = LB_FAILBACK_COMPLETE;
+	return 0;
+}
+
+/* Nothing that it wrote is thrown away unless that was said. */
+static int check_home(struct lb_job *job, const struct lb_failover_report *report)
+{
+	enum lb_failback_lack lack;
+	const char *what;
+	int r = lb_failback_lack(job->site, report, &lack);
+
+	if (r < 0 || lack == LB_FAILBACK_COMPLETE)
+		return r;
+	if (lack == LB_FAILBACK_WORKS)
+		return lb_fail(-EINVAL, "%s still has its machine's place: `lifeboat failback start %s` comes first",
+			       job->target, job->target);
+	if (json_is_true(json_object_get(job->request, "discard")))
+		return lb_job_say(job, "what did not come home of it is thrown away, as ordered");
+	what = lack == LB_FAILBACK_NOT_TAKEN ? "what it wrote last is not in the vault"
+					     : "the disks at home are not at its last point";
+	return lb_fail(
+		-EINVAL,
+		"%s: %s: `lifeboat failback start %s` goes on with that; `lifeboat failback commit %s --discard` "
+		"throws it away",
+		job->target, what, job->target, job->target);
+}
+
 int lb_job_failback_commit_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
@@ -192,9 +235,9 @@ int lb_job_failback_commit_run(struct lb_job *job)
 	if (r < 0)
 		return r;
 	lb_failover_report(f, &report);
-	if (!report.shut)
-		return lb_fail(-EINVAL, "%s still has its machine's place: `lifeboat failback start %s` comes first",
-			       job->target, job->target);
+	r = check_home(job, &report);
+	if (r < 0)
+		return r;
 	lb_uuid_format(&report.machine, id);
 	r = lb_source_give_back(job, id, json_is_true(json_object_get(job->request, "new_hardware")));
 	lb_fault_place("failback-commit of %s: the machine has its own back", job->target);

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "config/failovers.h"
 #include "config/registry.h"
 #include "config/reprotect.h"
 
@@ -20,21 +21,23 @@ struct collect {
 /* What one's way home is not done with is not thrown away with those of the others. */
 static int commit_home(struct collect *c, const struct lb_failover_report *report)
 {
-	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	enum lb_failback_lack lack;
 	char text[300] = "";
 	int r;
 
-	r = lb_reprotect_find(c->run->job->site->db, report->vm_name, &p);
-	if (r < 0 && r != -ENOENT)
+	r = lb_failback_lack(c->run->job->site, report, &lack);
+	if (r < 0)
 		return r;
-	if (!report->shut)
+	if (lack == LB_FAILBACK_WORKS)
 		snprintf(text, sizeof(text),
 			 "%s still has its machine's place: `lifeboat plan failback %s` comes first", report->vm_name,
 			 c->run->name);
-	else if (r == 0 && json_object_get(p.request, "target") != NULL && !lb_reprotect_landed(&p))
+	else if (lack != LB_FAILBACK_COMPLETE)
 		snprintf(text, sizeof(text),
-			 "its disks at home are not at the last point: `lifeboat plan failback %s` goes on with them; "
-			 "`lifeboat failback commit %s` ends it all the same",
+			 "%s: `lifeboat plan failback %s` goes on with that; `lifeboat failback commit %s --discard` "
+			 "throws it away",
+			 lack == LB_FAILBACK_NOT_TAKEN ? "what its double wrote last is not in the vault"
+						       : "its disks at home are not at the last point",
 			 c->run->name, report->vm_name);
 	if (text[0] != '\0')
 		return lb_plan_job_note(c->run, report->machine_name, report->vm_name, "refused", text);

@@ -515,6 +515,7 @@ void lb_failover_report(const struct lb_failover *f, struct lb_failover_report *
 		.probed = f->probe_port != 0,
 		.cleaning = f->cleaning,
 		.shut = f->shut,
+		.taken = f->taken,
 		.told = f->config_url != NULL,
 		.warning = f->warning != NULL ? f->warning : "",
 		.mended = f->mended != NULL ? f->mended : "",

@@ -115,6 +115,7 @@ struct lb_failover_report {
 	bool probed;                    /* a port was to answer, and has when it runs */
 	bool cleaning;                  /* a cleanup was begun and must be finished */
 	bool shut;                      /* for good: its machine goes home */
+	bool taken;                     /* and the last that it wrote is in the vault */
 	bool told;                      /* it knows a configuration server, and may be reprotected */
 	const char *warning;            /* "" or what is weaker than asked */
 	const char *mended;             /* "" or what was mended in it */
@@ -157,6 +158,8 @@ int lb_failover_cleanup(struct lb_failover *f, bool live_too);
  * uses.
  */
 int lb_failover_shut(struct lb_failover *f, uint32_t wait_s, bool *ret_gracefully);
+/* Of one that is shut: all that it wrote is in the vault. Remembered until lb_failover_unshut(). */
+int lb_failover_taken(struct lb_failover *f);
 /* The machine stays here after all; lb_failover_run() starts the double. */
 int lb_failover_unshut(struct lb_failover *f);
 /*

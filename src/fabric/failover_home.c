@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The double's last hour: it is shut down for good, and its disks are taken home. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,11 +52,21 @@ int lb_failover_shut(struct lb_failover *f, uint32_t wait_s, bool *ret_gracefull
 	return *ret_gracefully ? 0 : f->fabric->ops->stop(f->fabric, &f->vm, false);
 }
 
+int lb_failover_taken(struct lb_failover *f)
+{
+	assert(f->shut);
+	if (f->taken)
+		return 0;
+	f->taken = true;
+	return lb_record_save(f);
+}
+
 int lb_failover_unshut(struct lb_failover *f)
 {
 	if (!f->shut)
 		return 0;
 	f->shut = false;
+	f->taken = false;
 	return lb_record_save(f);
 }
 

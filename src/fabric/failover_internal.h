@@ -46,6 +46,7 @@ struct lb_failover {
 	enum lb_failover_step next;
 	bool fenced, pinned, teardown, committed, cleaning;
 	bool shut; /* for good: its machine goes home */
+	bool taken;
 	int64_t started_ns, running_ns;
 
 	/* opened when needed */

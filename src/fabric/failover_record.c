@@ -114,6 +114,7 @@ static int set_progress(json_t *j, const struct lb_failover *f)
 	r = r < 0 ? r : lb_json_set_bool(j, "committed", f->committed);
 	r = r < 0 ? r : lb_json_set_bool(j, "cleaning", f->cleaning);
 	r = r < 0 ? r : lb_json_set_bool(j, "shut", f->shut);
+	r = r < 0 ? r : lb_json_set_bool(j, "taken", f->taken);
 	r = r < 0 ? r : lb_json_set_i64(j, "started_ns", f->started_ns);
 	r = r < 0 ? r : lb_json_set_i64(j, "running_ns", f->running_ns);
 	r = r < 0 ? r : lb_json_set_u64(j, "wait_s", f->wait_s);
@@ -148,9 +149,10 @@ int lb_record_save(struct lb_failover *f)
 	if (text == NULL || asprintf(&path, "%s/" LB_RECORD_FILE, f->vm.folder) < 0)
 		return lb_fail(-ENOMEM, "out of memory");
 	r = lb_file_write(f->env, path, text, strlen(text), 0600);
-	lb_fault_place("double %s: noted: next %s%s%s%s%s%s%s", f->vm.name, step_names[f->next],
+	lb_fault_place("double %s: noted: next %s%s%s%s%s%s%s%s", f->vm.name, step_names[f->next],
 		       f->fenced ? ", fenced" : "", f->pinned ? ", pinned" : "", f->teardown ? ", teardown" : "",
-		       f->committed ? ", committed" : "", f->cleaning ? ", cleaning" : "", f->shut ? ", shut" : "");
+		       f->committed ? ", committed" : "", f->cleaning ? ", cleaning" : "", f->shut ? ", shut" : "",
+		       f->taken ? ", taken" : "");
 	return r;
 }
 
@@ -300,6 +302,8 @@ static int get_progress(const json_t *j, struct lb_failover *f)
 	r = r < 0 ? r : lb_json_get_bool(j, "cleaning", &f->cleaning);
 	if (r == 0 && json_object_get(j, "shut") != NULL) /* older records have none */
 		r = lb_json_get_bool(j, "shut", &f->shut);
+	if (r == 0 && json_object_get(j, "taken") != NULL)
+		r = lb_json_get_bool(j, "taken", &f->taken);
 	r = r < 0 ? r : lb_json_get_i64(j, "started_ns", &f->started_ns);
 	r = r < 0 ? r : lb_json_get_i64(j, "running_ns", &f->running_ns);
 	r = r < 0 ? r : lb_json_get_u32(j, "wait_s", UINT32_MAX, &f->wait_s);

@@ -36,6 +36,7 @@ int lb_takeback_run(struct lb_env *env, struct lb_vault *v, struct lb_failover *
 	r = r < 0 ? r : paths_of(f, item, paths);
 	r = r < 0 ? r : lb_failover_shut(f, wait_s, &back.gracefully);
 	r = r < 0 ? r : lb_gather(env, v, item, paths, "failback", progress, arg, &back.point, &back.stats);
+	r = r < 0 ? r : lb_failover_taken(f);
 	if (r == 0)
 		*ret_takeback = back;
 	return r;

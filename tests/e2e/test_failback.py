@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole way with an agent: protected, failed over, committed, worked on, taken home, and protected again from there."""
+import json
 import os
 import pathlib
 import shutil
@@ -77,3 +78,29 @@ def test_a_machine_fails_over_works_there_goes_home_and_replicates_from_there_by
     agent.wait_point_after(time.time_ns())
     site.lifeboat("point", "export", "host", disk.name, folder / "image", *vault_words(site))
     same(folder / "image", disk.device, "-f", "raw", "-F", "raw")
+
+
+def test_a_double_whose_failback_was_cancelled_is_kept_until_all_that_it_wrote_is_home(site, agent, disk, folder):
+    write(disk, 0, os.urandom(MIB))
+    agent.protect([disk])
+    agent.wait_point_after(time.time_ns())
+    site.lifeboat("failover", "start", "host", "--confirm", "host", "--memory", "64M")
+    double = site.folder / "state/vm/host-double"
+    try:
+        site.lifeboat("failover", "commit", "host-double")
+        write_in_double(double, 0, 0x5a, 12 * MIB, 65536)
+        # nothing there heeds the power button
+        job = site.ask("failback", "start", "host-double", "--wait", 300, "--confirm", "host-double", "--no-wait")["id"]
+        agent.wait(lambda: json.loads((double / "failover.json").read_text())["shut"], "begin of the shutdown")
+        site.lifeboat("job", "cancel", job)
+        agent.wait(lambda: {"id": job, "state": "cancelled"}.items() <=
+                   next(j for j in site.ask("job", "list")["jobs"] if j["id"] == job).items(), "end of the job")
+        refused = site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double", check=False)
+        assert refused.returncode != 0 and "is not in the vault" in refused.stderr and "--discard" in refused.stderr
+        site.lifeboat("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double")
+        site.lifeboat("point", "export", "host", disk.name, folder / "image", *vault_words(site))
+        same(folder / "image", double / "disk0.qcow2", "-f", "raw", "-F", "qcow2")
+        site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double")
+    finally:
+        site.lifeboat("failover", "cleanup", "host-double", "--live", "--confirm", "host-double", check=False)
+    assert site.ask("failover", "list")["failovers"] == []
