@@ -322,10 +322,12 @@ static void publish(struct join *j, int64_t point_ns, int64_t beat_ns)
 
 static int taken_over(const struct join *j)
 {
-	return lb_fail(-ESTALE,
-		       "another writer took machine %s over after epoch %" PRIu64 ", segment %" PRIu64
-		       " (failover, or another process server); run `lifeboat machine resync %s` to protect it again",
-		       j->name, j->tail.position.epoch, j->tail.position.seq, j->name);
+	return lb_fail(
+		-ESTALE,
+		"another writer took machine %s over after epoch %" PRIu64 ", segment %" PRIu64
+		": a failover, whose double has the machine's place, or another process server; if neither is wanted, "
+		"run `lifeboat machine resync %s` to protect it again",
+		j->name, j->tail.position.epoch, j->tail.position.seq, j->name);
 }
 
 int lb_join(struct lb_machine *m)
