@@ -2,26 +2,18 @@
 """After a reboot the disks are held against the vault's hashes: hardly anything is read of the store, only what differs is sent,
 and nothing that differs is missed, whoever dies meanwhile."""
 import os
-import random
 import re
 import time
 
 import pytest
 
-from host_agent import HostAgent, LoopDisk
-from kill_rounds import KillableSite
+from host_agent import LoopDisk
 from oracle import assert_equal_after_quiescing
+from test_kill import agent, chance, site  # noqa: F401 (fixtures)
 
 BLOCK_BYTES = 4096
 COMPARED = re.compile(r"epoch (\d+) its disks were compared with the vault: (\d+) of (\d+) frames .* (\d+) KiB differ; "
                       r"(\d+) KiB were read from the store")
-
-
-@pytest.fixture
-def site(build, folder, capture_possible):
-    s = KillableSite(build, folder / "site").make().start()
-    yield s
-    s.stop()
 
 
 @pytest.fixture
@@ -30,20 +22,6 @@ def disks(folder):
     yield made
     for d in made:
         d.close()
-
-
-@pytest.fixture
-def agent(site, folder, disks):
-    a = HostAgent(site, folder / "agent").enrol().start()
-    yield a
-    a.close()
-
-
-@pytest.fixture
-def chance():
-    seed = int(os.environ.get("LIFEBOAT_SEED", random.randrange(1 << 32)))
-    print("LIFEBOAT_SEED =", seed)
-    return random.Random(seed)
 
 
 def write_behind_its_back(disk, writes):
@@ -87,7 +65,7 @@ def boot(site, agent):
     return compared(site, agent, site.points(agent.name)[-1]["epoch"])
 
 
-def test_after_a_reboot_hardly_anything_is_read_of_the_store_and_exactly_what_differs_is_sent(site, agent, disks, folder, chance):
+def test_after_a_reboot_hardly_anything_is_read_of_the_store_and_exactly_what_differs_is_sent(site, agent, disks, folder, chance):  # noqa: F811
     fill(disks[0], chance)
     agent.protect(disks)
     agent.wait_point_after(time.time_ns())
@@ -106,7 +84,7 @@ def test_after_a_reboot_hardly_anything_is_read_of_the_store_and_exactly_what_di
     assert_equal_after_quiescing(site, agent, disks, folder)
 
 
-def test_whoever_dies_in_the_middle_of_a_resync_nothing_that_differs_is_missed(site, agent, disks, folder, chance):
+def test_whoever_dies_in_the_middle_of_a_resync_nothing_that_differs_is_missed(site, agent, disks, folder, chance):  # noqa: F811
     fill(disks[0], chance)
     agent.protect(disks)
     agent.wait_point_after(time.time_ns())
