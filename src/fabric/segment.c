@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "fabric/backends.h"
+#include "fabric/segment_message.h"
 
 #define LOOK_AGAIN_MS 20
 
@@ -70,28 +71,6 @@ static int socket_address(const struct lb_vm_spec *vm, const char *segment, stru
 				 folder);
 }
 
-union one_fd {
-	struct cmsghdr head;
-	char bytes[CMSG_SPACE(sizeof(int))];
-};
-
-static int send_name(int fd, const char *name, int listener)
-{
-	union one_fd control = {0};
-	struct iovec part = {.iov_base = (void *)(uintptr_t)name, .iov_len = strlen(name)};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-
-	if (listener >= 0) {
-		message.msg_control = control.bytes;
-		message.msg_controllen = sizeof(control.bytes);
-		control.head.cmsg_level = SOL_SOCKET;
-		control.head.cmsg_type = SCM_RIGHTS;
-		control.head.cmsg_len = CMSG_LEN(sizeof(listener));
-		memcpy(CMSG_DATA(&control.head), &listener, sizeof(listener));
-	}
-	return sendmsg(fd, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 /*
  * One try: -ENOENT or -ECONNREFUSED when it is not there, -ECONNRESET when it has just ended. `listener`: what it is to
  * listen at; without one (-1) `ret_fd` takes the device.
@@ -99,7 +78,7 @@ static int send_name(int fd, const char *name, int listener)
 static int ask(const struct sockaddr_un *address, const char *name, int listener, int *ret_fd)
 {
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	union one_fd control = {0};
+	union lb_segment_control control = {0};
 	char text[256] = "";
 	struct iovec part = {.iov_base = text, .iov_len = sizeof(text) - 1};
 	struct msghdr message = {.msg_iov = &part,
@@ -113,7 +92,7 @@ static int ask(const struct sockaddr_un *address, const char *name, int listener
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
 	    connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
 		return -errno;
-	r = send_name(fd, name, listener);
+	r = lb_segment_send(fd, name, listener);
 	if (r < 0)
 		return r == -EPIPE ? -ECONNRESET : r;
 	switch (recvmsg(fd, &message, MSG_CMSG_CLOEXEC)) {

@@ -28,6 +28,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "fabric/segment.h"
+#include "fabric/segment_message.h"
 #include "fabric/segment_stream.h"
 
 #define BRIDGE "br0"
@@ -143,15 +144,10 @@ static bool name_is_ours(const char *name)
 	return strlen(name) == 14 && strncmp(name, "lb", 2) == 0 && strspn(name + 2, "0123456789abcdef") == 12;
 }
 
-union one_fd {
-	struct cmsghdr head;
-	char bytes[CMSG_SPACE(sizeof(int))];
-};
-
 /* What a peer asks for: the name of its device, and maybe the socket that its QEMU will come to (-1: none). */
 static bool hear(int peer, char name[64], int *ret_listener)
 {
-	union one_fd control = {0};
+	union lb_segment_control control = {0};
 	struct iovec part = {.iov_base = name, .iov_len = 63};
 	struct msghdr message = {.msg_iov = &part,
 				 .msg_iovlen = 1,
@@ -175,19 +171,7 @@ static bool hear(int peer, char name[64], int *ret_listener)
 /* The device; with `text` alone when `tap` is negative. */
 static void tell(int peer, const char *text, int tap)
 {
-	union one_fd control = {0};
-	struct iovec part = {.iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text)};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-
-	if (tap >= 0) {
-		message.msg_control = control.bytes;
-		message.msg_controllen = sizeof(control.bytes);
-		control.head.cmsg_level = SOL_SOCKET;
-		control.head.cmsg_type = SCM_RIGHTS;
-		control.head.cmsg_len = CMSG_LEN(sizeof(tap));
-		memcpy(CMSG_DATA(&control.head), &tap, sizeof(tap));
-	}
-	if (sendmsg(peer, &message, MSG_NOSIGNAL) < 0)
+	if (lb_segment_send(peer, text, tap) < 0)
 		fail("answer");
 }
 
