@@ -111,7 +111,9 @@ def test_a_server_that_dies_at_each_place_of_a_push_install_knows_what_became_of
                 # before the process server had it, the login was nowhere else
                 assert "order it again" in done["error"] and (lost := lost + 1) <= 3, done
             seen = places()
-        assert site.deaths == len(seen) == len(set(seen)) and len(seen) >= 5, (site.deaths, seen)
+        assert site.deaths == len(seen) == len(set(seen)), (site.deaths, seen)
+        # and where it was when the process server told of a step: which ones are told depends on who is quicker
+        assert {"wait for the process server", "before its end", "after its end"} <= {s.removeprefix("install of 127.0.0.1: ") for s in seen}
         assert is_there(ssh_host)
         assert [m["name"] for m in site.ask("machine", "list")["machines"]] == ["web1"]
         wait_no_folder(site, ssh_host)

@@ -9,6 +9,7 @@ import pytest
 
 from host_agent import LoopDisk
 from oracle import assert_equal_after_quiescing, judge, oracle_writers
+from provoked import provoked
 
 
 @pytest.fixture
@@ -25,15 +26,14 @@ def test_two_hundred_points_under_forty_writers_are_legal_prefixes(build, site, 
     writers = oracle_writers(build, log, disks, 55, rate=4000)
     figures = json.loads(writers.communicate(timeout=120)[0])
     assert figures["error"] == 0
-    assert figures["in_flight_max"] >= 16
     agent.wait_point_after(time.time_ns())
     summary, wrong = judge(build, site, agent, log)
     print(figures, summary)
     assert not wrong, "\n".join(wrong)
-    # how many are under way at a point is the disk's affair: a quick one has few
-    assert summary["in_flight_max"] >= 2
-    assert summary["checked"] >= 200
     assert_equal_after_quiescing(site, agent, disks, folder)
+    # how many are under way at a point is the disk's affair: a quick one has few
+    provoked(figures["in_flight_max"] >= 16 and summary["in_flight_max"] >= 2, f"writes were to be under way together: {figures}, {summary}")
+    provoked(summary["checked"] >= 200, f"two hundred points were to be made: {summary}")
 
 
 def test_one_write_that_is_dropped_on_purpose_is_caught(build, site, agent, disks, folder):
@@ -62,9 +62,9 @@ def test_an_overloaded_ring_ends_in_debt_and_every_point_after_it_is_legal(build
     summary, wrong = judge(build, site, agent, log)
     points = site.points(agent.name)
     print(summary, "epochs:", points[-1]["epoch"])
-    assert points[-1]["epoch"] > 1, "the ring was to overflow in this test"
     assert not wrong, "\n".join(wrong)
     assert_equal_after_quiescing(site, agent, disks, folder)
+    provoked(points[-1]["epoch"] > 1, "the ring was to overflow in this test")
 
 
 def sealed_by(site, agent):
