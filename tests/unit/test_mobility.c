@@ -170,6 +170,38 @@ static void a_chunk_is_not_read_while_an_old_write_is_on_its_way(void **state)
 	catch_up();
 }
 
+/* Rule 5, of what a resync asks about: it lies anywhere, far from where the scan is. */
+static void a_piece_elsewhere_is_not_hashed_while_an_old_write_to_it_is_on_its_way(void **state)
+{
+	const uint64_t first = SIM_BLOCKS - LB_CAPTURE_CHUNK_BYTES / SIM_BLOCK_BYTES; /* of the last chunk of disk 1 */
+	const struct sim_settle *settle = &sim->process.settle;
+
+	(void)state;
+	become_protected();
+	for (uint64_t b = 0; b < 12; b++)
+		sim_submit(0, 8 + 4 * b, 4, false), sim_quiesce();
+	for (uint64_t b = first; b + 4 <= SIM_BLOCKS; b += 4)
+		sim_submit(1, b, 4, false), sim_quiesce();
+	catch_up();
+	sim->kernel.stuck = true;
+	sim_submit(1, first + 4, 4, false);
+	sim_pass(100 * LB_NS_PER_MS);
+	agent.config.resync_generation++;
+	lb_session_configure(agent.session, &agent.config);
+	run(60 * S);
+	assert_int_equal(status().state, LB_SESSION_SCANNING);
+	for (uint64_t b = first; b < SIM_BLOCKS; b++)
+		assert_true(settle->block[1][b] == SIM_UNASKED || settle->block[1][b] == SIM_ASKED);
+	/* it was asked, and where the scan is nothing is in the way */
+	assert_true(settle->n_heaps > 0 && sim->kernel.inflight[0][0] == 0);
+	assert_int_equal(status().scan_done_bytes, 0);
+	sim->kernel.stuck = false;
+	sim_quiesce();
+	become_protected();
+	catch_up();
+	assert_true(sim->process.settled > 0);
+}
+
 /* Rule 6. */
 static void no_point_comes_before_the_writes_made_during_the_scan(void **state)
 {
@@ -702,6 +734,7 @@ int main(void)
 		T(what_does_not_fit_is_scanned_in_a_new_epoch),
 		T(a_write_that_failed_is_read_again_from_the_disk),
 		T(a_chunk_is_not_read_while_an_old_write_is_on_its_way),
+		T(a_piece_elsewhere_is_not_hashed_while_an_old_write_to_it_is_on_its_way),
 		T(no_point_comes_before_the_writes_made_during_the_scan),
 		T(a_write_that_capture_did_not_see_ends_the_points_until_the_disk_is_scanned),
 		T(skipped_runs_of_the_program_are_a_loss_of_every_disk),
