@@ -9,13 +9,17 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/guest"))
+
+from guest import free_port  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("LIFEBOAT_BUILD", ROOT / "build-check")).resolve()
 STORETOOL = BUILD / "tests/tools/storetool"
 AZURITE = ROOT / "build-azurite/node_modules/azurite/dist/src/blob/main.js"
@@ -27,12 +31,6 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 
 class Missing(Exception):
     """What this machine lacks, for a skip."""
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def secret_file(path, **values):

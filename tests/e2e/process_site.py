@@ -9,14 +9,18 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/guest"))
+
+from guest import free_port  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("LIFEBOAT_BUILD", ROOT / "build"))
 DAEMON = BUILD / "src/process/lifeboat-process"
 SEGTOOL = BUILD / "tests/tools/segtool"
@@ -272,9 +276,3 @@ class Site:
             self.kill()
         self.config.stop()
         self.log.close()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -31,6 +32,10 @@ POLL_INTERVAL_S = 0.05
 ANSWER_BYTES_MAX = 64 * 1024
 # A loaded machine takes its time to reap a killed QEMU of a few GiB.
 KILL_DEADLINE_S = 30
+PORTS = range(20000, 30000)
+PORT_TRIES = 1000
+
+_held_ports = []
 
 
 class GuestError(Exception):
@@ -60,10 +65,27 @@ def _escape(text):
     return str(text).replace(",", ",,")
 
 
+def _hold(port):
+    """It is this process's until it ends: nobody else that asks free_port() gets it, also while nothing listens there."""
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0lifeboat-port-{port}")
+        with socket.socket() as s:
+            s.bind(("", port))
+    except OSError:
+        mark.close()
+        return False
+    _held_ports.append(mark)
+    return True
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Not of those that the kernel gives to connections: a server that is started again finds its port free."""
+    for _ in range(PORT_TRIES):
+        port = secrets.choice(PORTS)
+        if _hold(port):
+            return port
+    raise GuestError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free")
 
 
 def _process_start(pid):
