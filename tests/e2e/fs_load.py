@@ -19,6 +19,7 @@ import time
 RECORD_BYTES = 256
 FILES_PER_FOLDER = 64
 FILE_BYTES_MAX = 20000
+FILES_MAX = 3000    # a disk that syncs at once is not filled by them
 CHURN_FILES = 150
 CHURN_BYTES_MAX = 60000
 
@@ -60,8 +61,9 @@ class Log:
 
 
 def write_files(folder, log, seed, stop):
-    n = 0
-    while not stop.is_set():
+    for n in range(FILES_MAX):
+        if stop.is_set():
+            return
         path = numbered(folder, n)
         if not path.parent.exists():
             path.parent.mkdir()
@@ -72,7 +74,6 @@ def write_files(folder, log, seed, stop):
             os.fsync(f.fileno())
         sync_folder(path.parent)
         log.durable("file", n)
-        n += 1
         stop.wait(0.01)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deaths of the site's processes: whom to kill, who starts it again, and what was durable before."""
 import fcntl
+import functools
 import http.client
 import json
 import os
@@ -13,18 +14,19 @@ import time
 from host_agent import HostAgent
 from lifeboat_site import Site
 
-RECOVERY_DEADLINE_S = 90
+RECOVERY_DEADLINE_S = 240
 
 
 class KillableSite(Site):
     """A site whose servers die: the configuration server is started by the test, its process server by it."""
 
-    @property
+    @functools.cached_property
     def cache(self):
+        """Found once: a server that starts writes its file anew, and folders beside it come and go."""
         conf = self.process_conf.read_text().splitlines()
         return pathlib.Path(next(line.split("=", 1)[1].strip() for line in conf if line.startswith("cache_folder")))
 
-    @property
+    @functools.cached_property
     def process_conf(self):
         return next((self.folder / "state").rglob("process.conf"))
 

@@ -23,7 +23,7 @@ from process_site import Ca
 
 DAY_S = 86400
 DISK_MIB = 24
-DEADLINE_S = 90
+DEADLINE_S = 240
 
 
 def run(*words):
@@ -151,7 +151,7 @@ def test_an_unknown_client_certificate_is_refused_on_both_ports(plain_site, tmp_
 def try_ask(port, site, **how):
     try:
         return ask(port, site, **how)
-    except ConnectionRefusedError:
+    except ConnectionError:
         return None
 
 
@@ -246,6 +246,14 @@ def test_a_harmed_journal_object_is_named_and_the_points_before_it_stay(site, ag
     assert "Proven" in p.stdout
 
 
+def size_bytes(path):
+    """Of a file that may go at any instant."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def cached(site):
     return sorted((site.folder / "state").rglob("*.hrl"))
 
@@ -269,8 +277,8 @@ def test_a_harmed_segment_in_the_cache_is_named_kept_and_sent_again(site, agent,
     agent.wait_point_after(time.time_ns())
     with vault_away(site):
         write(disk, seed=3)
-        agent.wait(lambda: sum(p.stat().st_size for p in cached(site)) > 1 << 19, "segments in the cache")
-        agent.wait(lambda: "can't" in " ".join(reasons(agent)) or "vault" in " ".join(reasons(agent)), "word of the vault")
+        agent.wait(lambda: sum(size_bytes(p) for p in cached(site)) > 1 << 19, "segments in the cache", DEADLINE_S)
+        agent.wait(lambda: "can't" in " ".join(reasons(agent)) or "vault" in " ".join(reasons(agent)), "word of the vault", DEADLINE_S)
         site.stop(signal.SIGKILL)
         victim = max(cached(site), key=lambda p: p.stat().st_size)
         victim.write_bytes(harm(victim.read_bytes()))

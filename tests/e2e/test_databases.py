@@ -222,8 +222,8 @@ def test_a_copy_of_a_busy_postgresql_replays_from_the_templates_checkpoint_and_h
         (folder / "mnt/not-frozen").touch()
 
 
-def install_mariadb(agent, database):
-    install(agent, "pre-50-mariadb", socket=database.socket, folder=database.folder, wait_s=2)
+def install_mariadb(agent, database, wait_s):
+    install(agent, "pre-50-mariadb", socket=database.socket, folder=database.folder, wait_s=wait_s)
     install(agent, "post-50-mariadb", folder=database.folder)
 
 
@@ -232,7 +232,7 @@ def install_mariadb(agent, database):
 def test_a_copy_of_a_busy_mariadb_has_its_tables_closed_and_a_failing_script_leaves_no_lock(site, agent, folder):
     with served(folder, MariaDb) as (disk, database):
         agent.protect([disk])
-        install_mariadb(agent, database)
+        install_mariadb(agent, database, wait_s=20)
         database.sql("CREATE DATABASE shop; CREATE TABLE shop.inno (n int PRIMARY KEY) ENGINE=InnoDB; "
                      "CREATE TABLE shop.isam (n int PRIMARY KEY) ENGINE=MyISAM")
         with Writer(database, "INSERT INTO shop.inno VALUES ({n}); INSERT INTO shop.isam VALUES ({n})") as writer:
@@ -250,6 +250,7 @@ def test_a_copy_of_a_busy_mariadb_has_its_tables_closed_and_a_failing_script_lea
             assert writer.goes_on()
             (agent.scripts / "pre-60-fails").unlink()
         # the lock can't be had in time: no point, and nobody waits for it any longer
+        install_mariadb(agent, database, wait_s=2)
         with holding(database, "LOCK TABLES shop.inno WRITE"):
             p = site.lifeboat("point", "create", agent.name, "--app", check=False)
             assert p.returncode == 1 and "Lock wait timeout" in p.stderr, p.stderr

@@ -2,6 +2,7 @@
 """Three machines in one replication group that send money to one another: at every shared point the sum is exact."""
 import contextlib
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import pytest
 import bank
 from guest import free_port
 from host_agent import HostAgent, LoopDisk
+from lifeboat_site import SiteError
 from test_filesystems import mounted, run
 
 MEMBERS = 3
 MIB = 48
 POINTS = 4
+POINTS_WITHOUT_BARRIER = 12
 DEADLINE_S = 240
 
 
@@ -89,21 +92,32 @@ def shared_points(site):
     return [p for p in site.ask("group", "show", "shop")["points"] if p["state"] == "there"]
 
 
+def make_point(site, *words):
+    """Its job's result; ordered again where it fails: a machine may be too slow for the limits that a freeze has."""
+    end = time.monotonic() + DEADLINE_S
+    while True:
+        p = site.lifeboat("point", "create", "--group", "shop", *words, "-o", "json", check=False)
+        if p.returncode == 0:
+            return json.loads(p.stdout)["data"]["result"]
+        if time.monotonic() > end:
+            raise SiteError(f"no shared point within {DEADLINE_S} s: {p.stderr}")
+        time.sleep(0.2)
+
+
 def make_points(site, n):
     made = []
-    while len(made) < n:
-        made.append(site.ask("point", "create", "--group", "shop", ok=(0,))["result"])
+    for _ in range(n):
+        made.append(make_point(site))
         time.sleep(0.5)
     return made
 
 
 def settle(site, members):
     """The group is complete and has its coordinator: a point on demand waits for both."""
-    for _ in range(20):
-        p = site.lifeboat("point", "create", "--group", "shop", check=False)
-        if p.returncode == 0:
-            return
-    raise AssertionError(f"no shared point is made: {p.stderr}\n" + "\n".join(m.agent.log("agent") for m in members))
+    try:
+        make_point(site)
+    except SiteError as e:
+        raise SiteError(f"{e}\n" + "\n".join(m.agent.log("agent") for m in members)) from e
 
 
 def test_at_every_shared_point_the_sum_over_all_members_is_exact(site, folder):
@@ -118,7 +132,8 @@ def test_at_every_shared_point_the_sum_over_all_members_is_exact(site, folder):
             site.lifeboat("group", "add", "shop", members[1].name)
             settle(site, members)
             points += make_points(site, 1)
-            app = site.ask("point", "create", "--group", "shop", "--app", "--name", "end-of-day")["result"]
+            site.wait(lambda: len(bank.read((members[0].mnt / "ledger").read_bytes())[0]) > 20, "money that moves", DEADLINE_S)
+            app = make_point(site, "--app", "--name", "end-of-day")
         frozen = [max(m["frozen_ns"] for m in p["members"]) / 1e6 for p in [*points, app]]
         print("frozen ms:", frozen)
         for p in [*points, app]:
@@ -135,18 +150,25 @@ def test_at_every_shared_point_the_sum_over_all_members_is_exact(site, folder):
 def test_without_the_barrier_a_sum_is_wrong(site, folder):
     with group(site, folder, faults={"LB_FAULT": "group_no_barrier"}) as members:
         settle(site, members)
+        sums = []
         with banks(members):
-            points = make_points(site, POINTS)
-        sums = [sum_at(site, members, f"shared:{p['point']}", folder) for p in points]
+            while len(sums) < POINTS_WITHOUT_BARRIER and all(s == MEMBERS * bank.OPENING_BALANCE for s in sums):
+                sums.append(sum_at(site, members, f"shared:{make_point(site)['point']}", folder))
         print("sums:", sums)
         assert any(s != MEMBERS * bank.OPENING_BALANCE for s in sums)
 
 
 def fails_and_names(site, members, who, text=""):
     """No shared point is made, the reason names the member, and nothing stays frozen."""
-    before = len(shared_points(site))
-    p = site.lifeboat("point", "create", "--group", "shop", check=False)
-    assert p.returncode == 1 and who.name in p.stderr and text in p.stderr, p.stderr
+    before, end = len(shared_points(site)), time.monotonic() + DEADLINE_S
+    while True:
+        p = site.lifeboat("point", "create", "--group", "shop", check=False)
+        assert p.returncode == 1, p.stdout + p.stderr
+        if who.name in p.stderr and text in p.stderr:
+            break
+        # or another was too slow just then
+        if time.monotonic() > end:
+            raise SiteError(f"no reason that names {who.name} and {text!r} within {DEADLINE_S} s: {p.stderr}")
     for m in members:
         (m.mnt / "not-frozen").touch()
     assert len(shared_points(site)) == before

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The latest point: all that was received is in it, also for a test, though the vault would have had it much later."""
 import contextlib
+import json
 import os
 import pathlib
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -80,6 +82,10 @@ def process_server(site):
     raise AssertionError("the site's process server is not there")
 
 
+def last_seen_ns(site):
+    return json.loads(site.lifeboat("machine", "show", "host", "-o", "json", check=False).stdout)["data"]["replication"]["last_seen_ns"]
+
+
 def drilled(site):
     """An empty disk proves nothing: the drill fails, after all that it does before."""
     api = Api(site, site.identity)
@@ -104,6 +110,8 @@ def test_the_latest_point_has_all_that_was_received_unless_the_process_server_do
         os.kill(pid, signal.SIGCONT)
     assert "does not answer; it goes on" in steps(failed)["bring what was received into the vault"]
     assert beginning(site, agent, disk, folder, failed["result"]) != data
+    came_back_ns = time.time_ns()
+    agent.wait(lambda: last_seen_ns(site) > came_back_ns, "report of the process server", 120)
     failed = drilled(site)
     assert steps(failed)["bring what was received into the vault"] == "everything received is in the vault"
     assert beginning(site, agent, disk, folder, failed["result"]) == data

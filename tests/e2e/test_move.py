@@ -8,10 +8,12 @@ import pytest
 
 from clock import clock_of
 from host_agent import LoopDisk
-from oracle import assert_equal_after_quiescing, judge, oracle_writers
+from oracle import STOP_S_MAX, assert_equal_after_quiescing, judge, oracle_writers, stop_writers
 from process_server import ProcessServer
 
 LOST_S = 15
+RUN_S_MAX = 600
+SLOW_S = 300    # a loaded machine's process server that is late is not lost
 
 
 @pytest.fixture
@@ -23,11 +25,11 @@ def disks(folder):
 
 
 @pytest.fixture
-def site(build, folder, capture_possible):
+def site(request, build, folder, capture_possible):
     from lifeboat_site import Site
     s = Site(build, folder / "site").make()
     with open(s.folder / "etc/config.conf", "a") as conf:
-        conf.write(f"process_lost_s = {LOST_S}\n")
+        conf.write(f"process_lost_s = {getattr(request, 'param', SLOW_S)}\n")
     s.start()
     yield s
     s.stop()
@@ -52,17 +54,18 @@ def newest_epoch(site, agent):
 
 
 def test_a_machine_moves_under_load_in_the_same_epoch_and_every_point_is_legal(build, site, second, agent, disks, folder):
-    agent.protect(disks[:1], ring="512M")  # has to hold what is written until the agent has heard of the move
+    agent.protect(disks[:1], ring="256M")
     first = process_of(site, agent)
     epoch = newest_epoch(site, agent)
     log = folder / "writes.log"
-    writers = oracle_writers(build, log, disks[:1], 20, rate=1500)
+    # the ring has to hold what is written until the agent has heard of the move
+    writers = oracle_writers(build, log, disks[:1], RUN_S_MAX, rate=1500, spare=agent.pins)
     for to in ("ps2", "local") if first == "local" else ("local", "ps2"):
         agent.wait_point_after(time.time_ns())
         site.lifeboat("machine", "move", agent.name, "--to", to)
         assert process_of(site, agent) == to
         agent.wait_point_after(time.time_ns())
-    assert json.loads(writers.communicate(timeout=180)[0])["error"] == 0
+    stop_writers(writers)
     agent.wait_point_after(time.time_ns())
     assert newest_epoch(site, agent) == epoch, f"a clean move begins no epoch: {agent.log('agent')}"
     summary, wrong = judge(build, site, agent, log)
@@ -71,6 +74,7 @@ def test_a_machine_moves_under_load_in_the_same_epoch_and_every_point_is_legal(b
     assert_equal_after_quiescing(site, agent, disks[:1], folder)
 
 
+@pytest.mark.parametrize("site", [LOST_S], indirect=True)
 def test_a_lost_process_server_loses_its_machines_and_its_cache_is_never_offered(build, site, second, agent, disks, folder):
     agent.protect(disks)
     if process_of(site, agent) != "ps2":
@@ -83,7 +87,7 @@ def test_a_lost_process_server_loses_its_machines_and_its_cache_is_never_offered
     agent.wait(lambda: process_of(site, agent) == "local", "move away from the lost server", 180)
     agent.wait_recoverable()
     agent.wait_point_after(time.time_ns())
-    assert json.loads(writers.communicate(timeout=180)[0])["error"] == 0
+    assert json.loads(writers.communicate(timeout=STOP_S_MAX)[0])["error"] == 0
     second.start()
     agent.wait(lambda: not second.cached(), "the void cache to be dropped")
     agent.wait_point_after(time.time_ns())

@@ -25,7 +25,7 @@ def site(tmp_path, request):
 
 
 def finished(agent):
-    _, text = agent.communicate(timeout=120)
+    _, text = agent.communicate(timeout=300)
     assert agent.returncode == 0, text
 
 
@@ -167,14 +167,14 @@ def test_sigterm_ends_it_cleanly_and_the_service_manager_is_told(site, tmp_path)
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(path)
-        notify.settimeout(60)
+        notify.settimeout(240)
         site.environment = lambda: dict(os.environ, NOTIFY_SOCKET=path)
         site.start()
         assert notify.recv(100) == b"READY=1"
         site.journal(site.machines[0])
         site.daemon.send_signal(signal.SIGTERM)
         assert notify.recv(100) == b"STOPPING=1"
-    assert site.daemon.wait(timeout=60) == 0
+    assert site.daemon.wait(timeout=240) == 0
 
 
 def test_no_key_is_left_on_disk_or_in_the_log(site):
