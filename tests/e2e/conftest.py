@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 
+REMOVE_S = 60
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP / "tests/guest"))
 sys.path.insert(0, str(TOP / "tests/e2e"))
@@ -47,13 +49,25 @@ def packages(build):
     shutil.rmtree(path)
 
 
+def remove_folder(path):
+    """Also under the hands of a killed server's child that is just ending."""
+    end = time.monotonic() + REMOVE_S
+    while path.exists():
+        try:
+            shutil.rmtree(path)
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
 @pytest.fixture
 def folder():
     """pytest's own folders are closed to the agent, which runs as nobody."""
     path = pathlib.Path(tempfile.mkdtemp(prefix="lb-e2e."))
     path.chmod(0o755)
     yield path
-    shutil.rmtree(path)
+    remove_folder(path)
 
 
 @pytest.fixture

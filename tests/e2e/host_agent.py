@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """This host as the protected machine: loop devices as its disks, the capture helper and the agent as processes."""
+import errno
+import fcntl
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
+import stat
 import subprocess
 import time
 
@@ -21,8 +25,10 @@ class LoopDisk:
         with open(self.path, "wb") as f:
             f.truncate(size_mib << 20)
         self.size_bytes = size_mib << 20
-        self.device = subprocess.run(["losetup", "--find", "--show", self.path], check=True, capture_output=True,
-                                     text=True).stdout.strip()
+        self.device = self.attach()
+
+    def attach(self):
+        return subprocess.run(["losetup", "--find", "--show", self.path], check=True, capture_output=True, text=True).stdout.strip()
 
     @property
     def name(self):
@@ -41,6 +47,36 @@ class LoopDisk:
         if self.is_attached():
             subprocess.run(["losetup", "--detach", self.device], check=True)
         self.path.unlink()
+
+
+class PulledDisk(LoopDisk):
+    """One that is detached in the middle of a test: its number is so high that no other test is given it then."""
+    ADD, REMOVE = 0x4c80, 0x4c81    # LOOP_CTL_ADD, LOOP_CTL_REMOVE
+
+    def attach(self):
+        with open("/dev/loop-control") as control:
+            self.number = fcntl.ioctl(control, self.ADD, random.randrange(100_000, 1_000_000))
+        device = f"/dev/loop{self.number}"
+        self.made_node = not os.path.exists(device)
+        if self.made_node:      # a /dev that the kernel doesn't keep
+            major, minor = map(int, pathlib.Path(f"/sys/block/loop{self.number}/dev").read_text().split(":"))
+            os.mknod(device, 0o660 | stat.S_IFBLK, os.makedev(major, minor))
+        subprocess.run(["losetup", device, self.path], check=True)
+        return device
+
+    def close(self):
+        super().close()
+        if self.made_node:
+            os.unlink(self.device)
+        end = time.monotonic() + DEADLINE_S
+        with open("/dev/loop-control") as control:
+            while True:
+                try:
+                    return fcntl.ioctl(control, self.REMOVE, self.number)
+                except OSError as e:
+                    if e.errno != errno.EBUSY or time.monotonic() > end:
+                        raise
+                time.sleep(POLL_INTERVAL_S)
 
 
 class HostAgent:

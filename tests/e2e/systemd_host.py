@@ -8,8 +8,11 @@ import subprocess
 import time
 import uuid
 
+from lifeboat_site import SiteError
+
 GROUPS = pathlib.Path("/sys/fs/cgroup")
 DEADLINE_S = 300
+SETTLE_S = 60
 # What would lay hands on the host's kernel or devices.
 MASKED = ("systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
           "systemd-sysctl.service", "systemd-modules-load.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
@@ -111,7 +114,8 @@ class SystemdHost:
         while not (result := condition()):
             if self.process.poll() is not None:
                 raise Missing(f"no systemd can be started here: {self.process.stderr.read().strip()}")
-            assert time.monotonic() < end, f"no {what} within {deadline_s} s\n{self.journal() if self.pid else ''}{tell()}"
+            if time.monotonic() > end:
+                raise SiteError(f"no {what} within {deadline_s} s\n{self.journal() if self.pid else ''}{tell()}")
             time.sleep(0.05)
         return result
 
@@ -152,6 +156,13 @@ class SystemdHost:
 
     def listing(self):
         return set(self.run(LISTING).stdout.splitlines())
+
+    def assert_listing(self, before):
+        """As it was: what ends by itself, a session's say, may take a moment."""
+        end = time.monotonic() + SETTLE_S
+        while left := self.listing() ^ before:
+            assert time.monotonic() < end, "\n".join(sorted(left))
+            time.sleep(0.5)
 
     def stop(self):
         if self.process is not None:

@@ -17,7 +17,7 @@ import time
 import pytest
 
 from clock import clock_of
-from host_agent import AGENT_UID, HostAgent, LoopDisk
+from host_agent import AGENT_UID, HostAgent, LoopDisk, PulledDisk
 from lifeboat_site import Site
 from process_site import Ca
 
@@ -374,7 +374,7 @@ def test_a_vault_that_is_unmounted_is_not_made_anew_in_the_empty_folder(bare_sit
 # ---- disks -------------------------------------------------------------------------------------------------------
 
 def test_a_disk_that_vanishes_is_named_and_its_points_stay(site, agent, disk, folder):
-    other = LoopDisk(folder / "other.img", DISK_MIB)
+    other = PulledDisk(folder / "other.img", DISK_MIB)
     try:
         agent.protect([disk, other])
         write(other, seed=7)

@@ -118,10 +118,10 @@ def test_a_source_replicates_again_when_its_failover_is_cancelled_before_the_vau
     os.kill(server, signal.SIGSTOP)
     try:
         start(here, "--no-wait")
-        here.wait(lambda: here.machine("host")["state"] == "failed over", "the site's fence", 60)
+        here.wait(lambda: here.machine("host")["state"] == "failed over", "the site's fence", 240)
         at_work, = [j for j in here.ask("job", "list")["jobs"] if j["kind"] == "failover"]
         here.lifeboat("job", "cancel", at_work["id"])
-        here.wait(lambda: [j for j in here.ask("job", "list")["jobs"] if j["id"] == at_work["id"]][0]["state"] == "cancelled", "its end", 60)
+        here.wait(lambda: [j for j in here.ask("job", "list")["jobs"] if j["id"] == at_work["id"]][0]["state"] == "cancelled", "its end", 240)
     finally:
         os.kill(server, signal.SIGCONT)
     assert here.ask("failover", "list")["failovers"] == []

@@ -15,7 +15,7 @@ from debian_root import Root, newer
 from guest import free_port
 from host_agent import LoopDisk
 from lifeboat_site import Site
-from oracle import judge, oracle_writers
+from oracle import judge, oracle_writers, stop_writers, wait_writes
 from systemd_host import Missing, SystemdHost
 from test_recovery import MIB, PASSPHRASE
 
@@ -141,8 +141,7 @@ def test_the_servers_units_come_up_as_documented_write_disks_are_upgraded_and_pu
     assert (host.root / "var/lib/lifeboat/config/config.db").exists()
     for h, was in zip(hosts, before):
         h.run("dpkg --purge lifeboat; rm -rf /srv/shared/* /srv/images /root/passphrase /root/token; userdel images 2>/dev/null; true")
-        left = h.listing() ^ was
-        assert not left, "\n".join(sorted(left))
+        h.assert_listing(was)
 
 
 @pytest.fixture
@@ -206,12 +205,14 @@ def test_an_agent_that_was_pushed_is_upgraded_under_load_without_a_resync_and_re
     wait(lambda: (site.machine("web1") or {}).get("recoverable"), "recovery point")
     epoch, ran = site.points("web1")[-1]["epoch"], [server.shown(u, "MainPID") for u in units[:2]]
     log = folder / "writes.log"
-    writers = oracle_writers(build, log, [disk], 12, writers=8, rate=500)
+    # what is written while the agent is away has to fit into its ring
+    writers = oracle_writers(build, log, [disk], 600, writers=8, rate=500, spare=f"/proc/{server.pid}/root/sys/fs/bpf/lifeboat")
     shutil.copy(newer(packages["lifeboat-mobility"], folder), folder / "agent.deb")
     push("--action", "upgrade")
     assert "+newer" in server.run("dpkg-query -W lifeboat-mobility").stdout
     assert server.active(*units) == ["active"] * 3 and not set(ran) & {server.shown(u, "MainPID") for u in units[:2]}
-    assert json.loads(writers.communicate(timeout=300)[0])["error"] == 0
+    wait_writes(SimpleNamespace(wait=site.wait), log, 500)
+    stop_writers(writers)
     now_ns = time.time_ns()
     wait(lambda: newest_is_after(now_ns), "recovery point after the load")
     summary, wrong = judge(build, site, name, log)
@@ -220,8 +221,7 @@ def test_an_agent_that_was_pushed_is_upgraded_under_load_without_a_resync_and_re
     site.lifeboat("point", "export", "web1", disk.name, folder / "export.img", "--vault", site.vault_url, server=False)
     assert filecmp.cmp(folder / "export.img", disk.path, shallow=False)
     push("--action", "remove")
-    left = server.listing() ^ before
-    assert not left, "\n".join(sorted(left))
+    server.assert_listing(before)
 
 
 def test_systemd_understands_each_unit_and_would_notice_a_broken_one(server, packages):
