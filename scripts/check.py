@@ -221,9 +221,9 @@ def stage_sanitize(res, _args):
 
 # ---- end-to-end tests -----------------------------------------------------------------------------------------------
 
-# A wait that ran out: this machine was too slow, or something hangs. NotProvoked: it was too quick, or too quiet, for what a test
+# A wait that ran out, the test's own or Python's: this machine was too slow, or something hangs. NotProvoked: it was too quick, or too quiet, for what a test
 # is about (tests/e2e/provoked.py). What the data are is never given a second try.
-NOTHING_JUDGED = re.compile(r"(SiteError|GuestError|LedgerError).*\bwithin \d|\bNotProvoked\b", re.S)
+NOTHING_JUDGED = re.compile(r"(SiteError|GuestError|LedgerError).*\bwithin \d|\b(NotProvoked|TimeoutExpired|TimeoutError)\b", re.S)
 
 
 def run_pytest(res, args, xml, tests):

@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+for part in ("guest", "e2e"):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / part))
 
 from process_site import Site  # noqa: E402
 

@@ -15,7 +15,7 @@ import time
 from lifeboat_site import SiteError
 
 AGENT_UID = 65534  # nobody: the agent needs no privilege
-DEADLINE_S = 60
+DEADLINE_S = 180
 POLL_INTERVAL_S = 0.05
 
 
@@ -121,7 +121,7 @@ class HostAgent:
         end = time.monotonic() + DEADLINE_S
         while not self.socket.exists():
             if self.capture.poll() is not None or time.monotonic() > end:
-                raise SiteError(f"lifeboat-capture doesn't listen: {self.log('capture')}")
+                raise SiteError(f"lifeboat-capture has ended or doesn't listen within {DEADLINE_S} s: {self.log('capture')}")
             time.sleep(POLL_INTERVAL_S)
 
     def become_agent(self):
@@ -173,7 +173,7 @@ class HostAgent:
         path = self.folder / f"{what}.log"
         return path.read_bytes()[-n_bytes:].decode(errors="replace") if path.exists() else ""
 
-    def protect(self, disks, deadline_s=120, **policy):
+    def protect(self, disks, deadline_s=DEADLINE_S, **policy):
         settings = {"consistency-interval": 1, "upload-interval": 1, "heartbeat-interval": 1, "ring": "64M", **policy}
         words = [w for k, v in settings.items() for w in (f"--{k}", v)]
         self.site.lifeboat("policy", "set", "default", *words)
@@ -182,7 +182,7 @@ class HostAgent:
                   "acceptance of the disks", deadline_s)
         self.wait_recoverable(deadline_s)
 
-    def wait_recoverable(self, deadline_s=120):
+    def wait_recoverable(self, deadline_s=DEADLINE_S):
         self.wait(lambda: (self.site.machine(self.name) or {}).get("recoverable"), "recovery point", deadline_s)
 
     def wait(self, condition, what, deadline_s=DEADLINE_S):
@@ -192,7 +192,7 @@ class HostAgent:
             raise SiteError(f"{e}\n--- the agent's log:\n{self.log('agent')}\n--- capture's log:\n{self.log('capture')}"
                             f"\n--- status: {json.dumps(self.site.machine(self.name))}") from e
 
-    def wait_point_after(self, time_ns, deadline_s=120):
+    def wait_point_after(self, time_ns, deadline_s=DEADLINE_S):
         """A recovery point, in the vault, that holds everything up to this time."""
         def newest():
             points = self.site.points(self.name)

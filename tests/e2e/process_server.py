@@ -43,7 +43,7 @@ class ProcessServer(Daemon):
         with open(self.folder / "process.log", "ab") as log:
             self.process = subprocess.Popen([self.site.programs["process"], "--config", self.folder / "process.conf"],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.site.wait(lambda: self.health() == "ok", f"process server {self.name}", 60)
+        self.site.wait(lambda: self.health() == "ok", f"process server {self.name}", 180)
         return self
 
     def health(self):

@@ -13,8 +13,9 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import uuid
+
+from provoked import wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/guest"))
@@ -26,16 +27,6 @@ DAEMON = BUILD / "src/process/lifeboat-process"
 SEGTOOL = BUILD / "tests/tools/segtool"
 DISK_BYTES = 8 << 20
 PASSPHRASE = "correct horse battery"
-
-
-def wait_for(condition, what, timeout_s=60):
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        got = condition()
-        if got:
-            return got
-        time.sleep(0.02)
-    raise AssertionError(f"after {timeout_s} s still not: {what}")
 
 
 class Ca:

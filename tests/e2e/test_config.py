@@ -9,12 +9,12 @@ import shutil
 import signal
 import ssl
 import subprocess
-import time
 
 import pytest
 
 from guest import free_port
 from lifeboat_site import Site
+from provoked import wait_for
 
 HARDWARE = "ab" * 32
 DEADLINE_S = 60
@@ -25,16 +25,6 @@ def site(build, tmp_path):
     s = Site(build, tmp_path / "site").make().start()
     yield s
     s.stop()
-
-
-def wait_for(condition, what):
-    end = time.monotonic() + DEADLINE_S
-    while True:
-        got = condition()
-        if got:
-            return got
-        assert time.monotonic() < end, f"after {DEADLINE_S} s still not: {what}"
-        time.sleep(0.05)
 
 
 class Api:
@@ -85,11 +75,19 @@ def enrol_machine(site, folder, name="web1", hardware=HARDWARE, **more):
                  memory_bytes=1 << 30, **more)
 
 
+def cmdline(pid):
+    """Nothing of one that has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def process_child(site):
     for line in pathlib.Path(f"/proc/{site.server.pid}/task").iterdir():
         children = (line / "children").read_text().split()
         for pid in children:
-            if "lifeboat-process" in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
+            if b"lifeboat-process" in cmdline(pid):
                 return int(pid)
     return None
 
@@ -97,7 +95,7 @@ def process_child(site):
 def is_gone(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Failover by order to the configuration server: jobs that are persisted, go on after a kill, and leave no trace when cleaned up."""
+import contextlib
 import os
 import pathlib
 import shutil
@@ -9,8 +10,9 @@ import tempfile
 
 import pytest
 
-from lifeboat_site import Site
-from test_config import Api, is_gone, wait_for
+from lifeboat_site import Site, SiteError
+from provoked import wait_for
+from test_config import Api, cmdline, is_gone
 
 MIB = 1 << 20
 for tool in ("nbdkit", "qemu-img", "qemu-system-x86_64"):
@@ -23,6 +25,8 @@ def folder():
     """Short, because sockets are below it. Nothing may be left running in it."""
     path = pathlib.Path(tempfile.mkdtemp(prefix="lbcf."))
     yield path
+    with contextlib.suppress(SiteError):
+        wait_for(lambda: not processes_of(path), "the end of what is ending", 60)
     left = processes_of(path)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
@@ -106,8 +110,7 @@ def test_a_live_failover_goes_on_after_its_server_is_killed(site, api, folder):
     double, = api.ask("GET", "/v1/failover")[1]["failovers"]
     assert double["name"] == "db1-double" and double["state"] == "running"
     # one double, however often it was begun
-    assert len([p for p in processes_of(folder / "state/vm/db1-double") if b"qemu-system" in
-                pathlib.Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0")[0]]) == 1
+    assert len([p for p in processes_of(folder / "state/vm/db1-double") if b"qemu-system" in cmdline(p).split(b"\0")[0]]) == 1
     failed = job(api, order(api, "/v1/failover/db1-double/cleanup", {}), ("failed",))
     assert "--live" in failed["error"]
 

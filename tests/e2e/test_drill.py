@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 from lifeboat_site import Site
-from test_config import Api, wait_for
+from provoked import wait_for
+from test_config import Api
 from test_config_failover import MIB, folder, job, order, processes_of  # noqa: F401 (a fixture)
 
 # A guest of one sector: it reads the next sector from its disk, says it on the second serial port up to its first NUL, and the

@@ -27,7 +27,7 @@ def test_the_double_goes_on_where_it_was_and_home_again_whoever_dies_meanwhile(f
     assert site.ask("failover", "list")["failovers"][0]["state"] != "running", "both would run"
     done = deadly(site, api, faults, "/v1/failover/host-double/failback/undo", {"halt": {"hook": "power-off"}})
     assert done["result"]["reprotect_job"] and (folder / "said").read_text() == "halt\n" and not (folder / "turned-on").exists()
-    site.wait(site.answers, "answer of the configuration server", 60)
+    site.wait(site.answers, "answer of the configuration server", 180)
     assert site.ask("failover", "list")["failovers"][0]["state"] == "running"
     # under its own name and in its own journal, by itself
     failed.double.wait(lambda: (failed.row() or {}).get("state") == "protected", "its way back")

@@ -11,7 +11,8 @@ import pytest
 
 from host_agent import LoopDisk
 from lifeboat_site import Site
-from test_config import Api, wait_for
+from provoked import wait_for
+from test_config import Api
 from test_config_failover import MIB, folder as short_folder, job, order, processes_of  # noqa: F401 (a fixture)
 
 BLOCK = 4096

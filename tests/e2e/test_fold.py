@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from process_site import BUILD, DAEMON, SEGTOOL, Site, wait_for
+from process_site import BUILD, DAEMON, SEGTOOL, Site
+from provoked import wait_for
 
 LIFEBOAT = BUILD / "src/cli/lifeboat"
 SHAPE = ["--epochs", "1", "--data-bytes", "64K"]

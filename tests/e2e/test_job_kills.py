@@ -16,7 +16,7 @@ import time
 import pytest
 
 from lifeboat_site import Site
-from test_config import Api
+from test_config import Api, cmdline
 from test_config_failover import MIB, folder, job, order, processes_of  # noqa: F401 (a fixture)
 from test_drill import BOOT
 
@@ -78,7 +78,7 @@ def site(build, folder, faults, monkeypatch):  # noqa: F811
     faults.cancels.unlink(missing_ok=True)
     spawn_if_dead(s)
     api = Api(s, s.identity)
-    s.wait(s.answers, "answer of the configuration server", 60)
+    s.wait(s.answers, "answer of the configuration server", 180)
     for double in api.ask("GET", "/v1/failover")[1]["failovers"]:
         job(api, order(api, f"/v1/failover/{double['name']}/cleanup", {"live_too": True}), ("done",))
     s.stop()
@@ -184,7 +184,7 @@ def doubles(api):
 
 
 def running_vms(folder):  # noqa: F811
-    return sum(b"qemu-system" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0")[0] for p in processes_of(folder / "state/vm"))
+    return sum(b"qemu-system" in cmdline(p).split(b"\0")[0] for p in processes_of(folder / "state/vm"))
 
 
 def test_a_server_that_dies_at_each_place_of_a_machines_cycle_ends_it_as_if_nothing_had_happened(site, api, faults, folder):  # noqa: F811

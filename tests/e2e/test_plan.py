@@ -11,7 +11,8 @@ import subprocess
 import pytest
 
 from lifeboat_site import Site
-from test_config import Api, wait_for
+from provoked import wait_for
+from test_config import Api, cmdline
 from test_config_failover import MIB, folder, job, order, processes_of  # noqa: F401 (a fixture)
 
 
@@ -98,7 +99,7 @@ def test_a_plans_test_in_libvirt_has_an_isolated_network_of_its_own_and_leaves_n
     there = doubles(api)
     networks = {d["network"] for d in there.values()}
     assert len(there) == 3 and len(networks) == 1 and networks.pop().startswith("isolated:") and sorted(libvirt.domains()) == sorted(there)
-    segments = [p for p in processes_of(folder / "state/vm") if "lifeboat-segment" in pathlib.Path(f"/proc/{p}/cmdline").read_text()]
+    segments = [p for p in processes_of(folder / "state/vm") if b"lifeboat-segment" in cmdline(p)]
     assert len(segments) == 1
     site.server.send_signal(signal.SIGKILL)
     site.server.wait(60)

@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from provoked import wait_for
 from test_config import Api
 from test_config_failover import MIB, folder, job, order  # noqa: F401 (a fixture)
 from test_job_kills import api, doubles, faults, no_trace, running_vms, site  # noqa: F401 (fixtures)
-from test_plan import wait_for
 
 PLAN = {"name": "shop", "groups": [
     {"name": "databases", "machines": [{"machine": "db1", "memory_bytes": 64 * MIB}],

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from process_site import DAEMON, SEGTOOL, Ca, Site, wait_for
+from process_site import DAEMON, SEGTOOL, Ca, Site
+from provoked import wait_for
 
 ROUNDS = int(os.environ.get("LIFEBOAT_KILL_ROUNDS", "20"))
 

@@ -2,6 +2,7 @@
 """Recovery from the vault alone: NBD, exports, doubles. Every image is held against an oracle made by plain writes."""
 
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
@@ -11,9 +12,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 
 import pytest
+
+from lifeboat_site import SiteError
+from provoked import wait_for
+from test_config import cmdline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("LIFEBOAT_BUILD", ROOT / "build")).resolve()
@@ -24,7 +28,7 @@ PASSPHRASE = "correct horse battery staple"
 MIB = 1 << 20
 STEP_FENCE, STEP_MEND, STEP_PULL, STEP_DONE = 1, 5, 8, 9
 STEPS = [s for s in range(STEP_FENCE, STEP_DONE) if s != STEP_MEND]  # without mending
-DEADLINE_S = 120
+DEADLINE_S = 180
 BOOT_DEADLINE_S = 240
 
 for needed in (PLUGIN, MKVAULT, RECOVER):
@@ -96,6 +100,8 @@ def vm_folder():
     yield folder
     for double in list(folder.iterdir()):
         recover("cleanup", folder, double.name, "--live-too", check=False)
+    with contextlib.suppress(SiteError):
+        wait_for(lambda: not processes_of(folder), "the end of what is ending", 60)
     left = processes_of(folder)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
@@ -132,13 +138,8 @@ def processes_of(folder):
     """Living processes that have something of this folder among their arguments."""
     found = []
     for entry in pathlib.Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if f"{folder}/".encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError):
-            pass
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and f"{folder}/".encode() in cmdline(entry.name):
+            found.append(int(entry.name))
     return found
 
 
@@ -152,13 +153,6 @@ def nbd(vault, command, *settings, secret_setting=None, machine="db1"):
 def same(first, second, *options):
     run = subprocess.run(["qemu-img", "compare", *options, first, second], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-
-
-def wait_until(condition, what, deadline_s=DEADLINE_S):
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
 
 
 # ---- NBD -------------------------------------------------------------------------------------------------------------
@@ -419,11 +413,11 @@ def test_a_cleanup_killed_at_any_moment_can_be_done_again(vault, vm_folder):
 
 def test_a_killed_disk_server_is_brought_back_under_the_running_double(vault, vm_folder):
     begin(vault, vm_folder, "one", "--kind", "live", "--no-pull")
-    servers = [p for p in processes_of(vm_folder) if b"nbdkit" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes()]
+    servers = [p for p in processes_of(vm_folder) if b"nbdkit" in cmdline(p)]
     assert len(servers) == 2
     for pid in servers:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not set(servers) & set(processes_of(vm_folder)), "the servers are gone")
+    wait_for(lambda: not set(servers) & set(processes_of(vm_folder)), "the servers are gone")
     assert recover("resume", vm_folder, "one")["state"] == "running"
     assert recover("commit", vm_folder, "one")["pull"]["complete"] is True
     same(vm_folder / "one/disk0.qcow2", vault.at(7), "-U")
@@ -431,9 +425,9 @@ def test_a_killed_disk_server_is_brought_back_under_the_running_double(vault, vm
 
 def test_a_killed_double_is_started_again_on_what_it_had_written(vault, vm_folder):
     begin(vault, vm_folder, "one")
-    qemu = [p for p in processes_of(vm_folder) if b"qemu-system" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes()]
+    qemu = [p for p in processes_of(vm_folder) if b"qemu-system" in cmdline(p)]
     os.kill(qemu[0], signal.SIGKILL)
-    wait_until(lambda: qemu[0] not in processes_of(vm_folder), "QEMU is gone")
+    wait_for(lambda: qemu[0] not in processes_of(vm_folder), "QEMU is gone")
     assert recover("look", vm_folder, "one")["state"] == "stopped"
     inode = (vm_folder / "one/disk0.qcow2").stat().st_ino
     assert recover("resume", vm_folder, "one")["state"] == "running"
@@ -446,17 +440,17 @@ def rests_on_the_vault(path):
 
 
 def kill_qemu(vm_folder):
-    qemu = [p for p in processes_of(vm_folder) if b"qemu-system" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes()]
+    qemu = [p for p in processes_of(vm_folder) if b"qemu-system" in cmdline(p)]
     assert len(qemu) == 1
     os.kill(qemu[0], signal.SIGKILL)
-    wait_until(lambda: qemu[0] not in processes_of(vm_folder), "QEMU is gone")
+    wait_for(lambda: qemu[0] not in processes_of(vm_folder), "QEMU is gone")
 
 
 def test_a_double_killed_as_its_last_block_comes_in_lacks_none(own_vault, vm_folder):
     """QEMU drops the backing file before the tables of what it has copied are in the file."""
     begin(own_vault, vm_folder, "live", "--kind", "live")
     overlays = [vm_folder / f"live/disk{d}.qcow2" for d in range(2)]
-    wait_until(lambda: not any(map(rests_on_the_vault, overlays)), "both disks are pulled in")
+    wait_for(lambda: not any(map(rests_on_the_vault, overlays)), "both disks are pulled in")
     kill_qemu(vm_folder)
     assert recover("resume", vm_folder, "live")["state"] == "running"
     assert recover("commit", vm_folder, "live")["committed"]
@@ -546,7 +540,7 @@ def test_no_secret_is_in_an_argument_or_in_the_record(vault, vm_folder):
     begin(vault, vm_folder, "one")
     key = vault.key_file.read_bytes()
     for pid in processes_of(vm_folder):
-        arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        arguments = cmdline(pid)
         assert PASSPHRASE.encode() not in arguments and key not in arguments and key.hex().encode() not in arguments
     for path in (vm_folder / "one").iterdir():
         if path.is_file():
@@ -595,7 +589,7 @@ CONTROL_PORT = 7001
 
 
 def in_guest(port, command):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
     connection.request("POST", "/cgi-bin/control", body=command)
     return connection.getresponse().read().decode(errors="replace")
 

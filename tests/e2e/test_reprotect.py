@@ -154,7 +154,7 @@ def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_l
     assert again.returncode != 0 and "reprotected already, as host-back" in again.stderr
     failed.reprotect("--cancel")
     failed.check_no_trace()
-    site.wait(lambda: not [o for o in target.orders() if o["state"] in ("ordered", "running", "reached")], "the target's letting go", 60)
+    site.wait(lambda: not [o for o in target.orders() if o["state"] in ("ordered", "running", "reached")], "the target's letting go", 180)
     failed.double.wait_text("waits for")                    # and it can be done anew
     assert failed.double.own_identity() is None
 
@@ -189,7 +189,7 @@ def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_tempor
     server = failed.server()
     site.stop(signal.SIGKILL)                               # the temporary process server is a part of the site until then
     site.start()
-    site.wait(lambda: (failed.server() or {}).get("health") == "ok", "the temporary process server after a restart", 60)
+    site.wait(lambda: (failed.server() or {}).get("health") == "ok", "the temporary process server after a restart", 180)
     assert failed.server()["id"] == server["id"] and failed.server()["port"] == server["port"]
     failed.double.wait(lambda: site.machine("host-back")["state"] == "protected", "protection after a restart")
     done = site.ask("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double", "--hook", "power-on")
@@ -256,7 +256,7 @@ def test_a_server_that_dies_at_each_place_of_the_way_home_ends_it_as_if_nothing_
     failed.double.boot()
     failed.double.wait_text("waits for")
     deadly(site, api, faults, "/v1/failover/host-double/reprotect", {})
-    site.wait(site.answers, "answer of the configuration server", 60)
+    site.wait(site.answers, "answer of the configuration server", 180)
     failed.double.wait(lambda: site.machine("host-back")["state"] == "protected", "protection")
     assert [m["name"] for m in site.ask("status")["machines"]].count("host-back") == 1
     assert [s["name"] for s in site.ask("server", "list")["servers"] if s.get("temporary")] == ["temporary"]
@@ -264,6 +264,6 @@ def test_a_server_that_dies_at_each_place_of_the_way_home_ends_it_as_if_nothing_
     done = deadly(site, api, faults, "/v1/failover/host-double/failback", {"wait_s": 0})
     assert done["result"]["machine"] == "host-back"
     deadly(site, api, faults, "/v1/failover/host-double/home", {})
-    site.wait(site.answers, "answer of the configuration server", 60)
+    site.wait(site.answers, "answer of the configuration server", 180)
     failed.check_no_trace()
     assert site.ask("failover", "list")["failovers"] == []

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration server is lost in the middle of the cycle and rebuilt from the vault: the way home goes on."""
 import os
-import pathlib
 import shutil
 import signal
 
+from test_config import cmdline
 from test_config_failover import processes_of
 from test_failback import folder, write  # noqa: F401 (a fixture)
 from test_recovery import same
@@ -27,10 +27,9 @@ def lose_and_rebuild(site, folder):  # noqa: F811
 
 
 def power_off(site, double):  # noqa: F811
-    qemu, = [p for p in processes_of(site.folder / "state/vm")
-             if b"qemu-system" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0")[0]]
+    qemu, = [p for p in processes_of(site.folder / "state/vm") if b"qemu-system" in cmdline(p).split(b"\0")[0]]
     os.kill(qemu, signal.SIGTERM)
-    site.wait(lambda: site.ask("failover", "list")["failovers"][0]["state"] != "running", "the end of the double's VM", 60)
+    site.wait(lambda: site.ask("failover", "list")["failovers"][0]["state"] != "running", "the end of the double's VM", 180)
 
 
 def test_a_rebuilt_server_knows_its_ways_back_and_takes_a_machine_home(failed, site, folder):  # noqa: F811

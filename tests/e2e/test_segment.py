@@ -12,7 +12,9 @@ import time
 
 import pytest
 
-DEADLINE_S = 60
+from provoked import wait_for
+
+DEADLINE_S = 180
 MAC = {n: bytes.fromhex(f"52540000000{n}") for n in range(1, 5)}
 
 
@@ -20,7 +22,7 @@ class Segment:
     def __init__(self, build, folder):
         self.folder, self.path = folder, folder / "seg"
         self.process = subprocess.Popen([build / "src/fabric/lifeboat-segment", self.path], stderr=subprocess.PIPE, text=True)
-        wait(self.path.exists, "its socket")
+        wait_for(self.path.exists, "its socket")
 
     def ask(self, name, listener=None):
         """Its answer in words."""
@@ -49,13 +51,6 @@ class Segment:
         s.connect(str(at))
         s.settimeout(DEADLINE_S)
         return s
-
-
-def wait(condition, what):
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"no {what}"
-        time.sleep(0.02)
 
 
 def frame(to, of, text):

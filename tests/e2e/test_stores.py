@@ -15,7 +15,8 @@ import pytest
 import object_stores
 from fault_proxy import (Answer, FaultProxy, cut_answer, flood, garble, hold, lose_answer, lose_request, shorten, stall, status)
 from object_stores import KEY, Folder, Tool, account_sas, secret_file
-from process_site import Site, wait_for
+from process_site import Site
+from provoked import wait_for
 
 if not object_stores.STORETOOL.exists():
     pytest.skip(f"{object_stores.STORETOOL} is not built", allow_module_level=True)

@@ -3,19 +3,19 @@
 import hashlib
 import json
 import os
-import pathlib
 import shutil
 import signal
 import socket
 import subprocess
-import time
 
 import pytest
+
+from provoked import wait_for
 
 from test_recovery import BUILD, MIB, Vault, begin, environment, raw_images, recover, same, vm_folder  # noqa: F401
 
 LIFEBOAT = BUILD / "src/cli/lifeboat"
-DEADLINE_S = 120
+LONG_S = 300
 
 
 class Target:
@@ -32,7 +32,7 @@ class Target:
                 "--state", self.folder / "state", "-o", "json", *to, *confirm, *more]
 
     def run(self, verb, *more, check=True):
-        run = subprocess.run(self.command(verb, *map(str, more)), capture_output=True, text=True, timeout=300)
+        run = subprocess.run(self.command(verb, *map(str, more)), capture_output=True, text=True, timeout=LONG_S)
         if check:
             assert run.returncode == 0, run.stderr
             return json.loads(run.stdout)["data"]
@@ -160,13 +160,6 @@ def test_a_disk_in_use_is_refused(target, tmp_path):
 
 # ---- following -------------------------------------------------------------------------------------------------------
 
-def wait_until(condition, what):
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.05)
-
-
 def applied(target):
     try:
         state = json.loads((target.folder / "state/target.json").read_text())
@@ -178,9 +171,9 @@ def applied(target):
 def step_to(target, n):
     """A follower of one point, stopped when the disks are there."""
     child = target.start("--follow", "--point", target.vault.points[n])
-    wait_until(lambda: applied(target) == target.vault.points[n] or child.poll() is not None, f"point {n}")
+    wait_for(lambda: applied(target) == target.vault.points[n] or child.poll() is not None, f"point {n}")
     child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=DEADLINE_S)
+    _, err = child.communicate(timeout=LONG_S)
     assert child.returncode == 5, err
 
 
@@ -195,9 +188,9 @@ def test_a_follower_goes_from_point_to_point_and_back_over_what_it_kept(target):
         target.is_at(n)
     # forward again, over the part that was taken back
     child = target.start("--follow")
-    wait_until(lambda: applied(target) == target.vault.points[7], "the newest point")
+    wait_for(lambda: applied(target) == target.vault.points[7], "the newest point")
     target.run("finish")
-    out, err = child.communicate(timeout=DEADLINE_S)
+    out, err = child.communicate(timeout=LONG_S)
     assert child.returncode == 0, err
     assert json.loads(out)["data"]["point"]["epoch"] == int(target.vault.points[7].split(":")[0])
     target.is_at(7)
@@ -207,9 +200,9 @@ def test_a_follower_goes_from_point_to_point_and_back_over_what_it_kept(target):
 def test_a_follower_keeps_no_more_than_it_may(target):
     for n in range(4):
         child = target.start("--follow", "--keep-points", 2, "--point", target.vault.points[n])
-        wait_until(lambda: applied(target) == target.vault.points[n] or child.poll() is not None, f"point {n}")
+        wait_for(lambda: applied(target) == target.vault.points[n] or child.poll() is not None, f"point {n}")
         child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=DEADLINE_S)
+        child.communicate(timeout=LONG_S)
     assert len(target.run("status")["undo"]) == 2
     assert len(list((target.folder / "state").glob("undo-*"))) == 2
 
@@ -237,13 +230,13 @@ def test_killed_between_two_writes_the_disks_are_brought_to_a_known_point_forwar
 
 def test_two_at_once_are_told_apart(target):
     child = target.start("--follow", "--point", target.vault.points[0])
-    wait_until(lambda: applied(target) == target.vault.points[0], "the first point")
+    wait_for(lambda: applied(target) == target.vault.points[0], "the first point")
     try:
         run = target.run("restore", check=False)
         assert run.returncode == 6 and "somebody else" in run.stderr
     finally:
         child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=DEADLINE_S)
+        child.communicate(timeout=LONG_S)
     target.is_at(0)
 
 
@@ -281,7 +274,7 @@ def write_in_double(double, disk, pattern, at, size):
 def failback_start(vault, folder, *more, **environment_more):
     return subprocess.run([LIFEBOAT, "failback", "start", "live", "--vault", vault.url, "--passphrase-file", vault.passphrase_file,
                            "--folder", folder, "--confirm", "live", "-o", "json", *map(str, more)], capture_output=True, text=True,
-                          env=dict(environment(), **environment_more), timeout=300)
+                          env=dict(environment(), **environment_more), timeout=LONG_S)
 
 
 def test_a_machine_goes_home_with_everything_its_double_wrote_and_only_that_is_carried(tmp_path, vm_folder):  # noqa: F811

@@ -98,6 +98,12 @@ def _process_start(pid):
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def _patience(first_s):
+    """How long to wait for the next answer: short while nobody is there yet, and longer for one that is only slow."""
+    begun = time.monotonic()
+    return lambda: max(first_s, min(20, (time.monotonic() - begun) / 8))
+
+
 class Guest:
     """One guest.
 
@@ -225,7 +231,7 @@ class Guest:
                 self._fail(f"no {what} within {deadline_s} s")
             time.sleep(POLL_INTERVAL_S)
 
-    def wait_serial(self, pattern, deadline_s=60, since=0):
+    def wait_serial(self, pattern, deadline_s=240, since=0):
         """Until the serial log, from character `since`, matches the pattern."""
         compiled = re.compile(pattern, re.M)
         return self.wait(lambda: compiled.search(self.serial_text(), since),
@@ -253,11 +259,12 @@ class Guest:
             return None
         return None
 
-    def wait_answer(self, guest_port, request, pattern=b"", deadline_s=60):
-        return self.wait(lambda: self.ask(guest_port, request, pattern, timeout_s=1),
+    def wait_answer(self, guest_port, request, pattern=b"", deadline_s=240):
+        patience = _patience(1)
+        return self.wait(lambda: self.ask(guest_port, request, pattern, timeout_s=patience()),
                          f"answer on port {guest_port}", deadline_s)
 
-    def run(self, command, timeout_s=60, check=True):
+    def run(self, command, timeout_s=180, check=True):
         """A shell command in a guest built with --control: (exit code, output)."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port(CONTROL_PORT), timeout=timeout_s)
         try:
@@ -275,11 +282,13 @@ class Guest:
             raise GuestError(f"in the guest {command!r} ended with {int(code)}: {output}")
         return int(code), output
 
-    def wait_control(self, deadline_s=60):
+    def wait_control(self, deadline_s=240):
         """Until the guest built with --control runs commands."""
+        patience = _patience(2)
+
         def answers():
             try:
-                return self.run("true", timeout_s=2)[0] == 0
+                return self.run("true", timeout_s=patience())[0] == 0
             except GuestError:
                 return False
         return self.wait(answers, "answer from the guest's control service", deadline_s)
@@ -317,7 +326,7 @@ class Guest:
                 raise GuestError(f"process {self.pid} is still there {KILL_DEADLINE_S} s after SIGKILL")
             time.sleep(POLL_INTERVAL_S)
 
-    def wait_end(self, deadline_s=60):
+    def wait_end(self, deadline_s=240):
         """Until the guest has powered itself off."""
         end = time.monotonic() + deadline_s
         while self.alive():

@@ -9,7 +9,7 @@ import time
 
 from guest import GuestError, _process_start
 
-START_DEADLINE_S = 60
+START_DEADLINE_S = 240
 STOP_DEADLINE_S = 30
 POLL_INTERVAL_S = 0.2
 DAEMONS = ("virtlogd", "libvirtd")
@@ -121,7 +121,7 @@ class OwnLibvirt:
         while subprocess.run(["virsh", "-q", "-c", self.uri, "version", "--daemon"], capture_output=True, check=False).returncode:
             if self.daemon.poll() is not None or time.monotonic() > end:
                 self.stop()
-                raise GuestError("libvirtd does not answer: " + (self.folder / "daemons.log").read_text(errors="replace")[-500:])
+                raise GuestError(f"libvirtd has ended or does not answer within {START_DEADLINE_S} s: " + (self.folder / "daemons.log").read_text(errors="replace")[-500:])
             time.sleep(POLL_INTERVAL_S)
         return self
 

@@ -15,8 +15,8 @@ import time
 from guest import GuestError, free_port
 
 POLL_INTERVAL_S = 0.1
-START_DEADLINE_S = 60
-STOP_DEADLINE_S = 30
+START_DEADLINE_S = 180
+STOP_DEADLINE_S = 60
 
 
 class SiteError(GuestError):
