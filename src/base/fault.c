@@ -51,6 +51,18 @@ void lb_fault_place(const char *fmt, ...)
 		raise(SIGKILL);
 }
 
+void lb_fault_server_place(const char *fmt, ...)
+{
+	char place[PLACE_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(place, sizeof(place), fmt, ap);
+	va_end(ap);
+	if (is_new("LIFEBOAT_FAULT_SERVER_PLACES", place))
+		raise(SIGKILL);
+}
+
 bool lb_fault_new(const char *variable, const char *fmt, ...)
 {
 	char place[PLACE_BYTES];

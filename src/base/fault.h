@@ -7,15 +7,22 @@
  * through. A place is a line of text, the same whenever the same is reached; a first line "only TEXT" leaves out all
  * that don't begin with TEXT.
  *
+ * lb_fault_server_place() is the same for the process server and the target server, whose file is named by
+ * LIFEBOAT_FAULT_SERVER_PLACES: they die on their own account while the configuration server goes on.
  * lb_fault_new() asks and notes without dying, for other ways to end: its file is named by another variable.
  */
 #include <stdbool.h>
 
 #ifdef LB_FAULT_INJECTION
 void lb_fault_place(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void lb_fault_server_place(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool lb_fault_new(const char *variable, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #else
 static inline __attribute__((format(printf, 1, 2))) void lb_fault_place(const char *fmt, ...)
+{
+	(void)fmt;
+}
+static inline __attribute__((format(printf, 1, 2))) void lb_fault_server_place(const char *fmt, ...)
 {
 	(void)fmt;
 }

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "process/process.h"
 #include "process/record.h"
@@ -332,6 +333,9 @@ int lb_compare_settle(struct lb_machine *m, uint64_t epoch, const struct lb_sett
 	r = settle_of(m, name, slot, epoch, &disks, question->session);
 	if (r == 0)
 		r = lb_settle_ask(slot->settle, question, answer);
+	if (r == 0 && (answer->settled || question->batch != 0))
+		lb_fault_server_place("process server, %s, epoch %" PRIu64 ": %s, not told", name, epoch,
+				      answer->settled ? "a range is settled" : "hashes were compared");
 	release(m->process, slot);
 	return r < 0 ? lb_wrap(r, "machine %s", m->id_text) : 0;
 }

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "process/process.h"
 #include "process/record.h"
@@ -323,6 +324,9 @@ int lb_ingest(struct lb_machine *m, uint64_t epoch, uint64_t seq, int64_t cut_ns
 	if (r == 0)
 		die_unacknowledged(&m->process->cache);
 #endif
+	if (r == 0)
+		lb_fault_server_place("process server, %s, epoch %" PRIu64 ": %s is durable, not acknowledged", in.name,
+				      epoch, (in.header->flags & LB_HRL_POINT) != 0 ? "a point" : "a part of the scan");
 	ended(m);
 	return r;
 }

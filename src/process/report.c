@@ -14,9 +14,12 @@
 /* With the machine's lock held, as all below. */
 static const char *state_of(const struct lb_machine *m, int64_t mono_ns)
 {
-	/* "fenced" promises that nothing more is acknowledged: a failover relies on it */
+	/*
+	 * "fenced" promises that nothing more is acknowledged, and that the backlog is all there is: a failover relies
+	 * on it. What the cache holds isn't known before the journal is open.
+	 */
 	if (m->assigned.fenced)
-		return m->ingesting ? "draining" : "fenced";
+		return m->ingesting || m->state == LB_MACHINE_OPENING ? "draining" : "fenced";
 	/* likewise: a move to another process server relies on it */
 	if (m->assigned.handover && m->state == LB_MACHINE_READY)
 		return lb_machine_drained(m) ? "handed over" : "handing over";

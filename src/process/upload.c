@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "process/beats.h"
 #include "process/join.h"
@@ -83,6 +84,8 @@ static int send_pack(struct lb_machine *m, const struct lb_position *first, uint
 	r = lb_journal_append(m->writer, pack.segments, pack.n);
 	if (r < 0)
 		return r;
+	lb_fault_server_place("process server, %s, epoch %" PRIu64 ": in the vault, still in the cache",
+			      m->assigned.name, first->epoch);
 	lb_join_confirmed(m, &pack.last, &lb_journal_writer_tail(m->writer)->digest, pack.point_ns);
 	lb_throttle_spend(m, pack.bytes.size_bytes);
 	first_point = pack.point_ns != 0 && !m->point_since_epoch;

@@ -295,12 +295,22 @@ static void a_machine_that_was_failed_over_is_refused(void **state)
 	assert_non_null(strstr(lb_err_text(), "failed over"));
 }
 
-static void a_failover_finds_everything_acknowledged_in_the_vault(void **state)
+/* What lb_job_drained() of the configuration server relies on. */
+static void assert_drained(bool drained)
 {
 	_cleanup_json_ json_t *report = NULL;
 	uint32_t cursor = 0;
 	json_t *m;
 
+	assert_int_equal(lb_report(site.p, &cursor, &report), 0);
+	m = json_array_get(json_object_get(report, "machines"), 0);
+	assert_int_equal(strcmp(json_string_value(json_object_get(m, "state")), "fenced") == 0 &&
+				 json_integer_value(json_object_get(m, "backlog_bytes")) == 0,
+			 drained);
+}
+
+static void a_failover_finds_everything_acknowledged_in_the_vault(void **state)
+{
 	(void)state;
 	begin_epoch(&site.a);
 	site_work();
@@ -309,10 +319,27 @@ static void a_failover_finds_everything_acknowledged_in_the_vault(void **state)
 	site_configure();
 	site_work(); /* at once, not at the end of the interval */
 	assert_in_vault(&site.a, 1, 0);
-	assert_int_equal(lb_report(site.p, &cursor, &report), 0);
-	m = json_array_get(json_object_get(report, "machines"), 0);
-	assert_string_equal(json_string_value(json_object_get(m, "state")), "fenced");
-	assert_int_equal(json_integer_value(json_object_get(m, "backlog_bytes")), 0);
+	assert_drained(true);
+}
+
+/* Killed while a failover waits for it: what its cache holds isn't known before the journal is open again. */
+static void a_process_server_that_has_not_looked_into_its_cache_does_not_promise_that_all_is_in_the_vault(void **state)
+{
+	const struct lb_process_options options = {
+		.cache_folder = cache_folder, .cache_bytes_max = site.cache_bytes_max, .seal_bytes_max = 16u << 20};
+
+	(void)state;
+	begin_epoch(&site.a);
+	site_work();
+	send(&site.a, 0, 4096, 1);
+	site.fenced = true;
+	lb_process_free(site.p);
+	assert_int_equal(lb_process_new(&world, &options, &site.p), 0);
+	site_configure();
+	assert_drained(false);
+	site_work();
+	assert_in_vault(&site.a, 1, 0);
+	assert_drained(true);
 }
 
 static void a_failover_that_is_taken_back_costs_nothing_acknowledged(void **state)
@@ -642,6 +669,7 @@ int main(void)
 		T(a_fence_while_everything_is_in_the_vault_is_seen_after_a_restart),
 		T(a_machine_that_was_failed_over_is_refused),
 		T(a_failover_finds_everything_acknowledged_in_the_vault),
+		T(a_process_server_that_has_not_looked_into_its_cache_does_not_promise_that_all_is_in_the_vault),
 		T(a_failover_that_is_taken_back_costs_nothing_acknowledged),
 		T(after_a_failover_the_machine_goes_on_in_a_new_epoch),
 		T(two_process_servers_never_extend_one_epoch),
