@@ -36,9 +36,13 @@ bool lb_failback_is_begun(struct lb_site *site, const struct lb_failover_report 
 /* The double that the job's target names. */
 int lb_job_double_open(struct lb_job *job, struct lb_failover **ret_failover);
 
-/* Whether the machine's process server, which was told after `since_ns` that it is fenced, holds nothing more of it. */
+/*
+ * Whether the machine's process server, which was told after `since_ns` that it is fenced, holds nothing more of it.
+ * `ret_silent`: none speaks for it.
+ */
 bool lb_job_drained(struct lb_site *site, const char *machine, int64_t since_ns, bool *ret_silent);
-#define LB_DRAIN_S 60 /* how long a live failover waits for what the process server still holds */
+#define LB_DRAIN_S 60       /* how long a live failover waits for what the process server still holds */
+#define LB_DRAIN_HEARD_S 10 /* after our start every process server that is alive has spoken; they do each 2 s */
 
 /* Whether a double of this name is on this host. */
 int lb_failovers_has(struct lb_site *site, const char *double_name, bool *ret_there);

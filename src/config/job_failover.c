@@ -30,6 +30,18 @@
 
 /* ---- what the site does before the journal is fenced --------------------------------------------------- */
 
+/* Of a server that has just been started again nobody has been heard yet: that is no silence. */
+static bool may_still_speak(struct lb_site *site, const char *id)
+{
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+
+	if (lb_now_ns(site->env) - site->started_ns > LB_DRAIN_HEARD_S * LB_NS_PER_S)
+		return false;
+	if (lb_reg_machine_find(site->db, id, &m) < 0)
+		lb_err_clear();
+	return m.process[0] != '\0';
+}
+
 bool lb_job_drained(struct lb_site *site, const char *id, int64_t since_ns, bool *ret_silent)
 {
 	struct lb_live_machine live = {0};
@@ -38,7 +50,7 @@ bool lb_job_drained(struct lb_site *site, const char *id, int64_t since_ns, bool
 
 	if (lb_live_get(site->live, id, &live) < 0)
 		return false;
-	*ret_silent = live.process == NULL;
+	*ret_silent = live.process == NULL && !may_still_speak(site, id);
 	state = json_string_value(json_object_get(live.process, "state"));
 	if (live.process_ns > since_ns && state != NULL && strcmp(state, "fenced") == 0)
 		done = json_integer_value(json_object_get(live.process, "backlog_bytes")) == 0;

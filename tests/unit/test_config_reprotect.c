@@ -3,10 +3,12 @@
 #include "config_site.h"
 
 #include "config/doubles.h"
+#include "config/failovers.h"
 #include "config/reprotect.h"
 #include "wire/told.h"
 
 #define URL "https://10.0.2.2:443"
+#define PROCESS "00000000-0000-4000-8000-000000000001"
 
 static struct lb_told told;
 
@@ -116,6 +118,41 @@ static void a_double_that_is_another_machine_already_is_told_so(void **state)
 	allow(source, LB_REPROTECT_ENROLLING);
 	assert_int_equal(ask(told.secret, "c", HARDWARE_B, NULL), -EEXIST);
 	assert_non_null(strstr(lb_err_text(), "byhand"));
+}
+
+static bool is_silent(const char *machine)
+{
+	bool silent = false;
+
+	assert_false(lb_job_drained(site, machine, 0, &silent));
+	return silent;
+}
+
+/* A job that goes on right after a restart must not leave in its cache what was acknowledged. */
+static void a_process_server_is_waited_for_that_was_not_heard_since_our_start(void **state)
+{
+	static const char text[] = "{\"machines\": [{\"id\": \"%s\", \"state\": \"fenced\", \"backlog_bytes\": %d}]}";
+	_cleanup_json_ json_t *holds = NULL, *empty = NULL;
+	const struct lb_reg_process process = {.id = PROCESS, .name = "process", .port = 9443};
+	char machine[LB_UUID_TEXT_BYTES], json[256];
+	bool silent = true;
+
+	(void)state;
+	enrol_machine("web1", HARDWARE_A, "a", false, machine);
+	assert_int_equal(lb_reg_process_put(site->db, &process), 0);
+	assert_true(is_silent(machine)); /* it was never given to one */
+	assert_int_equal(lb_db_run(site->db, "UPDATE machine SET process = ? WHERE id = ?", "ss", PROCESS, machine), 0);
+	assert_false(is_silent(machine));
+	site->started_ns -= (LB_DRAIN_HEARD_S + 1) * LB_NS_PER_S;
+	assert_true(is_silent(machine));
+	snprintf(json, sizeof(json), text, machine, 4096);
+	holds = json_loads(json, 0, NULL);
+	assert_int_equal(lb_live_process_put(site->live, PROCESS, holds, lb_now_ns(env)), 0);
+	assert_false(is_silent(machine));
+	snprintf(json, sizeof(json), text, machine, 0);
+	empty = json_loads(json, 0, NULL);
+	assert_int_equal(lb_live_process_put(site->live, PROCESS, empty, lb_now_ns(env)), 0);
+	assert_true(lb_job_drained(site, machine, 0, &silent));
 }
 
 static uint64_t ring_of(const char *machine)
@@ -247,6 +284,7 @@ int main(void)
 		T(a_double_waits_until_reprotect_allows_it_and_keeps_its_machine_when_an_answer_is_lost),
 		T(a_secret_that_no_double_has_any_more_is_refused),
 		T(a_double_that_is_another_machine_already_is_told_so),
+		T(a_process_server_is_waited_for_that_was_not_heard_since_our_start),
 		T(a_small_doubles_ring_is_a_quarter_of_its_memory_at_most),
 		T(a_doubles_disks_keep_their_numbers_and_names_by_serial_or_else_by_size_and_order),
 		T(an_order_that_makes_no_sense_is_refused_before_there_is_a_job),
