@@ -187,7 +187,7 @@ static int make_folders(struct lb_dir_store *d, const char *path)
 		char next[PATH_MAX];
 
 		snprintf(next, sizeof(next), "%.*s", (int)done, folder);
-		r = env->ops->mkdir(env, next, FOLDER_MODE);
+		r = lb_dir_mkdir(env, part, next, FOLDER_MODE);
 		if (r == 0 || r == -EEXIST)
 			r = sync_folder(env, part);
 	}
@@ -248,13 +248,13 @@ static int open_temporary(struct lb_dir_store *d, char path[PATH_MAX])
 	    snprintf(path, PATH_MAX, "%s/.tmp/%016llx-%s", d->root, (unsigned long long)lb_now_ns(env), hex) >=
 		    PATH_MAX)
 		return -ENAMETOOLONG;
-	r = env->ops->open(env, path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE);
+	r = lb_dir_open_new(env, folder, path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE);
 	if (r != -ENOENT)
 		return r;
-	r = env->ops->mkdir(env, folder, FOLDER_MODE);
+	r = lb_dir_mkdir(env, d->root, folder, FOLDER_MODE);
 	if (r < 0 && r != -EEXIST)
 		return r;
-	return env->ops->open(env, path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE);
+	return lb_dir_open_new(env, folder, path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE);
 }
 
 static int write_temporary(struct lb_dir_store *d, const void *data, size_t size_bytes, char path[PATH_MAX])
@@ -337,7 +337,7 @@ static int take_lock(struct lb_dir_store *d, struct open_file *ret_file)
 		r = lb_dir_path(d, ".lock", path);
 	if (r < 0)
 		return r;
-	f.fd = env->ops->open(env, path, O_RDWR | O_CREAT, FILE_MODE);
+	f.fd = lb_dir_open_new(env, d->root, path, O_RDWR | O_CREAT, FILE_MODE);
 	if (f.fd < 0)
 		return lb_dir_fail(d, f.fd, "lock", ".lock");
 	while ((r = env->ops->lock(env, f.fd)) == -EWOULDBLOCK && lb_mono_ns(env) < end_ns)

@@ -30,6 +30,10 @@ int lb_dir_check_mounted(struct lb_dir_store *d);
 int lb_dir_path(struct lb_dir_store *d, const char *name, char path[PATH_MAX]);
 int lb_dir_size(struct lb_dir_store *d, const char *path, uint64_t *ret_size_bytes);
 
+/* dir_owner.c: in `folder`, as its owner when we are root; else as anybody. */
+int lb_dir_open_new(struct lb_env *env, const char *folder, const char *path, int flags, mode_t mode);
+int lb_dir_mkdir(struct lb_env *env, const char *folder, const char *path, mode_t mode);
+
 /* dir_list.c */
 int lb_dir_list(struct lb_store *s, const char *prefix, lb_store_list_fn fn, void *arg);
 int lb_dir_list_folders(struct lb_store *s, const char *prefix, lb_store_folder_fn fn, void *arg);

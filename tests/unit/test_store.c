@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <pthread.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "vault_site.h"
@@ -387,6 +390,72 @@ static void a_folder_that_may_not_be_written_is_told_with_the_cure(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+#define OWNER 65534
+
+static int assert_owned(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)type;
+	(void)ftw;
+	if (st->st_uid != OWNER || st->st_gid != OWNER)
+		print_error("%s is of %u:%u\n", path, st->st_uid, st->st_gid);
+	return st->st_uid != OWNER || st->st_gid != OWNER;
+}
+
+/* The servers run as another user than the administrator who pins, repairs or rotates. */
+static void what_root_writes_into_another_users_store_is_that_users(void **state)
+{
+	char etag[LB_STORE_ETAG_BYTES];
+	uint64_t size_bytes;
+	int status;
+	pid_t child;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(chown(s.folder, OWNER, OWNER), 0);
+	ok(lb_store_put_new(s.store, "a/b/pin", "one", 3));
+	ok(lb_store_put_new(s.store, "a/gone", "x", 1));
+	ok(lb_store_stat(s.store, "a/b/pin", &size_bytes, etag));
+	ok(lb_store_replace(s.store, "a/b/pin", etag, "two", 3));
+	ok(lb_store_remove(s.store, "a/gone"));
+	assert_int_equal(nftw(s.folder, assert_owned, 16, FTW_PHYS), 0);
+	child = fork();
+	if (child == 0) {
+		_cleanup_buf_ struct lb_buf b = LB_BUF(8);
+
+		_exit(setresgid(OWNER, OWNER, OWNER) < 0 || setresuid(OWNER, OWNER, OWNER) < 0 ||
+		      lb_store_get_all(s.store, "a/b/pin", 8, &b) < 0 ||
+		      lb_store_put_new(s.store, "a/b/next", "x", 1) < 0 ||
+		      lb_store_stat(s.store, "a/b/pin", &size_bytes, etag) < 0 ||
+		      lb_store_replace(s.store, "a/b/pin", etag, "three", 5) < 0 ||
+		      lb_store_remove(s.store, "a/b/pin") < 0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* A folder of root's own that is in the way, as commands of before left them; root still can. */
+static void where_the_owner_may_not_write_root_does(void **state)
+{
+	struct stat st;
+	char path[512];
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	ok(lb_store_put_new(s.store, "a/b", "x", 1)); /* root's */
+	assert_int_equal(chown(s.folder, OWNER, OWNER), 0);
+	site_path(&s, "a", path);
+	assert_int_equal(chown(path, OWNER, OWNER), 0);
+	assert_int_equal(chmod(path, 0500), 0);
+	ok(lb_store_put_new(s.store, "a/c/d", "x", 1));
+	site_path(&s, "a/c", path);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_uid, 0);
+	assert_int_equal(setfsuid((uid_t)-1), 0); /* and is root again */
+}
+
 static ssize_t full_pwrite(struct lb_env *env, int fd, const void *buf, size_t size_bytes, uint64_t offset_bytes)
 {
 	(void)env;
@@ -531,6 +600,8 @@ int main(void)
 		with_store(a_put_whose_temporary_file_is_cleared_under_it_starts_again),
 		with_store(a_put_is_durable_before_it_returns_and_so_is_what_it_finds_in_its_place),
 		with_store(a_folder_that_may_not_be_written_is_told_with_the_cure),
+		with_store(what_root_writes_into_another_users_store_is_that_users),
+		with_store(where_the_owner_may_not_write_root_does),
 		with_store(a_full_file_system_is_told_and_leaves_nothing),
 		with_store(a_store_that_takes_a_name_twice_is_refused),
 		with_store(a_missing_folder_is_not_made_unless_asked_for),
