@@ -50,11 +50,8 @@ static int check_target(struct check *c, const struct lb_reprotect *p)
 		return lb_plan_found(&c->findings, "error", "target", "%s", lb_err_text());
 	if (r < 0)
 		return r;
-	if (lb_now_ns(site->env) - server.seen_ns > LB_TARGETS_LOST_S * LB_NS_PER_S)
-		return lb_plan_found(&c->findings, "error", "target",
-				     "target server %s has not spoken for %d s: look at it, and at the link to it; on "
-				     "it, journalctl -u lifeboat-target",
-				     server.name, LB_TARGETS_LOST_S);
+	if (lb_targets_speaks(site, &server) == -EHOSTDOWN)
+		return lb_plan_found(&c->findings, "error", "target", "%s", lb_err_text());
 	return lb_plan_found(&c->findings, "ok", "target", "target server %s takes it", server.name);
 }
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "config/targets.h"
 
@@ -62,6 +63,20 @@ int lb_targets_each(struct lb_db *db, int (*fn)(void *arg, const struct lb_targe
 		r = fn(arg, &s);
 	}
 	return r;
+}
+
+int lb_targets_speaks(struct lb_site *site, const struct lb_targets_server *s)
+{
+	int64_t since_ns = lb_now_ns(site->env) - LB_TARGETS_LOST_S * LB_NS_PER_S;
+
+	if (s->seen_ns >= since_ns)
+		return 0;
+	if (LB_MAX(s->created_ns, site->started_ns) >= since_ns)
+		return lb_fail(-EAGAIN, "target server %s has not spoken yet", s->name);
+	return lb_fail(-EHOSTDOWN,
+		       "target server %s has not spoken for %d s: look at it, and at the link to it; on it, journalctl "
+		       "-u lifeboat-target",
+		       s->name, LB_TARGETS_LOST_S);
 }
 
 int lb_targets_put(struct lb_db *db, const struct lb_targets_server *s)

@@ -10,6 +10,8 @@
 #include "config/reprotect.h"
 #include "config/targets.h"
 
+#define POLL_NS (200 * LB_NS_PER_MS)
+
 static const char *server_of(const json_t *request)
 {
 	return json_string_value(json_object_get(request, "target"));
@@ -39,22 +41,34 @@ int lb_reprotect_check_body(struct lb_site *site, const json_t *body)
 	return r < 0 || target == NULL ? r : lb_targets_find(site->db, target, &server);
 }
 
+/* One that joined this very moment is about to speak. */
+static int wait_for(struct lb_job *job, const char *name)
+{
+	struct lb_env *env = job->site->env;
+	int r;
+
+	do {
+		_cleanup_(lb_targets_server_clear) struct lb_targets_server server = {0};
+
+		r = lb_job_check(job);
+		r = r < 0 ? r : lb_targets_find(job->site->db, name, &server);
+		r = r < 0 ? r : lb_targets_speaks(job->site, &server);
+		if (r == -EAGAIN)
+			env->ops->wait_until(env, lb_mono_ns(env) + POLL_NS, -1);
+	} while (r == -EAGAIN);
+	return r;
+}
+
 /* The journal is not there yet; its source's has the same disks. */
 int lb_reprotect_target_check(struct lb_job *job, const char *machine, json_t **ret_findings)
 {
-	_cleanup_(lb_targets_server_clear) struct lb_targets_server server = {0};
 	_cleanup_json_ json_t *report = NULL;
 	const struct lb_targets_order order = {
 		.server = server_of(job->request), .machine = machine, .kind = "check", .body = job->request};
 	json_t *findings;
 	int r;
 
-	r = lb_targets_find(job->site->db, order.server, &server);
-	if (r == 0 && lb_now_ns(job->site->env) - server.seen_ns > LB_TARGETS_LOST_S * LB_NS_PER_S)
-		r = lb_fail(-EHOSTDOWN,
-			    "target server %s has not spoken for %d s: look at it, and at the link to it; on it, "
-			    "journalctl -u lifeboat-target",
-			    server.name, LB_TARGETS_LOST_S);
+	r = wait_for(job, order.server);
 	r = r < 0 ? r : lb_targets_run(job, &order, &report);
 	if (r < 0)
 		return r;

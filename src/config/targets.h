@@ -41,6 +41,9 @@ void lb_targets_server_clear(struct lb_targets_server *s); /* for _cleanup_() */
 /* By UUID or name; the text names the cure. */
 int lb_targets_find(struct lb_db *db, const char *name_or_id, struct lb_targets_server *ret_server);
 int lb_targets_each(struct lb_db *db, int (*fn)(void *arg, const struct lb_targets_server *server), void *arg);
+/* 0: it speaks. -EAGAIN: not yet, since it joined or this server started just now. -EHOSTDOWN: silent; the text has the
+ * cure. */
+int lb_targets_speaks(struct lb_site *site, const struct lb_targets_server *server);
 int lb_targets_put(struct lb_db *db, const struct lb_targets_server *server);
 /* -EBUSY while it has orders. Its certificates are revoked with it. */
 int lb_targets_remove(struct lb_site *site, const struct lb_targets_server *server);

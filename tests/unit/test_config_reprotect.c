@@ -5,6 +5,7 @@
 #include "config/doubles.h"
 #include "config/failovers.h"
 #include "config/reprotect.h"
+#include "config/targets.h"
 #include "wire/told.h"
 
 #define URL "https://10.0.2.2:443"
@@ -278,6 +279,27 @@ static void what_a_double_is_told_comes_back_whole_or_is_refused(void **state)
 	assert_true(lb_told_make(env, "https://a,b", site->ca_fingerprint, &read) < 0);
 }
 
+static void a_target_server_that_has_just_joined_is_waited_for_and_one_that_is_silent_is_not(void **state)
+{
+	struct lb_targets_server server = {.name = "metal"};
+	int64_t now_ns = lb_now_ns(env), began_ns = site->started_ns;
+	int64_t lost_ns = now_ns - (LB_TARGETS_LOST_S + 1) * LB_NS_PER_S;
+
+	(void)state;
+	site->started_ns = lost_ns;
+	server.created_ns = now_ns;
+	assert_int_equal(lb_targets_speaks(site, &server), -EAGAIN);
+	server.seen_ns = now_ns;
+	assert_int_equal(lb_targets_speaks(site, &server), 0);
+	server.created_ns = server.seen_ns = lost_ns;
+	assert_int_equal(lb_targets_speaks(site, &server), -EHOSTDOWN);
+	assert_non_null(strstr(lb_err_text(), "metal has not spoken"));
+	/* nobody was heard while this server was down */
+	site->started_ns = now_ns;
+	assert_int_equal(lb_targets_speaks(site, &server), -EAGAIN);
+	site->started_ns = began_ns;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -287,6 +309,7 @@ int main(void)
 		T(a_process_server_is_waited_for_that_was_not_heard_since_our_start),
 		T(a_small_doubles_ring_is_a_quarter_of_its_memory_at_most),
 		T(a_doubles_disks_keep_their_numbers_and_names_by_serial_or_else_by_size_and_order),
+		T(a_target_server_that_has_just_joined_is_waited_for_and_one_that_is_silent_is_not),
 		T(an_order_that_makes_no_sense_is_refused_before_there_is_a_job),
 		T(what_a_double_is_told_comes_back_whole_or_is_refused),
 	};
