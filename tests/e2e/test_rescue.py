@@ -39,6 +39,16 @@ def rescue(tmp_path_factory, kernel):
     return folder
 
 
+def test_a_medium_that_would_lack_the_target_server_is_not_built_and_it_is_told_what_to_install(tmp_path):
+    if shutil.which("lifeboat-target", path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
+        pytest.skip("lifeboat-target is installed on this host")
+    shutil.copy(LIFEBOAT, tmp_path / "lifeboat")
+    run = subprocess.run([ROOT / "packaging/rescue/lifeboat-rescue-build", "--lifeboat", tmp_path / "lifeboat", tmp_path / "rescue.iso"],
+                         capture_output=True, text=True)
+    assert run.returncode == 1 and "no lifeboat-target" in run.stderr and "install the package lifeboat" in run.stderr, run.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["lifeboat"]
+
+
 def medium(folder, vault, after, *more):
     """A disk labelled LIFEBOAT: the vault, the passphrase, and what is to be done."""
     tree = folder / "medium"
