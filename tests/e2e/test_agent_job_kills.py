@@ -24,7 +24,7 @@ def site(build, folder, capture_possible, monkeypatch):
     yield s
     faults.places.unlink(missing_ok=True)
     spawn_if_dead(s)
-    s.wait(s.answers, "answer of the configuration server", 60)
+    s.wait(s.answers, "answer of the configuration server", 180)
     s.stop()
 
 
@@ -61,7 +61,7 @@ def test_a_server_that_dies_at_each_place_of_a_groups_point_makes_one_point_of_a
     with group(site, folder, members=2) as members:
         settle(site, members)
         before = {p["id"] for p in shared_points(site)}
-        done = deadly(site, api, site.faults, "/v1/group/shop/point", {"app": False, "name": "kept"})
+        done = deadly(site, api, site.faults, "/v1/group/shop/point", {"app": False, "name": "kept"}, too_slow=r"m\d \(\w+\): ")
         assert {p["id"] for p in shared_points(site)} - before == {done["result"]["point"]}
         told = {m["machine"]: (m["epoch"], m["seq"]) for m in done["result"]["members"]}
         assert len(told) == 2
@@ -92,7 +92,7 @@ def is_there(host):
 
 
 def wait_no_folder(site, host):
-    site.wait(lambda: not list((host.root / "tmp").glob("lifeboat-*")), "end of what a broken push left there", 60)
+    site.wait(lambda: not list((host.root / "tmp").glob("lifeboat-*")), "end of what a broken push left there", 240)
 
 
 def test_a_server_that_dies_at_each_place_of_a_push_install_knows_what_became_of_it(site, ssh_host, folder):

@@ -41,7 +41,7 @@ static uint64_t seed = 1, rate_per_s;
 static int log_fd = -1;
 static const char *spare_pins;
 static int64_t begun_ns;
-static atomic_bool stopping, half_full;
+static atomic_bool stopping, half_full, ring_seen;
 
 /* Numbers are given out and `low` is worked out under one lock: it is what makes the stamps an order. */
 static pthread_mutex_t order_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -137,6 +137,7 @@ static void *spare_ring(void *arg)
 		}
 		atomic_store(&half_full, false);
 		if (capture != NULL) {
+			atomic_store(&ring_seen, true);
 			lb_capture_info(capture, &info);
 			atomic_store(&half_full,
 				     lb_capture_producer(capture) - lb_capture_consumer(capture) > info.ring_bytes / 2);
@@ -227,8 +228,11 @@ static int run(uint64_t seconds)
 		if ((intptr_t)result < 0)
 			r = (int)(intptr_t)result;
 	}
-	if (spare_pins != NULL)
+	if (spare_pins != NULL) {
 		pthread_join(sparer, NULL);
+		if (!ring_seen)
+			r = -ENOENT;
+	}
 	for (uint32_t i = 0; i < n_disks; i++)
 		if (fsync(disks[i].fd) < 0)
 			r = -errno;
