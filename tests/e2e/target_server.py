@@ -94,6 +94,10 @@ class Relay:
             except OSError:
                 return
             with self.lock:
+                if listener is not self.listener:       # it was cut while this one came
+                    near.close()
+                    far.close()
+                    return
                 self.open |= {near, far}
             for a, b in ((near, far), (far, near)):
                 threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
@@ -111,9 +115,10 @@ class Relay:
                 pass
 
     def cut(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
         with self.lock:
+            listener, self.listener = self.listener, None
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
             for s in self.open:
                 try:
                     s.shutdown(socket.SHUT_RDWR)

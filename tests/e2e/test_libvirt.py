@@ -13,6 +13,7 @@ import pytest
 
 from double_agent import secret_of
 from guest import GuestError
+from provoked import wait_for
 from target_server import TargetServer, VaultSite
 from test_config import Api
 from test_config_failover import job, order
@@ -20,7 +21,7 @@ from test_recovery import BUILD, MIB, MKVAULT, Vault, same
 from test_reprotect import failed, faults, folder, read_or_nothing, site, target  # noqa: F401 (fixtures)
 from test_target import digest
 
-LONG_S = 180
+LONG_S = 300
 
 # A guest of one sector: it says "told: ", what its firmware has as opt/lifeboat/double (fw_cfg, by its ports: the directory, then
 # the file), and " :end" on its first serial port; then it halts.
@@ -138,7 +139,7 @@ def test_a_double_in_libvirt_is_told_by_its_firmware_and_is_reprotected_and_goes
     libvirt.kill()
     assert qemu_of(told.parent)
     libvirt.start()
-    assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"]
+    wait_for(lambda: [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"], "the double to be found again")
     original = Original(libvirt, folder, failed.size_bytes)
     try:
         failed.reprotect("--target", "away", "--to", f"{failed.name}={original.disk}")
@@ -255,6 +256,7 @@ def test_a_libvirt_network_gives_a_double_its_address_for_as_long_as_it_is_there
     lab.refuses(f"gives card {MAIL} the address 192.0.2.20", "--network", "lab", "--address", "192.0.2.50", "--mac", MAIL)
     lab.refuses("has that address itself", "--network", "lab", "--address", "192.0.2.1", "--mac", CARD)
     guest = lab.lease("52:54:00:12:34:5f")
+    wait_for(lambda: f"{guest}/" in lab.libvirt.virsh("net-dhcp-leases", "lab").stdout, "libvirt's word of the lease")
     lab.refuses("has it on lease", "--network", "lab", "--address", guest, "--mac", CARD)
     lab.start("one", "--network", "lab", "--address", "192.0.2.50/24", "--mac", CARD)
     assert len(lab.entries()) == 2 and lab.lease(CARD) == "192.0.2.50"
@@ -296,7 +298,7 @@ def test_a_failover_over_the_end_of_libvirtd_fails_in_words_and_is_done_when_it_
         assert "libvirt" in job(api, first, ("failed",))["error"]
         assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["unknown"] and qemu_of(console.parent)
         libvirt.start()
-        assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"]
+        wait_for(lambda: [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"], "the double to be found again")
         job(api, order(api, "/v1/failover", body), ("done",))
         job(api, order(api, "/v1/failover/db1-double/commit", {}), ("done",))
         assert libvirt.domains() == ["db1-double"]

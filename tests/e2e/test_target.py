@@ -146,15 +146,14 @@ def test_a_disk_in_use_is_refused(target, tmp_path):
     try:
         run = Target(target.vault, tmp_path, dict(target.to, vda=backing)).run("restore", "--overwrite", check=False)
         assert run.returncode == 6 and device in run.stderr
-        subprocess.run(["mount", device, where], check=True)
         here = Target(target.vault, tmp_path, dict(target.to, vda=device))
-        run = here.run("restore", "--overwrite", check=False)
-        assert run.returncode == 6 and str(where) in run.stderr
-        subprocess.run(["umount", where], check=True)
+        # in a namespace of its own: one that is made meanwhile would take a copy of the mount, and hold the disk
+        run = subprocess.run(["unshare", "-m", "sh", "-c", f'mount {device} {where} || exit 77; "$@"', "sh",
+                              *map(str, here.command("restore", "--overwrite"))], capture_output=True, text=True, timeout=LONG_S)
+        assert run.returncode == 6 and str(where) in run.stderr, run.stderr
         here.run("restore", "--overwrite")
         here.is_at(7)
     finally:
-        subprocess.run(["umount", where], capture_output=True)
         subprocess.run(["losetup", "-d", device], check=True)
 
 

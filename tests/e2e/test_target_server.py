@@ -19,7 +19,7 @@ from target_server import GrowingVault, Relay, TargetServer, VaultSite
 from test_recovery import BUILD, MIB, Vault, raw_images  # noqa: F401
 from test_target import digest
 
-LONG_S = 180
+LONG_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +101,14 @@ def ended(site, job):
     return one if one["state"] in ("done", "failed", "cancelled") else None
 
 
-def test_a_target_server_joins_by_one_command_and_finishes_onto_its_disks(servers, disks):
+def test_a_target_server_joins_by_one_command_and_finishes_onto_its_disks(site, servers, disks):
     target = servers()
     result = target.order("restore", "db1", "--to", disks.to, "--point", disks.vault.points[3])
     disks.are_at(3)
     assert result["state"] == "done" and f"{result['epoch']}:{result['seq']}" == disks.vault.points[3]
     assert result["written_bytes"] > 0 and result["fetched_bytes"] > 0
     assert not list(target.state.glob("machines/*/target.json"))
-    assert target.health() == "ok"
+    site.wait(lambda: target.health() == "ok", "word of the target server", LONG_S)
 
 
 def test_a_host_that_lost_all_it_knew_takes_its_name_and_orders_over_by_a_token_that_may(site, servers, disks, tmp_path):
@@ -188,7 +188,7 @@ def test_a_check_finds_all_that_is_in_the_way_and_writes_nothing(servers, disks,
     disks.are_at(7)
 
 
-def test_a_mounted_disk_is_refused_and_taken_when_it_is_free(servers, vault, tmp_path):
+def test_a_mounted_disk_is_refused_and_taken_when_it_is_free(site, servers, vault, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root: loop devices")
     backing, where = tmp_path / "disk", tmp_path / "mounted"
@@ -198,18 +198,23 @@ def test_a_mounted_disk_is_refused_and_taken_when_it_is_free(servers, vault, tmp
     loop = subprocess.run(["losetup", "-f", "--show", backing], capture_output=True, text=True)
     if loop.returncode != 0:
         pytest.skip(f"no loop device: {loop.stderr}")
-    device, target = loop.stdout.strip(), servers()
+    # in a namespace of its own: one that is made meanwhile would take a copy of the mount, and hold the disk
+    device, target = loop.stdout.strip(), servers(start=False)
+    with open(target.folder / "target.log", "ab") as log:
+        target.process = subprocess.Popen(["unshare", "-m", "sh", "-c", 'echo; exec "$@"', "sh", target.program, "--config", target.conf],
+                                          stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    site.wait((target.folder / "target.log").read_text, "the target server's namespace", LONG_S)
+    inside = ["nsenter", "-t", str(target.process.pid), "-m"]
     to = ["--to", f"vda={device}", "--some", "--overwrite"]
     try:
-        subprocess.run(["mount", device, where], check=True)
-        try:
-            run = target.order("restore", "db1", *to, "--dry-run", check=False)
-            assert run.returncode != 0 and device in run.stderr and str(where) in run.stderr
-        finally:
-            subprocess.run(["umount", where], check=True)
+        subprocess.run([*inside, "mount", device, where], check=True)
+        run = target.order("restore", "db1", *to, "--dry-run", check=False)
+        assert run.returncode != 0 and device in run.stderr and str(where) in run.stderr
+        subprocess.run([*inside, "umount", where], check=True)
         assert target.order("restore", "db1", *to)["state"] == "done"
         assert digest(device) == digest(vault.at(7, 0))
     finally:
+        target.close()
         subprocess.run(["losetup", "-d", device], check=False)
 
 

@@ -50,7 +50,7 @@ guest_apt_private()
 {
         local state=$1
         shift
-        apt-get -q \
+        apt-get -q -o Acquire::Retries=5 \
                 -o Dir::State::Lists="$state/lists" -o Dir::Cache="$state/cache" \
                 -o Debug::NoLocking=1 "$@"
 }
@@ -70,7 +70,7 @@ guest_fetch_kernel_deb()
         local dir=$1 state package
 
         package=$(guest_kernel_package)
-        if [ -n "$package" ] && (cd "$dir" && apt-get -q download "$package") >"$dir/apt.log" 2>&1; then
+        if [ -n "$package" ] && (cd "$dir" && apt-get -q -o Acquire::Retries=5 download "$package") >"$dir/apt.log" 2>&1; then
                 return 0
         fi
         state=$dir/apt
@@ -87,12 +87,20 @@ guest_fetch_kernel_deb()
         fi
 }
 
-# Prints the directory of an extracted kernel package: boot/ and lib/modules/.
+# Prints the directory of an extracted kernel package: boot/ and lib/modules/. Of several at once one fetches it.
 guest_kernel()
+{
+        mkdir -p "$1/kernel"
+        (
+                flock 9
+                guest_kernel_locked "$1" 9>&-
+        ) 9>"$1/kernel/.lock"
+}
+
+guest_kernel_locked()
 {
         local cache=$1 current=$1/kernel/current tmp deb release
 
-        mkdir -p "$cache/kernel"
         if [ -e "$current/.complete" ] &&
            [ -n "$(find "$current/.complete" -mmin "-$KERNEL_CACHE_AGE_MIN_MAX")" ]; then
                 readlink -f "$current"
@@ -108,7 +116,6 @@ guest_kernel()
         PATH=$PATH:/usr/sbin:/sbin depmod -b "$tmp/tree" "$release"
         printf '%s\n' "$release" >"$tmp/tree/release"
         : >"$tmp/tree/.complete"
-        # One that another builder finished meanwhile is as good: keep it.
         rm -rf "$cache/kernel/$release.old"
         [ ! -e "$cache/kernel/$release" ] || mv "$cache/kernel/$release" "$cache/kernel/$release.old"
         mv "$tmp/tree" "$cache/kernel/$release"
