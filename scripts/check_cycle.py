@@ -60,7 +60,7 @@ class Cycle:
         for s in self.servers:
             s.wait_bank()
         names = {s.name for s in self.servers}
-        self.site.wait(lambda: names <= {m["name"] for m in self.site.ask("machine", "list")["machines"]}, "enrolment", 240)
+        self.site.wait(lambda: names <= {m["name"] for m in self.site.ask("machine", "list")["machines"]}, "enrolment", 600)
         say("Three servers are up at the primary; their agents have enrolled.")
 
     def go_round(self):

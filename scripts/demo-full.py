@@ -29,7 +29,7 @@ CONFIG_PORT, PROCESS_PORT, DOUBLE_PORT = 11443, 11943, 17432
 DISK_MIB = 2048
 MEMORY_MIB = 1024
 LOAD_POINTS = 6
-BOOT_DEADLINE_S = 240
+BOOT_DEADLINE_S = 600
 
 
 def build_package(build, folder, story):
@@ -62,7 +62,7 @@ def enrol(job, server):
     job.story.say(f"{MACHINE}# {command.replace(token['ca_fingerprint'], token['ca_fingerprint'][:12] + '...')}")
     server.run(f"PATH=$PATH:/usr/sbin {command} && rm /root/token")
     job.story.say(f"{MACHINE}# systemctl start lifeboat-mobility")
-    server.run("systemctl start lifeboat-capture lifeboat-mobility", 120)
+    server.run("systemctl start lifeboat-capture lifeboat-mobility")
     users = server.run("systemctl show -P User lifeboat-mobility; ps -o user= -C lifeboat-mobility")[1].split()
     if users != ["lifeboat", "lifeboat"]:
         raise GuestError(f"the agent should run as the user lifeboat: {users}")
@@ -81,8 +81,12 @@ def protect_and_lose(job, image, log):
                                   connect=ledger_client.PostgresLedger).start()
         job.protect(ring="128M")
         server.run("systemctl start pgbench")
+        # what the double is held against must have begun
+        watch = ledger_client.PostgresLedger(server.port(POSTGRES_PORT))
+        server.wait(lambda: watch.query("SELECT 1 FROM pgbench_history LIMIT 1"), "first transaction of pgbench", BOOT_DEADLINE_S)
+        watch.close()
         story.say(f"pgbench has started too. Waiting for {LOAD_POINTS} more recovery points, under load.")
-        job.wait_points(LOAD_POINTS, load, 240)
+        job.wait_points(LOAD_POINTS, load, BOOT_DEADLINE_S)
         if server.run("systemctl is-active pgbench", check=False)[0]:
             raise GuestError(f"pgbench did not run: {server.run('systemctl status pgbench', check=False)[1]}")
         job.lose(server, load)

@@ -100,11 +100,17 @@ ask()
 
 azurite()
 {
+        local try
+
         [ ! -d "$AZURITE_FOLDER/node_modules/azurite" ] || return 0
         printf 'deps: fetching %s with npm, for the tests of Azure Blob stores\n' "$AZURITE"
         mkdir -p "$AZURITE_FOLDER"
-        npm install --prefix "$AZURITE_FOLDER" --no-audit --no-fund --no-update-notifier --loglevel error "$AZURITE" ||
-                printf 'deps: without it the tests of Azure Blob stores are skipped\n' >&2
+        for try in 1 2 3; do
+                npm install --prefix "$AZURITE_FOLDER" --no-audit --no-fund --no-update-notifier --loglevel error \
+                        --fetch-retries 5 --fetch-timeout 120000 "$AZURITE" && return 0
+                sleep "$((10 * try))"
+        done
+        printf 'deps: without it the tests of Azure Blob stores are skipped\n' >&2
 }
 
 # shellcheck disable=SC2086
@@ -131,22 +137,34 @@ tell 'test it' "$test"
 tell 'run the demo' "$demo"
 tell 'do what was asked' "$more"
 ask
+# A mirror that is busy, a package manager that another process holds: both pass.
+TRIES=5
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null || die "neither root nor sudo: become root and run 'scripts/deps.sh --yes'"
         as_root=(sudo)
 fi
+apt()
+{
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+                apt-get -q -o Acquire::Retries=5 -o DPkg::Lock::Timeout=600 "$@"
+}
 install()
 {
         # shellcheck disable=SC2086
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-                apt-get install -y -q --no-install-recommends $build $test $demo $more
+        apt install -y --no-install-recommends $build $test $demo $more
 }
 # A new machine has no package lists; old ones may name what the mirror no longer has.
 if [ -z "$(apt-cache show ninja-build 2>/dev/null)" ] || ! install; then
-        printf 'deps: fetching package lists\n'
-        "${as_root[@]}" apt-get update -q
-        install
+        for ((try = 1; ; try++)); do
+                printf 'deps: fetching package lists\n'
+                if apt update && install; then
+                        break
+                fi
+                [ "$try" -lt "$TRIES" ] || die "apt could not install them in $TRIES tries: what it says stands above"
+                printf 'deps: that failed; once more in %s s\n' "$((10 * try))" >&2
+                sleep "$((10 * try))"
+        done
 fi
 # shellcheck disable=SC2086
 left=$(missing $BUILD $TEST $DEMO ${full:+$FULL} ${files:+$FILES})

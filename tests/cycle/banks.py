@@ -6,7 +6,7 @@ import time
 
 PORT = 7000
 OPENING_BALANCE = 1_000_000
-ANSWER_S = 30
+ANSWER_S = 120
 AGAIN_S = 0.2
 
 

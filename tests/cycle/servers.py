@@ -12,7 +12,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 DISK_MIB = 192
 MEMORY_MIB = 160
 PACE_MS = 150
-BOOT_DEADLINE_S = 240
+BOOT_DEADLINE_S = 600
 MOBILITY_CONF = """config_url = {url}
 identity_folder = /var/lib/lifeboat/mobility
 state_folder = /var/lib/lifeboat/mobility

@@ -9,7 +9,7 @@ from object_stores import Azurite
 from two_sites import PRIMARY, RECOVERY
 
 CONFIG_PORT, PROCESS_PORT = 443, 9443
-JOIN_DEADLINE_S = 120
+JOIN_DEADLINE_S = 400
 
 
 class RecoverySite(Site):

@@ -14,9 +14,9 @@ GROUP = PLAN = "town"
 GROUP_INTERVAL_S = 10
 PROTECT_DEADLINE_S = 600
 JOB_DEADLINE_S = 600
-POINT_DEADLINE_S = 240
-WORK_DEADLINE_S = 240
-RUN_DEADLINE_S = 240
+POINT_DEADLINE_S = 600
+WORK_DEADLINE_S = 600
+RUN_DEADLINE_S = 600
 POLL_INTERVAL_S = 0.1
 BUSY = 30          # transfers that show that the banks are at work
 ALONE = 100        # and for so many the link is away
@@ -215,7 +215,7 @@ class Turns:
         job = self.order("plan", "reprotect", PLAN, *self.homes())
         self.wait(self.sites.temporary_process_server, "temporary process server", JOB_DEADLINE_S)
         self.cut_while_working("while the doubles are reprotected")
-        os.kill(self.sites.temporary_process_server(), signal.SIGKILL)
+        os.kill(self.wait(self.sites.temporary_process_server, "temporary process server", JOB_DEADLINE_S), signal.SIGKILL)
         self.say("  SIGKILL of the temporary process server.")
         self.kill(self.site, "while the doubles are reprotected")
         self.kill(self.target, "while the doubles are reprotected")
@@ -245,8 +245,7 @@ class Turns:
             s.wait_bank()
         self.judge(self.ledgers("primary"))
         self.site.lifeboat("plan", "failback-commit", PLAN, "--confirm", PLAN)
-        if self.sites.temporary_process_server():
-            raise SiteError("the temporary process server is still there")
+        self.wait(lambda: self.sites.temporary_process_server() is None, "end of the temporary process server", JOB_DEADLINE_S)
         self.say("The servers run at home again; the doubles are gone.")
 
     def protect_again(self):

@@ -22,7 +22,7 @@ BRIDGE = "site"
 MAC = {"primary": "02:77:00:00:00:02", "recovery": "02:77:00:00:00:01"}
 LINK = "wan"
 CLONE_NEWNET = 0x40000000
-END_DEADLINE_S = 30
+END_DEADLINE_S = 120
 RUN = pathlib.Path("/run/netns")
 
 

@@ -14,6 +14,9 @@ REMOVE_S = 60
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP / "tests/guest"))
 sys.path.insert(0, str(TOP / "tests/e2e"))
+# what they assert is told as a test's assertions are: the runner knows a wait that ran out by it
+pytest.register_assert_rewrite("double_agent", "host_agent", "kill_rounds", "object_stores", "oracle", "process_server", "process_site",
+                               "ssh_host", "systemd_host", "target_server")
 # no test mends with what happens to be on this host
 os.environ["LIFEBOAT_MENDER"] = "/nonexistent/mender"
 

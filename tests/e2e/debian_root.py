@@ -51,8 +51,11 @@ def _tree(packages):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tree.exists():
             new = tree.with_suffix(".new")
-            shutil.rmtree(new, ignore_errors=True)
-            p = subprocess.run(["mmdebstrap", *words, "bookworm", new], capture_output=True, text=True)
+            for again in (True, True, False):  # a mirror may be busy just then
+                shutil.rmtree(new, ignore_errors=True)
+                p = subprocess.run(["mmdebstrap", *words, '--aptopt=Acquire::Retries "5"', "bookworm", new], capture_output=True, text=True)
+                if p.returncode == 0 or not again:
+                    break
             assert p.returncode == 0, p.stderr[-3000:]
             new.chmod(0o755)
             new.rename(tree)

@@ -120,8 +120,10 @@ class HostAgent:
                                             stderr=log)
         end = time.monotonic() + DEADLINE_S
         while not self.socket.exists():
-            if self.capture.poll() is not None or time.monotonic() > end:
-                raise SiteError(f"lifeboat-capture has ended or doesn't listen within {DEADLINE_S} s: {self.log('capture')}")
+            if self.capture.poll() is not None:
+                raise SiteError(f"lifeboat-capture ended with {self.capture.returncode}: {self.log('capture')}")
+            if time.monotonic() > end:
+                raise SiteError(f"no socket of lifeboat-capture within {DEADLINE_S} s: {self.log('capture')}")
             time.sleep(POLL_INTERVAL_S)
 
     def become_agent(self):

@@ -69,10 +69,13 @@ class Server:
         end = time.monotonic() + START_S
         while not ready():
             dead = [p for p in self.processes if p.poll() is not None]
-            if dead or time.monotonic() > end:
-                logs = "".join(f"{f.name}: {f.read_text(errors='replace')[-1500:]}\n" for f in self.folder.glob("*.log"))
-                raise RuntimeError(f"{what} does not start: {[p.args for p in dead]}\n{logs}")
+            if dead:
+                raise RuntimeError(f"{what} does not start: {[p.args for p in dead]}\n{self.logs()}")
+            assert time.monotonic() < end, f"{what} does not answer\n{self.logs()}"
             time.sleep(0.1)
+
+    def logs(self):
+        return "".join(f"{f.name}: {f.read_text(errors='replace')[-1500:]}\n" for f in self.folder.glob("*.log"))
 
     def answers(self, port, host="127.0.0.1"):
         def ask():

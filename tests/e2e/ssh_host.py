@@ -8,7 +8,7 @@ import time
 
 from guest import free_port
 
-DEADLINE_S = 60
+DEADLINE_S = 240
 
 
 class SshHost:
@@ -34,7 +34,8 @@ class SshHost:
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + DEADLINE_S
         while not self.answers():
-            assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.05)
         return self
 

@@ -101,7 +101,7 @@ chroot "$1" pg_ctlcluster 15 main stop
 
 make_base()
 {
-        local tar=$1 option apt_options=() mirror=()
+        local tar=$1 try option apt_options=() mirror=()
 
         guest_say "making a Debian root in $tar"
         while read -r option; do
@@ -109,6 +109,24 @@ make_base()
         done < <(host_apt_options)
         host_debian_sources >"$work/sources.list"
         [ ! -s "$work/sources.list" ] || mirror=("$work/sources.list")
+        apt_options+=('--aptopt=Acquire::Retries "5"')
+        for try in 1 2 3; do
+                if make_base_once; then
+                        mv "$tar.new" "$tar"
+                        find "$cache" -maxdepth 1 -name 'debian-12-*.tar*' -mmin "+$ROOT_CACHE_AGE_MIN_MAX" -delete
+                        return 0
+                fi
+                guest_say "mmdebstrap failed ($try of 3): $(tail -n 1 "$work/mmdebstrap.log")"
+                sleep "$((10 * try))"
+        done
+        tail -n 30 "$work/mmdebstrap.log" >&2
+        guest_die "mmdebstrap could not make the root; 'apt-get update' may help"
+}
+
+# With make_base's variables. A mirror that is busy just then is tried again.
+make_base_once()
+{
+        rm -f "$tar.new"
         # shellcheck disable=SC2086
         SCALE=$scale mmdebstrap --quiet --variant=minbase --format=tar "${apt_options[@]}" \
                 --include="$(printf '%s,' $BASE_PACKAGES $dependencies | sed 's/,$//')" \
@@ -116,12 +134,7 @@ make_base()
                 --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
                 "${UNUSED[@]}" \
                 --customize-hook="$PREPARE_DATABASE" \
-                bookworm "$tar.new" "${mirror[@]}" >"$work/mmdebstrap.log" 2>&1 || {
-                tail -n 30 "$work/mmdebstrap.log" >&2
-                guest_die "mmdebstrap could not make the root; 'apt-get update' may help"
-        }
-        mv "$tar.new" "$tar"
-        find "$cache" -maxdepth 1 -name 'debian-12-*.tar*' -mmin "+$ROOT_CACHE_AGE_MIN_MAX" -delete
+                bookworm "$tar.new" "${mirror[@]}" >"$work/mmdebstrap.log" 2>&1
 }
 
 base_root()

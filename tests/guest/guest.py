@@ -31,7 +31,7 @@ SERIAL_TAIL_BYTES = 3000
 POLL_INTERVAL_S = 0.05
 ANSWER_BYTES_MAX = 64 * 1024
 # A loaded machine takes its time to reap a killed QEMU of a few GiB.
-KILL_DEADLINE_S = 30
+KILL_DEADLINE_S = 120
 PORTS = range(20000, 30000)
 PORT_TRIES = 1000
 
@@ -98,7 +98,7 @@ def _process_start(pid):
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _patience(first_s):
+def patience_for(first_s):
     """How long to wait for the next answer: short while nobody is there yet, and longer for one that is only slow."""
     begun = time.monotonic()
     return lambda: max(first_s, min(20, (time.monotonic() - begun) / 8))
@@ -260,7 +260,7 @@ class Guest:
         return None
 
     def wait_answer(self, guest_port, request, pattern=b"", deadline_s=240):
-        patience = _patience(1)
+        patience = patience_for(1)
         return self.wait(lambda: self.ask(guest_port, request, pattern, timeout_s=patience()),
                          f"answer on port {guest_port}", deadline_s)
 
@@ -270,6 +270,8 @@ class Guest:
         try:
             connection.request("POST", "/cgi-bin/control", command.encode())
             answer = connection.getresponse().read()
+        except TimeoutError as e:
+            raise GuestError(f"no end of {command!r} in the guest of {self.directory} within {timeout_s} s") from e
         except (OSError, http.client.HTTPException) as e:
             raise GuestError(f"the guest of {self.directory} did not run {command!r}: {e or type(e).__name__}") from e
         finally:
@@ -284,7 +286,7 @@ class Guest:
 
     def wait_control(self, deadline_s=240):
         """Until the guest built with --control runs commands."""
-        patience = _patience(2)
+        patience = patience_for(2)
 
         def answers():
             try:
@@ -297,7 +299,7 @@ class Guest:
         directory = os.open(self.directory, os.O_PATH | os.O_DIRECTORY)
         try:
             with socket.socket(socket.AF_UNIX) as s:
-                s.settimeout(10)
+                s.settimeout(KILL_DEADLINE_S)
                 # By the descriptor: a socket's path must be short, a test's isn't.
                 s.connect(f"/proc/self/fd/{directory}/qmp.sock")
                 stream = s.makefile("rwb")
@@ -323,7 +325,7 @@ class Guest:
         end = time.monotonic() + KILL_DEADLINE_S
         while self.alive():
             if time.monotonic() > end:
-                raise GuestError(f"process {self.pid} is still there {KILL_DEADLINE_S} s after SIGKILL")
+                raise GuestError(f"no end of process {self.pid} within {KILL_DEADLINE_S} s after SIGKILL")
             time.sleep(POLL_INTERVAL_S)
 
     def wait_end(self, deadline_s=240):
@@ -331,7 +333,7 @@ class Guest:
         end = time.monotonic() + deadline_s
         while self.alive():
             if time.monotonic() > end:
-                self._fail(f"still running after {deadline_s} s")
+                self._fail(f"no end of the guest within {deadline_s} s")
             time.sleep(POLL_INTERVAL_S)
 
     def close(self):

@@ -10,7 +10,7 @@ import time
 from guest import GuestError, _process_start
 
 START_DEADLINE_S = 240
-STOP_DEADLINE_S = 30
+STOP_DEADLINE_S = 120
 POLL_INTERVAL_S = 0.2
 DAEMONS = ("virtlogd", "libvirtd")
 
@@ -72,7 +72,7 @@ def stop_daemon(pidfile):
     end = time.monotonic() + STOP_DEADLINE_S
     while _process_start(pid) == started:
         if time.monotonic() > end:
-            raise GuestError(f"{pidfile.stem} (process {pid}) does not end")
+            raise GuestError(f"no end of {pidfile.stem} (process {pid}) within {STOP_DEADLINE_S} s")
         time.sleep(POLL_INTERVAL_S)
     pidfile.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from guest import GuestError, free_port
 
 POLL_INTERVAL_S = 0.1
 START_DEADLINE_S = 180
-STOP_DEADLINE_S = 60
+STOP_DEADLINE_S = 120
 
 
 class SiteError(GuestError):

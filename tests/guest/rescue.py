@@ -17,9 +17,9 @@ import time
 import ledger_client
 from guest import Guest, GuestError, _process_start, free_port
 
-PROTECT_DEADLINE_S = 400
-ANSWER_DEADLINE_S = 240
-END_DEADLINE_S = 30
+PROTECT_DEADLINE_S = 1200
+ANSWER_DEADLINE_S = 600
+END_DEADLINE_S = 120
 SAY_INTERVAL_S = 5.0
 POLL_INTERVAL_S = 0.1
 BOLD, DIM, GREEN, RED, PLAIN = ("\033[1m", "\033[2m", "\033[32m", "\033[31m", "\033[0m") if sys.stdout.isatty() else [""] * 5
@@ -215,7 +215,7 @@ def end_process(pidfile, folder, how):
     while _process_start(pid) == started:
         if time.monotonic() > end:
             if how == signal.SIGKILL:
-                raise GuestError(f"process {pid} is still there {END_DEADLINE_S} s after SIGKILL")
+                raise GuestError(f"no end of process {pid} within {END_DEADLINE_S} s after SIGKILL")
             end_process(pidfile, folder, signal.SIGKILL)
             return
         time.sleep(POLL_INTERVAL_S)
