@@ -209,7 +209,7 @@ class Site:
         self.daemon.send_signal(signal.SIGKILL)
         self.daemon.wait()
 
-    def agent(self, machine, *shape, patience_s=60):
+    def agent(self, machine, *shape, patience_s=240):
         process = subprocess.Popen([SEGTOOL, "send", "--url", f"https://127.0.0.1:{self.port}", "--identity", machine.identity,
                                     "--vault-id", self.vault_id, "--machine", machine.id, "--hardware", machine.hardware,
                                     "--acked", machine.acked, "--patience", str(patience_s), *self.shape(machine), *map(str, shape)],

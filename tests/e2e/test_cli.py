@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -18,6 +19,7 @@ from test_config import enrol_machine
 MIB = 1 << 20
 DONE, FAILED, USAGE, DEGRADED, ABSENT, REFUSED, RETRY = range(7)
 POINTS = 4
+ENDS_WITHIN_S = 60
 for tool in ("nbdkit", "qemu-img", "qemu-system-x86_64"):
     if not shutil.which(tool):
         pytest.skip(f"{tool} is missing; run 'make deps'", allow_module_level=True)
@@ -85,7 +87,9 @@ def site(build):
     for double in json.loads(cleaner.run("failover", "list", "-o", "json").stdout)["data"]["failovers"]:
         cleaner.run("failover", "cleanup", double["name"], "--live", "--confirm", double["name"])
     s.stop()
-    left = processes_of(folder)
+    end = time.monotonic() + ENDS_WITHIN_S
+    while (left := processes_of(folder)) and time.monotonic() < end:
+        time.sleep(0.05)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder)

@@ -17,7 +17,7 @@ from lifeboat_site import Site
 from provoked import wait_for
 
 HARDWARE = "ab" * 32
-DEADLINE_S = 60
+DEADLINE_S = 240
 
 
 @pytest.fixture
@@ -84,11 +84,13 @@ def cmdline(pid):
 
 
 def process_child(site):
-    for line in pathlib.Path(f"/proc/{site.server.pid}/task").iterdir():
-        children = (line / "children").read_text().split()
-        for pid in children:
-            if b"lifeboat-process" in cmdline(pid):
-                return int(pid)
+    for thread in pathlib.Path(f"/proc/{site.server.pid}/task").iterdir():
+        try:
+            for pid in (thread / "children").read_text().split():
+                if b"lifeboat-process" in cmdline(pid):
+                    return int(pid)
+        except OSError:  # a thread that has just ended
+            continue
     return None
 
 
@@ -192,8 +194,7 @@ def test_a_killed_process_server_is_started_again(site):
     os.kill(child, signal.SIGKILL)
     again = wait_for(lambda: (p := process_child(site)) and p != child and p, "another process server")
     assert again != child
-    events = Api(site, site.identity).ask("GET", "/v1/event")[1]["events"]
-    assert any("signal 9" in e["text"] for e in events)
+    wait_for(lambda: any("signal 9" in e["text"] for e in Api(site, site.identity).ask("GET", "/v1/event")[1]["events"]), "an event of it")
     wait_for(lambda: any(s["kind"] == "process" and s["health"] == "ok" for s in site.ask("server", "list")["servers"]), "health")
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from process_site import BUILD, DAEMON, SEGTOOL, Site
-from provoked import wait_for
+from provoked import provoked, wait_for
 
 LIFEBOAT = BUILD / "src/cli/lifeboat"
 SHAPE = ["--epochs", "1", "--data-bytes", "64K"]
@@ -41,7 +41,7 @@ class Bursts:
     def send(self):
         self.n += BURST
         agent = self.site.agent(self.machine, *SHAPE, "--segments", self.n)
-        _, text = agent.communicate(timeout=120)
+        _, text = agent.communicate(timeout=300)
         assert agent.returncode == 0, text
 
     def until(self, condition, what):
@@ -50,7 +50,7 @@ class Bursts:
             self.send()
             time.sleep(0.5)  # between two points, not for anything to happen
             return condition()
-        wait_for(once, what, 240)
+        wait_for(once, what, 400)
 
 
 def image(site, machine, seq):
@@ -106,5 +106,5 @@ def test_the_server_thins_points_out_while_it_is_killed_and_what_stays_is_exact(
         got = image(site, machine, seq)
         assert got is None or got == oracle(site, machine, seq), f"the image at 1:{seq} is not what was written"
         kept += got is not None
-    assert 0 < kept <= LOOKED_AT
     assert_verified(site)
+    provoked(kept <= LOOKED_AT, "no position that was looked at had been pruned")

@@ -13,7 +13,7 @@ import time
 import pytest
 
 SECRET = "correct horse battery staple"
-DEADLINE_S = 120
+DEADLINE_S = 300
 
 
 class Terminal:
@@ -22,7 +22,8 @@ class Terminal:
     def __init__(self, command, environment):
         self.main, other = pty.openpty()
         self.shown, self.seen = "", 0
-        self.process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment, start_new_session=True)
+        self.process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment, start_new_session=True,
+                                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # who runs in the background ignores it
         os.close(other)
 
     def _read(self, wait_s):
@@ -38,7 +39,8 @@ class Terminal:
     def expect(self, pattern):
         end = time.monotonic() + DEADLINE_S
         while not (found := re.compile(pattern).search(self.shown, self.seen)):
-            assert self._read(1) and time.monotonic() < end, f"{pattern!r} was not shown after: {self.shown}"
+            assert self._read(1), f"{pattern!r} was not shown after: {self.shown}"
+            assert time.monotonic() < end, f"{pattern!r} was not shown after: {self.shown}"
         self.seen = found.end()
 
     def answer(self, pattern, text):

@@ -337,9 +337,7 @@ def test_a_late_put_after_the_removal_brings_back_at_most_what_was_there(cloud, 
         assert t("put", "a", "mine")["r"] == 0  # by its second attempt
         assert direct("remove", "a")["r"] == 0
         proxy.released.set()
-        end = time.monotonic() + 60
-        while not direct.names() and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_for(direct.names, "the late put arrives")
         assert direct.text("a", 4) == "mine"
         fails(direct("put", "a", "other"), errno.EEXIST)
         assert direct("remove", "a")["r"] == 0
@@ -347,13 +345,11 @@ def test_a_late_put_after_the_removal_brings_back_at_most_what_was_there(cloud, 
 
 
 def test_a_late_put_never_overwrites_what_another_put_meanwhile(cloud, container, proxy, direct):
-    with Tool(cloud.url(container, port=proxy.port, more="&timeout=1")) as t:
+    with Tool(cloud.url(container, port=proxy.port, more="&timeout=4")) as t:
         proxy.heal()
         rule = proxy.add(hold, match=lambda q: q.method == "PUT")
         t.send("put", "a", "mine")
-        end = time.monotonic() + 60
-        while not rule.hits and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_for(lambda: rule.hits, "the put is on its way")
         assert direct("put", "a", "other")["r"] == 0
         fails(t.read(), errno.EEXIST)
         proxy.released.set()

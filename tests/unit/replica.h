@@ -110,7 +110,7 @@ static inline int replica_scan(struct replica *r, bool patient)
 		for (int i = 0; i < 1000 && lb_capture_chunk_ready(r->capture, &range) == 0; i++)
 			usleep(100);
 		if (lb_capture_chunk_ready(r->capture, &range) == 0) {
-			if (!patient || lb_capture_drain(r->capture, range.disk, 5000) < 0) {
+			if (!patient || lb_capture_drain(r->capture, range.disk, LB_CAPTURE_DRAIN_MS_MAX) < 0) {
 				skipped = -EAGAIN;
 				continue;
 			}

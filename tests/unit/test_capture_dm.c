@@ -193,7 +193,7 @@ static void a_slow_bio_holds_its_chunk_back_until_it_ends(void **state)
 	for (int i = 0; i < 100000 && lb_capture_chunk_ready(b->capture, &range) != 1; i++)
 		usleep(50);
 	assert_int_equal(lb_capture_chunk_ready(b->capture, &range), 1);
-	must(lb_capture_drain(b->capture, 0, 5000));
+	must(lb_capture_drain(b->capture, 0, LB_CAPTURE_DRAIN_MS_MAX));
 }
 
 static const struct CMUnitTest tests[] = {
