@@ -8,7 +8,7 @@ import time
 
 LOG_RECORD_BYTES = 48
 SMALL_RING = "16M"
-SMALL_RING_OVERFLOWS_AFTER_WRITES = 3 * (16 << 20) // (16 << 10)  # of 16 KiB on average
+SMALL_RING_OVERFLOWS_AFTER_WRITES = 2 * (16 << 20) // (8 << 10)  # of 8 KiB on average
 STOP_S_MAX = 300
 
 

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -13,8 +12,8 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests/cycle"))
 import banks  # noqa: E402
 from guest import free_port  # noqa: E402
+from provoked import wait_for  # noqa: E402
 
-DEADLINE_S = 120
 HOSTS = {1: "127.0.0.1", 2: "127.0.0.2", 3: "127.0.0.3"}
 
 
@@ -54,27 +53,20 @@ def town(build, folder, port):
         kill(number)
 
 
-def wait(condition):
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def ledgers(town):
     return [b.ledger(connect) for b in town.banks]
 
 
 def test_banks_send_money_bear_kills_and_their_ledgers_add_up(town, folder):
     town.go(connect)
-    wait(lambda: town.heard > 50)
+    wait_for(lambda: town.heard > 50, "transfers")
     town.kill(2)
     with open(folder / "ledger2", "a") as f:
         f.write("S 1 99999")                       # the power failed in the middle of a line
     town.start(2)
     town.banks[1].ask(connect, "GO", "OK")
     heard = town.heard
-    wait(lambda: town.heard > heard + 50)
+    wait_for(lambda: town.heard > heard + 50, "transfers after the kill")
     town.stop(connect)
     verdict = town.judge(ledgers(town), None)
     assert verdict.ok and verdict.total == 3 * banks.OPENING_BALANCE and verdict.transfers >= 100, verdict

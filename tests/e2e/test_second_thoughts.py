@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from test_config import cmdline
 from test_config_failover import MIB, folder, job, order, processes_of  # noqa: F401 (a fixture)
 from test_failback import disk, vault_words, write  # noqa: F401 (a fixture)
 from test_job_kills import (api, cancelled_at_each_step, deadly, doubles, faults, follow, no_trace, pins,  # noqa: F401 (fixtures)
@@ -93,7 +94,7 @@ def here(build, folder, capture_possible, monkeypatch):  # noqa: F811
 
 
 def process_server(site):  # noqa: F811
-    pid, = [p for p in processes_of(site.folder) if b"lifeboat-process" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0")[0]]
+    pid, = [p for p in processes_of(site.folder) if b"lifeboat-process" in cmdline(p).split(b"\0")[0]]
     return pid
 
 
