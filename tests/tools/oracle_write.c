@@ -40,7 +40,7 @@ static uint32_t n_disks, n_writers = 32;
 static uint64_t seed = 1, rate_per_s;
 static int log_fd = -1;
 static const char *spare_pins;
-static int64_t begun_ns;
+static int64_t begun_ns, spared_ns;
 static atomic_bool stopping, half_full, ring_seen;
 
 /* Numbers are given out and `low` is worked out under one lock: it is what makes the stamps an order. */
@@ -143,6 +143,7 @@ static void *spare_ring(void *arg)
 				     lb_capture_producer(capture) - lb_capture_consumer(capture) > info.ring_bytes / 2);
 		}
 		pause_ns(SPARE_POLL_NS);
+		spared_ns += atomic_load(&half_full) ? SPARE_POLL_NS : 0;
 	}
 	return arg;
 }
@@ -279,6 +280,7 @@ int main(int argc, char **argv)
 		r = open_disk(argv[i]);
 	if (r == 0)
 		r = run(seconds);
-	printf("{\"writes\":%" PRIu64 ",\"in_flight_max\":%" PRIu64 ",\"error\":%d}\n", next_seq - 1, in_flight_max, r);
+	printf("{\"writes\":%" PRIu64 ",\"in_flight_max\":%" PRIu64 ",\"spared_ms\":%" PRId64 ",\"error\":%d}\n",
+	       next_seq - 1, in_flight_max, spared_ns / 1000000, r);
 	return r == 0 ? 0 : 1;
 }
