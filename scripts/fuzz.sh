@@ -3,6 +3,7 @@
 # Builds the fuzz targets (clang, ASan, UBSan) and runs each on its corpus of tests/fuzz/corpus. What is found new stays
 # in build-fuzz/found/TARGET, what crashes in build-fuzz/crashes: add it to the corpus with the fix.
 #
+# LIFEBOAT_SEED=N: the same inputs each time, as far as the time lets them come; otherwise others in each run.
 # usage: scripts/fuzz.sh [SECONDS_PER_TARGET [TARGET...]]     (default: 600 s each, all of them)
 set -eu
 
@@ -29,7 +30,7 @@ status=0
 for name; do
 	log=$build/$name.log
 	mkdir -p "$build/found/$name" "$build/crashes"
-	set -- -max_total_time="$seconds" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 \
+	set -- -seed="${LIFEBOAT_SEED:-0}" -max_total_time="$seconds" -timeout=120 -rss_limit_mb=2048 -print_final_stats=1 \
 		-artifact_prefix="$build/crashes/$name-" "$build/found/$name" "$top/tests/fuzz/corpus/$name"
 	case $name in
 	listing) set -- -dict="$top/tests/fuzz/listing.dict" "$@" ;;
