@@ -15,12 +15,11 @@ import sys
 import threading
 import uuid
 
-from provoked import wait_for
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/guest"))
 
 from guest import free_port  # noqa: E402
+from provoked import wait_for  # noqa: E402
 
 BUILD = pathlib.Path(os.environ.get("LIFEBOAT_BUILD", ROOT / "build"))
 DAEMON = BUILD / "src/process/lifeboat-process"
