@@ -35,7 +35,10 @@ static int machine_name(struct lb_site *site, const char *name_or_id, char name[
 	return r;
 }
 
-/* Under this name there is nothing, or a live failover of the same machine that ended on its way and goes on. */
+/*
+ * Under this name there is nothing, or a live failover of the same machine that ended on its way and goes on; or whose
+ * removal did, which the job ends first.
+ */
 static int check_free(struct lb_site *site, const char *machine, enum lb_failover_kind kind, const char *vm_name)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
@@ -56,7 +59,7 @@ static int check_free(struct lb_site *site, const char *machine, enum lb_failove
 	if (r == 0)
 		lb_failover_report(f, &report);
 	if (r == 0 && kind == LB_FAILOVER_LIVE && strcmp(report.machine_name, machine) == 0 &&
-	    lb_failovers_is_unfinished(&report))
+	    (lb_failovers_is_unfinished(&report) || (report.cleaning && !report.committed)))
 		return 0;
 	if (r == 0 || r == -EBUSY)
 		return lb_fail(-EEXIST,

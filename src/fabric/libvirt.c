@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,43 +12,14 @@
 #include "fabric/libvirt_internal.h"
 #include "fabric/libvirt_xml.h"
 
-#define LIBVIRT_URI_DEFAULT "qemu:///system"
 #define STATE_WAIT_MS 30000
 #define LOOK_AGAIN_MS 5
 
 LB_DEFINE_CLEANUP(virDomainPtr, virDomainFree);
 
-static void quiet(void *arg, virErrorPtr error)
-{
-	(void)arg;
-	(void)error;
-}
-
-const char *lb_libvirt_reason(void)
-{
-	const char *text = virGetLastErrorMessage();
-
-	return text != NULL ? text : "without a reason";
-}
-
 static int failed(const struct lb_vm_spec *vm, const char *what)
 {
 	return lb_fail(-EREMOTEIO, "libvirt can't %s VM %s: %s", what, vm->name, lb_libvirt_reason());
-}
-
-int lb_libvirt_connect(struct lb_libvirt *l)
-{
-	const char *uri = getenv("LIBVIRT_DEFAULT_URI");
-
-	if (l->connection != NULL && virConnectIsAlive(l->connection) == 1)
-		return 0;
-	if (l->connection != NULL)
-		virConnectClose(l->connection);
-	l->connection = virConnectOpen(uri != NULL ? uri : LIBVIRT_URI_DEFAULT);
-	if (l->connection == NULL)
-		return lb_fail(-EOPNOTSUPP, "no libvirt answers: %s; start libvirtd, or use --fabric qemu",
-			       lb_libvirt_reason());
-	return 0;
 }
 
 /*
@@ -430,20 +400,11 @@ static const struct lb_fabric_ops libvirt_ops = {
 	.free = libvirt_free,
 };
 
-static void initialize(void)
-{
-	virInitialize();
-	/* it would print each error by itself */
-	virSetErrorFunc(NULL, quiet);
-}
-
 int lb_fabric_libvirt(struct lb_env *env, struct lb_fabric **ret_fabric)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct lb_libvirt *l;
 	int r;
 
-	pthread_once(&once, initialize);
 	l = calloc(1, sizeof(*l));
 	if (l == NULL)
 		return lb_fail(-ENOMEM, "out of memory");

@@ -10,7 +10,11 @@ struct lb_libvirt {
 	virConnectPtr connection;
 };
 
-/* Anew when libvirtd has gone meanwhile. -EOPNOTSUPP: nobody answers. */
+/* ---- libvirt_connect.c ---- */
+/*
+ * Anew when libvirtd has gone meanwhile. -EOPNOTSUPP: nobody answers; -ETIMEDOUT: somebody accepts connections and
+ * answers nothing for 30 s (LIFEBOAT_LIBVIRT_PATIENCE_S). A call on a connection fails within that time, too.
+ */
 int lb_libvirt_connect(struct lb_libvirt *l);
 const char *lb_libvirt_reason(void); /* of what failed last */
 

@@ -280,8 +280,9 @@ def test_a_libvirt_network_gives_a_double_its_address_for_as_long_as_it_is_there
     assert lab.entries() == admins and lab.libvirt.domains() == [] and list(lab.doubles.iterdir()) == []
 
 
-def test_a_failover_over_the_end_of_libvirtd_fails_in_words_and_is_done_when_it_is_ordered_again(libvirt, site, folder, build, monkeypatch):  # noqa: F811
+def test_a_failover_over_a_libvirtd_that_hangs_or_ends_fails_in_words_and_is_done_when_it_is_ordered_again(libvirt, site, folder, build, monkeypatch):  # noqa: F811
     monkeypatch.setenv("LIFEBOAT_NBDKIT_PLUGIN", str(pathlib.Path(build).resolve() / "src/nbd/nbdkit-lifeboat-plugin.so"))
+    monkeypatch.setenv("LIFEBOAT_LIBVIRT_PATIENCE_S", "10")
     (folder / "vda.img").write_bytes(BOOT + os.urandom(2 * MIB - 512))
     (folder / "oracle").mkdir()
     subprocess.run([MKVAULT, "--vault", site.vault_url, "--passphrase-file", site.passphrase_file, "--machine", "db1", "--points", "1", "--oracle",
@@ -294,6 +295,16 @@ def test_a_failover_over_the_end_of_libvirtd_fails_in_words_and_is_done_when_it_
     try:
         first = order(api, "/v1/failover", {**body, "probe_port": 22, "wait_s": 600})        # nobody will answer there
         site.wait(lambda: b":end" in read_or_nothing(console), "word of the double", LONG_S)
+        # libvirtd hangs: who asks it anew and who has asked it all along get to know it, and the next one at once
+        libvirt.daemon.send_signal(signal.SIGSTOP)
+        try:
+            assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["unknown"] and qemu_of(console.parent)
+            assert "libvirtd hangs; restart it" in job(api, first, ("failed",))["error"]
+            assert "libvirtd hangs; restart it" in job(api, order(api, "/v1/failover", body), ("failed",))["error"]
+        finally:
+            libvirt.daemon.send_signal(signal.SIGCONT)
+        first = order(api, "/v1/failover", {**body, "probe_port": 22, "wait_s": 600})
+        site.wait(lambda: api.ask("GET", f"/v1/job/{first}")[1]["steps"][-1]["name"] == "wait until it runs", "the job that goes on", LONG_S)
         libvirt.kill()
         assert "libvirt" in job(api, first, ("failed",))["error"]
         assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["unknown"] and qemu_of(console.parent)
