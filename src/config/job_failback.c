@@ -139,17 +139,30 @@ static int start_original(struct lb_job *job, struct lb_reprotect *p)
 	return r < 0 ? r : note(job, p, LB_REPROTECT_STARTED);
 }
 
+/* While the double still works: a wrong name is not found out when all is down. */
+static int check_original(struct lb_job *job, const struct lb_reprotect *p)
+{
+	const json_t *boot = json_object_get(job->request, "boot");
+	int r;
+
+	if (boot == NULL || json_object_get(p->request, "target") == NULL || lb_reprotect_landed(p))
+		return 0;
+	r = lb_job_step(job, "look at the original");
+	return r < 0 ? r : lb_reprotect_target_ready(job, p, boot, true);
+}
+
 int lb_job_failback_run(struct lb_job *job)
 {
 	_cleanup_(lb_failover_freep) struct lb_failover *f = NULL;
 	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
 	int r;
 
-	r = lb_job_step(job, "shut the double down, and take the last of what it wrote");
-	r = r < 0 ? r : lb_job_double_open(job, &f);
+	r = lb_job_double_open(job, &f);
 	if (r == 0)
 		lb_failover_idle_set(f, keep_going, job);
 	r = r < 0 ? r : find_way(job, &p);
+	r = r < 0 ? r : check_original(job, &p);
+	r = r < 0 ? r : lb_job_step(job, "shut the double down, and take the last of what it wrote");
 	if (r < 0)
 		return r;
 	if (lb_reprotect_landed(&p))

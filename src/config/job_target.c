@@ -64,14 +64,28 @@ static int look(struct lb_job *job, const char *id, char said[SAY_BYTES], json_t
 	return r < 0 ? r : lb_job_progress(job, fraction(now.report));
 }
 
+static int put(struct lb_job *job, const struct lb_targets_order *order, char id[LB_UUID_TEXT_BYTES])
+{
+	char key[KEY_BYTES];
+
+	snprintf(key, sizeof(key), "%s/%s/%s", job->id, order->kind, order->machine);
+	return lb_targets_order(job->site, order, key, job->id, id);
+}
+
+int lb_targets_begin(struct lb_job *job, const struct lb_targets_order *order)
+{
+	char id[LB_UUID_TEXT_BYTES];
+
+	return put(job, order, id);
+}
+
 int lb_targets_run(struct lb_job *job, const struct lb_targets_order *order, json_t **ret_report)
 {
 	struct lb_env *env = job->site->env;
-	char key[KEY_BYTES], id[LB_UUID_TEXT_BYTES], said[SAY_BYTES] = "";
+	char id[LB_UUID_TEXT_BYTES], said[SAY_BYTES] = "";
 	int r;
 
-	snprintf(key, sizeof(key), "%s/%s/%s", job->id, order->kind, order->machine);
-	r = lb_targets_order(job->site, order, key, job->id, id);
+	r = put(job, order, id);
 	while (r == 0 && (r = look(job, id, said, ret_report)) == 0)
 		env->ops->wait_until(env, lb_mono_ns(env) + POLL_NS, -1);
 	if (r == -ECANCELED && lb_targets_withdraw(job->site, id) == 0)

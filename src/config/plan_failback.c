@@ -28,7 +28,45 @@ struct check {
 	const json_t *home;
 	struct lb_plan_live live;
 	struct lb_plan_findings findings;
+	json_t *originals; /* {MACHINE: DOUBLE, ...}, which the target servers look at meanwhile */
 };
+
+/* All of them are ordered before the first is waited for. */
+static int order_look(struct check *c, const struct lb_reprotect *p)
+{
+	const json_t *boot = json_object_get(c->home, "boot");
+	int r;
+
+	if (boot == NULL)
+		return 0;
+	r = lb_reprotect_target_ready(c->run->job, p, boot, false);
+	if (r < 0 && r != -ENOMEM)
+		return lb_plan_found(&c->findings, "error", "original", "%s", lb_err_text());
+	if (r == 0 && json_object_set_new(c->originals, c->findings.machine, json_string(c->live.name)) < 0)
+		r = lb_fail(-ENOMEM, "out of memory for a job");
+	return r;
+}
+
+static int take_look(void *arg, size_t group, const json_t *machine)
+{
+	_cleanup_(lb_reprotect_clear) struct lb_reprotect p = {0};
+	struct check *c = arg;
+	const char *name = json_string_value(json_object_get(machine, "machine")),
+		   *double_name = json_string_value(json_object_get(c->originals, name));
+	int r;
+
+	(void)group;
+	if (double_name == NULL)
+		return 0;
+	c->findings.machine = name;
+	r = lb_reprotect_find(c->run->job->site->db, double_name, &p);
+	r = r < 0 ? r
+		  : lb_reprotect_target_ready(c->run->job, &p,
+					      json_object_get(json_object_get(machine, "home"), "boot"), true);
+	if (r == -EREMOTEIO)
+		return lb_plan_found(&c->findings, "error", "original", "%s", lb_err_text());
+	return r < 0 ? r : lb_plan_found(&c->findings, "ok", "original", "what starts %s is there", name);
+}
 
 static int check_target(struct check *c, const struct lb_reprotect *p)
 {
@@ -52,7 +90,8 @@ static int check_target(struct check *c, const struct lb_reprotect *p)
 		return r;
 	if (lb_targets_speaks(site, &server) == -EHOSTDOWN)
 		return lb_plan_found(&c->findings, "error", "target", "%s", lb_err_text());
-	return lb_plan_found(&c->findings, "ok", "target", "target server %s takes it", server.name);
+	r = lb_plan_found(&c->findings, "ok", "target", "target server %s takes it", server.name);
+	return r < 0 ? r : order_look(c, p);
 }
 
 /* One that goes home without a way back of its own is compared whole with its source's journal. */
@@ -125,14 +164,17 @@ static int check_machine(void *arg, size_t group, const json_t *machine)
 
 int lb_plan_failback_check(struct lb_plan_job *run)
 {
-	struct check c = {.run = run, .findings = {.run = run}};
+	_cleanup_json_ json_t *originals = json_object();
+	struct check c = {.run = run, .findings = {.run = run}, .originals = originals};
 	int r;
 
-	r = lb_job_step_on(run->job, "check the way home");
+	r = originals == NULL ? lb_fail(-ENOMEM, "out of memory for a job")
+			      : lb_job_step_on(run->job, "check the way home");
 	r = r < 0 ? r : lb_plan_job_set(run, "doubles", json_object());
 	r = r < 0 ? r : lb_plan_findings_begin(run);
 	r = r < 0 ? r : lb_plan_check_scripts(run->job->site, run->plan);
 	r = r < 0 ? r : lb_plan_each(run->plan, check_machine, &c);
+	r = r < 0 ? r : lb_plan_each(run->plan, take_look, &c);
 	r = r < 0 ? r : lb_plan_findings_end(&c.findings);
 	if (r < 0)
 		return r;

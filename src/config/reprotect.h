@@ -79,6 +79,11 @@ int lb_reprotect_check_body(struct lb_site *site, const json_t *body);
 int lb_reprotect_target_check(struct lb_job *job, const char *machine, json_t **ret_findings);
 int lb_reprotect_target_follow(struct lb_job *job, const struct lb_reprotect *p);
 int lb_reprotect_target_finish(struct lb_job *job, const struct lb_reprotect *p, const struct lb_position *last);
+/*
+ * Whether what `boot` names is there and could be started on the disks that are written for it; -EREMOTEIO with the
+ * target server's words. With `wait` false it is only ordered; the same with `wait` tells.
+ */
+int lb_reprotect_target_ready(struct lb_job *job, const struct lb_reprotect *p, const json_t *boot, bool wait);
 /* If the job's request says what to start ("boot"). */
 int lb_reprotect_target_boot(struct lb_job *job, const struct lb_reprotect *p);
 int lb_reprotect_target_drop(struct lb_job *job, const struct lb_reprotect *p);

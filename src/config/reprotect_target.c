@@ -107,6 +107,36 @@ int lb_reprotect_target_finish(struct lb_job *job, const struct lb_reprotect *p,
 	return r;
 }
 
+/* Where "auto" chose the disks nobody but the target server knows them: it does not compare them. */
+static int ready_body(const struct lb_reprotect *p, const json_t *boot, json_t **ret_body)
+{
+	_cleanup_json_ json_t *body = json_copy((json_t *)(uintptr_t)boot);
+	json_t *disks = json_array(), *path;
+	const char *disk;
+	int r = 0;
+
+	if (body == NULL || disks == NULL || json_object_set_new(body, "disks", disks) < 0)
+		return lb_fail(-ENOMEM, "out of memory for an order");
+	json_object_foreach(json_object_get(p->request, "to"), disk, path) if (json_array_append(disks, path) < 0) r =
+		lb_fail(-ENOMEM, "out of memory for an order");
+	if (r == 0)
+		*ret_body = lb_steal_ptr(body);
+	return r;
+}
+
+/* On its source's journal, beside the order that follows its own. */
+int lb_reprotect_target_ready(struct lb_job *job, const struct lb_reprotect *p, const json_t *boot, bool wait)
+{
+	_cleanup_json_ json_t *body = NULL;
+	struct lb_targets_order order = {.server = server_of(p->request), .machine = p->machine, .kind = "ready"};
+	int r = ready_body(p, boot, &body);
+
+	if (r < 0)
+		return r;
+	order.body = body;
+	return wait ? lb_targets_run(job, &order, NULL) : lb_targets_begin(job, &order);
+}
+
 int lb_reprotect_target_boot(struct lb_job *job, const struct lb_reprotect *p)
 {
 	const json_t *body = json_object_get(job->request, "boot");

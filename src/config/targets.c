@@ -12,7 +12,7 @@
 #define OPEN "state IN ('ordered', 'running', 'reached')"
 #define HOLDS "kind IN ('follow', 'finish', 'back')" /* disks, while it is open */
 
-static const char *const kinds[] = {"check", "follow", "finish", "back", "boot", "halt", "drop"};
+static const char *const kinds[] = {"check", "follow", "finish", "back", "boot", "halt", "drop", "ready"};
 /* What a newer order takes over from the one that it replaces, unless it says them itself. */
 static const char *const inherited[] = {"to", "some", "overwrite", "undo_bytes", "undo_points"};
 
@@ -31,7 +31,7 @@ static bool is(const struct ordering *o, const char *kind)
 /* It is the machine that is meant, and not its disks. */
 static bool is_power(const struct ordering *o)
 {
-	return is(o, "boot") || is(o, "halt");
+	return is(o, "boot") || is(o, "halt") || is(o, "ready");
 }
 
 /* ---- what may be ordered ------------------------------------------------------------------------------- */
@@ -251,7 +251,8 @@ static int check_kind(const char *kind)
 			return 0;
 	return lb_fail(
 		-EINVAL,
-		"a target server can check, follow, finish, go back, boot, halt or drop, and knows no order \"%.40s\"",
+		"a target server can check, follow, finish, go back, boot, halt, drop or be ready, and knows no order "
+		"\"%.40s\"",
 		kind);
 }
 

@@ -17,6 +17,8 @@
  *   boot    {"domain", "uri"}: starts a libvirt domain of the server's host; or {"hook"}: runs that script of its hook
  *           folder (power on). Nothing may follow for the machine.
  *   halt    the same the other way round: turns the domain off at once, or runs the script (power off).
+ *   ready   {"domain", "uri", "disks": [PATH, ...]} or {"hook"}: whether boot could be done, and changes nothing: that
+ *           domain is there, is off and has these disks, or that script is there.
  *   drop    {}: lets go of the disks as they are, and forgets them.
  *
  * "to" is {DISK: PATH, ...} or "auto". Every report has {"state", "text", "epoch", "seq", "point_ns", "done_bytes",
@@ -83,6 +85,8 @@ int lb_targets_booted(struct lb_site *site, const char *machine, bool *ret_boote
  * words when it failed; -ECANCELED withdraws it. `ret_report` (may be NULL) is the caller's own.
  */
 int lb_targets_run(struct lb_job *job, const struct lb_targets_order *order, json_t **ret_report);
+/* Puts the order and does not wait: lb_targets_run() in the same job does, for the same order. */
+int lb_targets_begin(struct lb_job *job, const struct lb_targets_order *order);
 /* The job that is one order. */
 int lb_job_target_run(struct lb_job *job);
 

@@ -31,6 +31,8 @@ static void usage(FILE *out)
 	fputs("usage: lifeboat-target [--config FILE] [--check] [--rescue] [--verbose] [--version]\n"
 	      "       lifeboat-target join NAME --server URL --ca-fingerprint HEX --token-file FILE [--config FILE]\n"
 	      "                            [--identity FOLDER] [--state FOLDER]\n"
+	      "       lifeboat-target " LB_TARGET_LOOK_DOMAIN
+	      " URI NAME DISK...   whether a libvirt domain is off and has them\n"
 	      "       lifeboat-target " LB_TARGET_START_DOMAIN " URI NAME   starts a libvirt domain unless it runs\n"
 	      "       lifeboat-target " LB_TARGET_HALT_DOMAIN " URI NAME    turns it off at once\n"
 	      "  --config FILE  settings (" LB_TARGET_SETTINGS_PATH ")\n"
@@ -209,6 +211,20 @@ static int join_site(const struct asked *a, int argc, char **argv)
 	return EXIT_SUCCESS;
 }
 
+static int look_at_domain(int argc, char **argv)
+{
+	if (argc - optind < 3) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	if (lb_domain_look(argv[optind + 1], argv[optind + 2], (const char *const *)argv + optind + 3,
+			   (size_t)(argc - optind - 3)) < 0) {
+		fprintf(stderr, "%s\n", lb_err_text());
+		return EXIT_FAILURE;
+	}
+	return EXIT_SUCCESS;
+}
+
 /* What the orders to start a libvirt domain and to turn it off run (boot.c). */
 static int tell_domain(int argc, char **argv, int (*tell)(const char *uri, const char *name))
 {
@@ -240,6 +256,8 @@ int main(int argc, char **argv)
 	lb_log_init("lifeboat-target", a.level);
 	if (optind < argc && strcmp(argv[optind], "join") == 0)
 		return join_site(&a, argc, argv);
+	if (optind < argc && strcmp(argv[optind], LB_TARGET_LOOK_DOMAIN) == 0)
+		return look_at_domain(argc, argv);
 	if (optind < argc && strcmp(argv[optind], LB_TARGET_START_DOMAIN) == 0)
 		return tell_domain(argc, argv, lb_domain_start);
 	if (optind < argc && strcmp(argv[optind], LB_TARGET_HALT_DOMAIN) == 0)

@@ -27,7 +27,7 @@ static const struct kind {
 	{"check", lb_target_do_check, false},  {"follow", lb_target_do_follow, true},
 	{"finish", lb_target_do_finish, true}, {"back", lb_target_do_back, false},
 	{"boot", lb_target_do_boot, false},    {"halt", lb_target_do_halt, false},
-	{"drop", lb_target_do_drop, false},
+	{"drop", lb_target_do_drop, false},    {"ready", lb_target_do_ready, false},
 };
 
 /* ---- what it tells --------------------------------------------------------------------------------------- */

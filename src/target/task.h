@@ -83,7 +83,9 @@ int lb_target_do_finish(struct lb_target_work *w);
 int lb_target_do_back(struct lb_target_work *w);
 int lb_target_do_boot(struct lb_target_work *w);
 int lb_target_do_halt(struct lb_target_work *w);
-/* `lifeboat-target start-domain URI NAME`: what the orders to start a domain and to turn it off run. */
+int lb_target_do_ready(struct lb_target_work *w);
+/* `lifeboat-target start-domain URI NAME`: what the orders to look at, start and turn off a domain run. */
+#define LB_TARGET_LOOK_DOMAIN "look-domain" /* and the paths that are to be its disks */
 #define LB_TARGET_START_DOMAIN "start-domain"
 #define LB_TARGET_HALT_DOMAIN "halt-domain"
 int lb_target_do_drop(struct lb_target_work *w);

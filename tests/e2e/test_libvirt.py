@@ -30,6 +30,13 @@ BOOT = bytes.fromhex("fa31c08ed88ec08ed0bc007cfcbe9d7ce85a00ba1005b81900ef42ecec
                      "c3bafd03eca82074fb88d8baf803eec36f70742f6c696665626f61742f646f75626c6500746f6c643a2000203a656e640a00").ljust(510, b"\0") + b"\x55\xaa"
 
 
+def domain(name, disk, console):
+    return f"""<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
+          <os><type arch='x86_64' machine='pc'>hvm</type></os><devices><emulator>{shutil.which('qemu-system-x86_64')}</emulator>
+            <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
+            <serial type='file'><source path='{console}'/></serial></devices></domain>"""
+
+
 class Original:
     """A VM that an administrator has defined, off, with one disk."""
 
@@ -38,10 +45,7 @@ class Original:
         self.disk, self.console = folder / "home.raw", folder / "home.log"
         with open(self.disk, "wb") as f:
             f.truncate(size_bytes)
-        (folder / "home.xml").write_text(f"""<domain type='qemu'><name>{self.name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
-          <os><type arch='x86_64' machine='pc'>hvm</type></os><devices><emulator>{shutil.which('qemu-system-x86_64')}</emulator>
-            <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{self.disk}'/><target dev='vda' bus='virtio'/></disk>
-            <serial type='file'><source path='{self.console}'/></serial></devices></domain>""")
+        (folder / "home.xml").write_text(domain(self.name, self.disk, self.console))
         libvirt.virsh("define", folder / "home.xml")
 
     def state(self):
@@ -147,13 +151,36 @@ def test_a_double_in_libvirt_is_told_by_its_firmware_and_is_reprotected_and_goes
         libvirt.virsh("qemu-monitor-command", "--hmp", "host-double",
                       f'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -P 0x5a {5 * MIB} 65536"')
         words = ["failback", "start", "host-double", "--wait", 0, "--confirm", "host-double", "--uri", libvirt.uri]
-        wrong = site.lifeboat(*words, "--domain", "nobody", check=False)
+        # what could not be started there is found out while the double works
+        (folder / "stranger.xml").write_text(domain("stranger", folder / "else.raw", folder / "stranger.log"))
+        (folder / "else.raw").write_bytes(BOOT)
+        libvirt.virsh("define", folder / "stranger.xml")
+        for name, said in (("nobody", "knows no domain"), ("stranger", f"has not the disk {original.disk} that is written for it, but {folder}/else.raw")):
+            wrong = site.lifeboat(*words, "--domain", name, check=False)
+            assert wrong.returncode != 0 and said in wrong.stderr, wrong.stderr
+        (folder / "plan.json").write_text(json.dumps({"name": "home", "groups": [{"name": "all", "machines": [{"machine": "host"}]}]}))
+        site.lifeboat("plan", "create", folder / "plan.json")
+        look = ["plan", "failback", "home", "--dry-run", "--uri", libvirt.uri]
+        wrong = site.lifeboat(*look, "--domain", "host:nobody", check=False)
         assert wrong.returncode != 0 and "knows no domain" in wrong.stderr, wrong.stderr
-        done = site.ask(*words, "--domain", original.name)        # the order given again, rightly, goes on where it was
+        libvirt.virsh("start", "stranger")
+        wrong = site.lifeboat(*words, "--domain", "stranger", check=False)
+        assert wrong.returncode != 0 and "domain stranger runs: turn it off" in wrong.stderr, wrong.stderr
+        libvirt.virsh("destroy", "stranger")
+        libvirt.virsh("undefine", "stranger")
+        assert "what starts host is there" in site.lifeboat(*look, "--domain", f"host:{original.name}").stdout
+        assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"] and target.is_reached()
+        done = site.ask(*words, "--domain", original.name)
         assert done["state"] == "done" and original.state() == "running"
         assert original.disk.read_bytes()[5 * MIB:5 * MIB + 65536] == b"\x5a" * 65536
         same(original.disk, site.folder / "state/vm/host-double/disk0.qcow2", "-f", "raw", "-F", "qcow2", "-U")
         site.wait(original.has_booted, "word of the original", LONG_S)
+        # it is to stay here after all: the original is off before the double starts; and then home again
+        done = site.ask("failback", "undo", "host-double", "--confirm", "host-double", "--domain", original.name, "--uri", libvirt.uri)
+        assert done["state"] == "done" and original.state() == "shut off"
+        assert [d["state"] for d in site.ask("failover", "list")["failovers"]] == ["running"]
+        failed.double.wait(lambda: (failed.row() or {}).get("state") == "protected", "its way back")
+        assert site.ask(*words, "--domain", original.name)["state"] == "done" and original.state() == "running"
         failed.double.close()
         site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double")
         failed.check_no_trace()
