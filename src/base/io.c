@@ -8,9 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/text.h"
+
+#define LOCK_LOOK_MS 5
 
 struct open_file {
 	struct lb_env *env;
@@ -185,6 +188,21 @@ int lb_file_write_new(struct lb_env *env, const char *path, const void *data, si
 	if (r < 0)
 		return lb_fail(r, "can't put %s in place: %s", path, strerror(-r));
 	return lb_folder_sync(env, path);
+}
+
+void lb_file_wait_released(struct lb_env *env, const char *path, uint32_t wait_ms)
+{
+	_cleanup_(open_file_close) struct open_file f = {.env = env, .fd = env->ops->open(env, path, O_RDONLY, 0)};
+	int64_t now_ns = lb_mono_ns(env), end_ns = now_ns + (int64_t)wait_ms * LB_NS_PER_MS;
+
+	while (f.fd >= 0 && now_ns < end_ns) {
+		struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+		if (fcntl(f.fd, F_OFD_GETLK, &all) < 0 || all.l_type == F_UNLCK)
+			return;
+		env->ops->wait_until(env, now_ns + LOCK_LOOK_MS * LB_NS_PER_MS, -1);
+		now_ns = lb_mono_ns(env);
+	}
 }
 
 /* What is above a private folder may have other folders in it, of other users. */

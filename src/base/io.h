@@ -20,6 +20,12 @@ int lb_file_write(struct lb_env *env, const char *path, const void *data, size_t
 /* The same, but -EEXIST when the name is taken; of two that race exactly one succeeds. */
 int lb_file_write_new(struct lb_env *env, const char *path, const void *data, size_t size_bytes, mode_t mode);
 
+/*
+ * Until no other program has a lock in a file, for at most `wait_ms`: one that was killed has its locks a moment longer
+ * than its arguments. Whoever needs the file finds out for itself when somebody still has one then.
+ */
+void lb_file_wait_released(struct lb_env *env, const char *path, uint32_t wait_ms);
+
 /* fsync of the folder that holds `path`. */
 int lb_folder_sync(struct lb_env *env, const char *path);
 /* mkdir -p, each folder that it makes durable; an existing one is fine. `mode` is the last one's, not of those above.

@@ -555,6 +555,61 @@ static void the_trial_of_kvm_always_ends_with_a_word_about_it(void **s)
 	assert_ptr_equal(why, again);
 }
 
+/* As QEMU has its image: with a lock that goes with its last thread. */
+static pid_t lock_for(const char *path, useconds_t time_us)
+{
+	struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int ready[2];
+	pid_t pid;
+	char byte;
+
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (pid == 0) {
+		int fd = open(path, O_RDWR);
+
+		if (fcntl(fd, F_OFD_SETLK, &all) == 0 && write(ready[1], "", 1) == 1)
+			usleep(time_us);
+		_exit(0);
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	return pid;
+}
+
+static void an_image_of_a_vm_that_is_just_ending_is_waited_for(void **s)
+{
+	_cleanup_free_ char *path = strdup(in_folder("overlay.qcow2")), *qemu_img = NULL;
+	const char *argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", path, "1M", NULL};
+	struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	bool rests = false;
+	pid_t pid;
+	int fd;
+
+	(void)s;
+	if (lb_proc_which("qemu-img", &qemu_img) < 0) {
+		printf("skipped: qemu-img is not installed\n");
+		skip();
+	}
+	assert_int_equal(lb_proc_run(env, &(struct lb_proc_run){.argv = argv, .keep_fd = -1}, NULL), 0);
+	pid = lock_for(path, 300000);
+	assert_int_equal(lb_overlay_reattach(env, path, "/tmp/nbd0.sock"), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(lb_overlay_rests(env, path, &rests), 0);
+	assert_true(rests);
+	/* one that does not end is not waited for without end */
+	pid = lock_for(path, 600000000);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	lb_file_wait_released(env, path, 20);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &all), -1);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	lb_file_wait_released(env, path, 60000);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &all), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(fd);
+}
+
 static int set_up(void **s)
 {
 	(void)s;
@@ -601,6 +656,7 @@ int main(void)
 		cmocka_unit_test(a_passphrase_is_one_line_of_a_file_that_others_cannot_read),
 		cmocka_unit_test(a_key_file_holds_the_bytes_of_all_keys_or_the_hex_digits_of_one),
 		cmocka_unit_test(the_trial_of_kvm_always_ends_with_a_word_about_it),
+		cmocka_unit_test(an_image_of_a_vm_that_is_just_ending_is_waited_for),
 	};
 
 	return cmocka_run_group_tests_name("fabric", tests, set_up, tear_down);
