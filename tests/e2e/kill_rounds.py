@@ -95,8 +95,10 @@ class Journal:
         try:
             connection.request("GET", "/v1/journal")
             answer = connection.getresponse()
-            body = json.loads(answer.read() or b"null")
-            return body if answer.status == 200 and body["known"] else None
+            if answer.status != 200:
+                return None
+            body = json.loads(answer.read())
+            return body if body["known"] else None
         except (OSError, http.client.HTTPException):
             return None
         finally:
