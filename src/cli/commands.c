@@ -605,7 +605,7 @@ const struct cli_command cli_commands[] = {
 	 1,
 	 1,
 	 cmd_failback_commit,
-	 {{"new-hardware", NULL, "it is other hardware than before the failover"},
+	 {{"new-hardware", NULL, "it is other hardware than before the failover: another board, or a new disk"},
 	  {"discard", NULL, "also when not all that the double wrote has come home: the rest is lost"},
 	  NO_WAIT}},
 	{"failback",

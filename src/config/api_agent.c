@@ -214,8 +214,7 @@ int lb_api_agent_report(void *arg, const struct lb_http_call *call, struct lb_ht
 	if (m.hardware[0] != '\0' && strcasecmp(hardware, m.hardware) != 0)
 		return lb_fail(-EACCES,
 			       "the identity of %s is bound to other hardware than this: a copy of it, or a disk was "
-			       "added or taken "
-			       "away; enrol this machine again",
+			       "added or taken away; enrol this machine again",
 			       m.name);
 	/* the registry first: who waits for a report then looks there */
 	r = note_report(site, &m, report, now_ns);

@@ -210,8 +210,8 @@ int lb_disk_find(struct lb_env *env, const char *root, const char *serial, const
 	}
 	if (serial[0] != '\0')
 		return lb_fail(-ENODEV,
-			       "disk %s with serial number %s is not there; connect it, or run `lifeboat machine "
-			       "protect` without it",
+			       "disk %s with serial number %s is not there; connect it, or, if another took its place "
+			       "or it is not needed any more, run `lifeboat machine protect` again",
 			       name, serial);
 	r = lb_disk_read(env, root, base, &disk);
 	if (r < 0 || disk.size_bytes == 0)
