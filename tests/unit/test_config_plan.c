@@ -579,7 +579,7 @@ static void scripts_run_where_the_plan_says_and_know_what_it_does(void **state)
 /* A plan whose first group's script hangs, with its time limit. */
 static void hang(int timeout_s)
 {
-	_cleanup_json_ json_t *plan = plan_of(2, 1, true), *job = NULL;
+	_cleanup_json_ json_t *plan = plan_of(2, 1, n_begun == 0), *job = NULL;
 	char id[LB_UUID_TEXT_BYTES], said[64];
 
 	json_object_set_new(group(plan, 0), "after",
@@ -589,6 +589,7 @@ static void hang(int timeout_s)
 	job = job_in_state(id, "failed");
 	snprintf(said, sizeof(said), "has not ended within %d s", timeout_s);
 	assert_non_null(strstr(json_string_value(json_object_get(job, "error")), said));
+	assert_int_equal(lb_reg_plan_remove(site->db, "shop"), 0);
 }
 
 static void a_script_that_hangs_is_ended_with_what_it_started(void **state)
