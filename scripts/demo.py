@@ -16,68 +16,28 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP / "tests/guest"))
 import ledger_client  # noqa: E402
 import rescue  # noqa: E402
+from agent_guest import build_agent_guest  # noqa: E402
 from guest import Guest, GuestError, patience_for  # noqa: E402
 from lifeboat_site import Site  # noqa: E402
 from rescue import GREEN, RED, take_port  # noqa: E402
 
 MACHINE = "ledger"
 MACHINE_UUID = "5f1ebea7-0000-4000-8000-000000000001"
-AGENT_UID = 900
 LEDGER_PORT = 7000
 LOAD_POINTS = 6
 DEADLINE_S = 400  # for one step, on a machine that is many times slower than one of today
 CONFIG_PORT, PROCESS_PORT, DOUBLE_PORT = 10443, 19443, 17000
 DISK_MIB = 320
-MOBILITY_CONF = """config_url = https://10.0.2.2:{port}
-identity_folder = /var/lib/lifeboat/mobility
-state_folder = /var/lib/lifeboat/mobility
-run_folder = /run/lifeboat-mobility
-capture_socket = /run/lifeboat/capture.sock
-"""
-# What the packages and units of a whole Debian do: folders, and what only root may read for the agent's user.
-BOOT = ["mkdir -p /run/lifeboat /run/lifeboat-mobility /var/lib/lifeboat/mobility /var/lib/ledger",
-        "cat /sys/class/dmi/id/product_uuid >/run/lifeboat-mobility/product_uuid",
-        "cat /sys/firmware/dmi/tables/DMI >/run/lifeboat-mobility/smbios",
-        # a double is told where it may ask to be a machine of its own
-        "modprobe qemu_fw_cfg; f=/sys/firmware/qemu_fw_cfg/by_name/opt/lifeboat/double/raw; "
-        "[ ! -e $f ] || (umask 077; cat $f >/run/lifeboat-mobility/double)",
-        "chown -R lifeboat:lifeboat /run/lifeboat-mobility /var/lib/lifeboat/mobility /etc/lifeboat/token",
-        # a double says what its disk carries: drills are proven by it
-        "lifeboat-mobility prove --config /etc/lifeboat/mobility.conf || true"]
 
 
-def agent_service(site, token):
-    """Enrols at the first start; runs as a user without any privilege."""
-    conf = "--config /etc/lifeboat/mobility.conf"
-    enrol = (f"lifeboat-mobility enrol {conf} --config-url https://10.0.2.2:{site.port} "
-             f"--ca-fingerprint {token['ca_fingerprint']} --token-file /etc/lifeboat/token --name {MACHINE}")
-    return (f"exec su lifeboat -s /bin/sh -c '[ -e /var/lib/lifeboat/mobility/cert.pem ] || {enrol} && "
-            f"exec lifeboat-mobility run {conf}'")
-
-
-def build_image(site, token):
+def build_image(site):
     """The server's disk, with the agent on it."""
     etc = site.folder / "guest-etc"
     etc.mkdir()
-    (etc / "mobility.conf").write_text(MOBILITY_CONF.format(port=site.port))
-    image = site.folder / "server.img"
-    p = site.programs
-    words = ["--hostname", MACHINE, "--size-mib", str(DISK_MIB), "--user", f"lifeboat:{AGENT_UID}",
-             "--program", f"{p['ledger']}:/usr/bin/ledger",
-             "--program", f"{p['mobility']}:/usr/bin/lifeboat-mobility",
-             "--program", f"{p['capture']}:/usr/bin/lifeboat-capture",
-             "--file", f"{etc}/mobility.conf:/etc/lifeboat/mobility.conf",
-             "--file", f"{site.folder}/token:/etc/lifeboat/token:0600",
-             "--service", f"ledger=exec ledger --port {LEDGER_PORT} --db /var/lib/ledger/ledger.db",
-             "--service", f"capture=exec lifeboat-capture --socket /run/lifeboat/capture.sock --allow-uid {AGENT_UID}",
-             "--service", f"mobility={agent_service(site, token)}"]
-    for line in BOOT:
-        words += ["--boot", line]
-    made = subprocess.run([TOP / "tests/guest/build-guest.sh", *words, str(image)], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False)
-    if made.returncode:
-        raise GuestError(f"the server's disk could not be made: {made.stdout}")
-    return image
+    return build_agent_guest(
+        site.folder / "server.img", site, MACHINE, f"https://10.0.2.2:{site.port}", etc, "--size-mib", DISK_MIB,
+        "--program", f"{site.programs['ledger']}:/usr/bin/ledger",
+        "--service", f"ledger=exec ledger --port {LEDGER_PORT} --db /var/lib/ledger/ledger.db", boot=["mkdir -p /var/lib/ledger"])
 
 
 def protect_and_lose(job, image, log):
@@ -100,8 +60,7 @@ def show(args, folder, story):
     site.start()
     story.say(f"A site is up: configuration server on port {site.port}, process server on {site.process_port}, "
               f"an encrypted vault in {folder}/vault.")
-    token = site.token(folder / "token", MACHINE)
-    image = build_image(site, token)
+    image = build_image(site)
     story.say("A server's disk is made: Debian's kernel, a ledger in SQLite, the agent.")
     job, log = rescue.Rescue(site, story, MACHINE), folder / "acknowledged.log"
     protect_and_lose(job, image, log)

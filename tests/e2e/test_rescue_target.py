@@ -1,88 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bare metal as a target server: a guest starts from the rescue medium, joins its site, takes its own disks by orders, starts from them."""
+"""Bare metal as a target server: a machine starts from the rescue medium, joins its site, gets its double's disks while that works,
+and starts from them."""
+import json
 import os
 import pathlib
+import re
 import shutil
 import socket
-import subprocess
 import tempfile
-import threading
+import time
+import types
 
 import pytest
 
 import object_stores
-from guest import Disk, Guest, free_port
+from agent_guest import build_agent_guest
+from guest import CONTROL_PORT, Disk, Guest, GuestError, free_port
+from lifeboat_site import Site
+from metal import MIB, Metal, Stick
 from target_server import GrowingVault, VaultSite
-from test_recovery import BUILD, MIB, PASSPHRASE, ROOT, secret
-from test_rescue import BUILDER, CONTROL_PORT, DEADLINE_S, blank, kernel, rescue  # noqa: F401
+from test_recovery import BUILD, PASSPHRASE, same, secret
+from test_rescue import DEADLINE_S, blank, kernel, rescue  # noqa: F401
 from test_target import digest
 
-SFDISK = shutil.which("sfdisk", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-CONSOLE_S = 240
-TAIL_MIB = 4       # behind the guest's own file systems: what grows in the journal
-
-
-class Medium:
-    """A stick as people have it: FAT, labelled LIFEBOAT."""
-
-    def __init__(self, folder, lines, **files):
-        self.image = folder / "stick.img"
-        blank(self.image, 64 * MIB)
-        subprocess.run([SFDISK, "-q", self.image], input="label: dos\nstart=2048, type=c\n", text=True, check=True)
-        part = f"{self.image}@@1M"
-        subprocess.run(["mformat", "-i", part, "-T", str(63 * MIB // 512), "-v", "LIFEBOAT", "::"], check=True)
-        for name, text in dict(files, **{"rescue.conf": "\n".join(lines) + "\n"}).items():
-            (folder / name).write_text(text)
-            subprocess.run(["mcopy", "-i", part, folder / name, f"::/{name}"], check=True)
-
-    def disk(self):
-        return Disk(str(self.image))
-
-
-class Metal(Guest):
-    """A machine that starts from the rescue medium, with a console at which somebody may type."""
-
-    def __init__(self, folder, rescue, disks, extra=()):
-        super().__init__(folder, disks, memory_mib=512, extra=[
-            "-kernel", str(rescue / "vmlinuz"), "-initrd", str(rescue / "initrd.img"), "-append", "console=ttyS0 panic=-1", *extra])
-        self.console, self.read_to, self.console_port = None, 0, 0
-
-    def arguments(self):
-        # TCP: a UNIX socket takes some 300 characters that nobody has read yet, and then some come twice
-        line = f"socket,id=serial0,host=127.0.0.1,port={self.console_port},server=on,wait=off,logfile=serial.log,logappend=on"
-        return [line if a.startswith("file,id=serial0") else a for a in super().arguments()]
-
-    def start(self):
-        self.console_port = free_port()
-        self.read_to = len(self.serial_text()) if self.serial_log.exists() else 0
-        return super().start()
-
-    def says(self, pattern, deadline_s=CONSOLE_S):
-        """Until it says so, after what it was seen to say before."""
-        found = self.wait_serial(pattern, deadline_s, since=self.read_to)
-        self.read_to = found.end()
-        return found
-
-    def type(self, text):
-        if self.console is None:
-            self.console = socket.create_connection(("127.0.0.1", self.console_port))
-            # what it says is in its log; unread it would stand still
-            threading.Thread(target=self._read, args=(self.console,), daemon=True).start()
-        self.console.sendall(text.encode() + b"\n")
-
-    @staticmethod
-    def _read(console):
-        try:
-            while console.recv(65536):
-                pass
-        except OSError:
-            pass
-
-    def close(self):
-        if self.console is not None:
-            self.console.close()
-        self.console = None
-        super().close()
+NAME = "db1"
+UUID = "5f1ebea7-0000-4000-8000-000000000bad"
+DISK_MIB = 96
+MEMORY_MIB = 192
+OTHER_MIB = 9
 
 
 @pytest.fixture(scope="module")
@@ -96,84 +41,226 @@ def store():
 
 
 class Place:
-    """A site whose vault is in the store, and holds the journal of a machine that can be started."""
+    """A site whose vault is in the store."""
 
-    def __init__(self, folder, store):
-        image = folder / "guest.img"
-        subprocess.run([BUILDER, "--control", "--hostname", "protected", image], check=True)
-        self.tail_at = image.stat().st_size
-        with open(image, "r+b") as f:
-            f.truncate(self.tail_at + TAIL_MIB * MIB)
-        self.size = self.tail_at + TAIL_MIB * MIB
-        self.url = store.url("metal")
-        self.here = self.url.replace(f"//{store.host}:", "//10.0.2.2:").split("&credentials=")[0]
-        self.credentials = store.credentials.read_text()
-        self.passphrase_file = secret(folder / "passphrase", PASSPHRASE + "\n")
-        self.machine = GrowingVault(folder, {"vda": image}, 3, vault=self, machine="db2", more=("--from", self.tail_at))
-        self.vault_url, self.site = self.url, VaultSite(BUILD, folder / "site", self)
+    def __init__(self, folder, store, container, site):
+        self.folder, self.site, self.credentials = folder, site, store.credentials.read_text()
+        # as the guests reach it
+        self.vault_there = store.url(container).replace(f"//{store.host}:", "//10.0.2.2:").split("&credentials=")[0]
+        site.make(fabric="qemu").start()
+        self.url = f"https://10.0.2.2:{site.port}"
 
-    def token(self, name, *words, file="token"):
+    def token(self, name, *words):
         """And what a rescue.conf says."""
-        path = self.site.folder / file
+        path = self.folder / "target-token"
         path.unlink(missing_ok=True)
         told = self.site.ask("server", "add", name, "--kind", "target", "--file", path, *words)
         return path.read_text().strip(), [
-            f"server=https://10.0.2.2:{self.site.port}", f"ca-fingerprint={told['ca_fingerprint']}", f"name={name}",
-            f"vault={self.here}&credentials=/etc/lifeboat/store.credentials", "credentials-file=/media/lifeboat/store"]
+            f"server={self.url}", f"ca-fingerprint={told['ca_fingerprint']}", f"name={name}",
+            f"vault={self.vault_there}", "credentials-file=/media/lifeboat/store"]
+
+    def stick(self, folder, name):
+        token, lines = self.token(name)
+        return Stick(folder, [*lines, "token-file=/media/lifeboat/token"], token=token, store=self.credentials)
 
     def orders(self, name, kind):
         return [o for o in self.site.ask("server", "show", name)["order_list"] if o["kind"] == kind]
 
+    def job(self, job_id):
+        return next(j for j in self.site.ask("job", "list")["jobs"] if j["id"] == job_id)
 
-@pytest.fixture(scope="module")
-def place(store):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="lbrt."))
-    place = Place(folder, store)
+
+@pytest.fixture
+def short():
+    """For a site: sockets are below it."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="lbrt."))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def place(store, short):
+    site = Site(BUILD, short / "site")
+    site.vault_url = store.url("metal")
     try:
-        place.site.make().start()
-        yield place
+        yield Place(short, store, "metal", site)
     finally:
-        place.machine.close()
-        place.site.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        site.stop()
 
 
-def at(order):
-    return f"{order['report'].get('epoch')}:{order['report'].get('seq')}"
+class Machine:
+    """A physical server with the agent, and its double; a file on its disk says who wrote last."""
+
+    def __init__(self, place, folder):
+        self.site, self.folder = place.site, folder
+        (folder / "etc").mkdir()
+        image = build_agent_guest(folder / "disk.img", self.site, NAME, place.url, folder / "etc", "--size-mib", DISK_MIB, "--control",
+                                  power_button=True)
+        self.guest = self.start_from(Disk(str(image), serial="OLD1"))
+        self.double = Guest(folder / "double", [], forwards={CONTROL_PORT: free_port()})
+        self.overlay = self.site.folder / f"state/vm/{NAME}-double/disk0.qcow2"
+
+    def start_from(self, disk):
+        """Any start of it is one of the same hardware."""
+        self.guest = Guest(self.folder / "machine", [disk], memory_mib=MEMORY_MIB, forwards=[CONTROL_PORT], uuid=UUID).start()
+        return self.guest
+
+    def protect(self):
+        self.site.lifeboat("policy", "set", "default", "--consistency-interval", 1, "--upload-interval", 1, "--heartbeat-interval", 1, "--ring",
+                           "16M")
+        self.site.lifeboat("policy", "set", "default-failback", "--consistency-interval", 1, "--upload-interval", 1, "--heartbeat-interval", 1,
+                           "--ring", "16M")
+        self.guest.wait(lambda: self.site.lifeboat("machine", "protect", NAME, "--no-wait", check=False).returncode == 0, "acceptance of its disk",
+                        DEADLINE_S)
+        self.wait_point()
+
+    def wait_point(self):
+        """One that holds what is written by now."""
+        now_ns = time.time_ns()
+
+        def newest():
+            points = self.site.points(NAME)
+            return points and points[-1]["until_ns"] > now_ns
+        self.guest.wait(newest, "recovery point", DEADLINE_S)
+
+    def close(self):
+        self.guest.close()
+        self.site.lifeboat("failover", "cleanup", f"{NAME}-double", "--live", "--confirm", f"{NAME}-double", check=False)
 
 
-def test_a_bare_machine_follows_from_the_rescue_medium_also_across_a_power_cut_and_starts_from_its_own_disk(tmp_path, rescue, place):  # noqa: F811
-    site, name, machine = place.site, "metal", place.machine
-    token, lines = place.token(name)
-    stick = Medium(tmp_path, [*lines, "token-file=/media/lifeboat/token"], token=token, store=place.credentials)
-    own = blank(tmp_path / "own.img", place.size)
-    guest = Metal(tmp_path / "rescue", rescue, [Disk(str(own), serial="OWN1"), stick.disk()]).start()
+def write(guest, text):
+    guest.run(f"echo '{text}' >/root/who && sync")
+
+
+def read(guest):
+    return guest.run("cat /root/who")[1].strip()
+
+
+def answers(guest):
     try:
-        guest.says(r"disk: /dev/vda, \d+ MiB, serial OWN1")
-        guest.says("network: eth0 is 10.0.2.15/24 by DHCP")
-        guest.says("joined as target server metal")
-        site.ask("failback", "restore", machine.machine_name, "--target", name, "--to", "auto", "--follow", "--no-wait", "--confirm",
-                 machine.machine_name)
-        guest.wait(lambda: any(o["report"].get("done_bytes") for o in place.orders(name, "follow")), "bytes on its disk", DEADLINE_S)
-        guest.kill()                                    # a power cut
-        guest.start()
-        guest.says("joined as target server metal")
-        guest.says("follow: the disks are as at")
-        last = machine.grow()
-        guest.wait(lambda: any(at(o) == machine.points[last] for o in place.orders(name, "follow")), "the newest point on its disk", DEADLINE_S)
-        site.ask("failback", "finish", machine.machine_name, "--target", name)
-        site.ask("failback", "boot", machine.machine_name, "--target", name, "--hook", "reboot")
+        return guest.run("true", timeout_s=5)[0] == 0
+    except GuestError:
+        return False
+
+
+@pytest.fixture
+def machine(tmp_path, place):
+    m = Machine(place, tmp_path)
+    yield m
+    m.close()
+
+
+def test_a_lost_server_comes_home_from_its_working_double_onto_bare_metal_also_across_a_power_cut(tmp_path, rescue, place, machine):  # noqa: F811
+    site, name, double = place.site, "db1-metal", f"{NAME}-double"
+    machine.guest.wait_control(DEADLINE_S)
+    machine.protect()
+    write(machine.guest, "server")
+    machine.wait_point()
+    machine.guest.kill()                                    # its disk is lost, too
+    own = blank(tmp_path / "own.img", (DISK_MIB + 8) * MIB)     # a new disk is never of quite the same size
+    metal = Metal(tmp_path / "metal", rescue, [Disk(str(own), serial="NEW1"), place.stick(tmp_path, name).disk()], uuid=UUID).start()
+    try:
+        forward = f"{machine.double.port(CONTROL_PORT)}:{CONTROL_PORT}"
+        site.lifeboat("failover", "start", NAME, "--confirm", NAME, "--memory", f"{MEMORY_MIB}M", "--forward", forward)
+        site.wait(lambda: answers(machine.double), "answer of the double", DEADLINE_S)
+        assert read(machine.double) == "server"
+        site.lifeboat("failover", "commit", double)
+        metal.says(r"disk: /dev/vda, \d+ MiB, serial NEW1")
+        metal.says("network: eth0 is 10.0.2.15/24 by DHCP")
+        metal.says(f"joined as target server {name}")
+        home = ["failover", "reprotect", double, "--target", name, "--to", "auto"]
+        site.lifeboat(*home, "--dry-run")
+        job = site.ask(*home, "--no-wait")["id"]
+        metal.wait(lambda: any(o["report"].get("done_bytes") for o in place.orders(name, "follow")), "bytes on its disk", DEADLINE_S)
+        metal.kill()                                        # a power cut
+        metal.start()
+        metal.says(f"joined as target server {name}")
+        metal.says("follow: the disks are as at")
+        metal.wait(lambda: place.job(job)["state"] in ("done", "failed", "cancelled"), "end of the reprotect", DEADLINE_S)
+        assert place.job(job)["state"] == "done", place.job(job)
+        write(machine.double, "last words of the double")
+        site.lifeboat("failback", "start", double, "--confirm", double, "--hook", "reboot", timeout=DEADLINE_S)
+        metal.wait_end(DEADLINE_S)
+    finally:
+        metal.close()
+    same(own, machine.overlay, "-f", "raw", "-F", "qcow2")
+    guest = machine.start_from(Disk(str(own), serial="NEW1"))
+    guest.wait_control(DEADLINE_S)
+    assert guest.run("hostname")[1].strip() == NAME and read(guest) == "last words of the double"
+    site.lifeboat("failback", "commit", double, "--confirm", double, "--new-hardware")
+    site.lifeboat("server", "remove", name, "--confirm", name)
+    guest.wait(lambda: "NEW1" in json.dumps(site.ask("machine", "show", NAME)["inventory"]), "report of its new disk", DEADLINE_S)
+    site.lifeboat("machine", "protect", NAME, "--no-wait")
+    machine.wait_point()
+    assert site.ask("failover", "list")["failovers"] == [] and site.machine(f"{NAME}-back") is None
+
+
+@pytest.fixture
+def strange(store, short):
+    """A place whose vault holds a machine of one disk."""
+    with open(short / "vda.img", "wb") as f:
+        f.write(os.urandom(MIB))
+        f.truncate(OTHER_MIB * MIB)
+    vault = types.SimpleNamespace(url=store.url("strange"), passphrase_file=secret(short / "passphrase", PASSPHRASE + "\n"))
+    machine, site = GrowingVault(short, {"vda": short / "vda.img"}, 1, vault=vault, machine="db1"), VaultSite(BUILD, short / "site", vault)
+    try:
+        yield Place(short, store, "strange", site)
+    finally:
+        machine.close()
+        site.stop()
+
+
+def test_what_is_wrong_is_told_at_the_console_and_can_be_put_right_there(tmp_path, rescue, strange):  # noqa: F811
+    site, name = strange.site, "small"
+    nobody = socket.socket()
+    nobody.bind(("127.0.0.1", 0))                           # and does not listen
+    _, lines = strange.token(name)
+    fingerprint = lines[1].split("=")[1]
+    wrong = [f"server=https://10.0.2.2:{nobody.getsockname()[1]}", *lines[1:], f"token={'0' * 64}"]
+    disks = [blank(tmp_path / f"{n}.img", size * MIB) for n, size in (("small", OTHER_MIB - 1), ("one", OTHER_MIB), ("two", OTHER_MIB))]
+    with open(disks[2], "r+b") as f:
+        f.write(b"another's" * 100)
+    before = [digest(d) for d in disks]
+    guest = Metal(tmp_path / "metal", rescue, [*map(str, disks), Stick(tmp_path, wrong, store=strange.credentials).disk()]).start()
+
+    def asked(*answers):
+        """All that it asks for, from the server's address on."""
+        for question, answer in zip(("address of the configuration server.*: ", "fingerprint of its CA.*: ", "name of this target server.*: "),
+                                    answers):
+            guest.says(question)
+            guest.type(answer)
+
+    try:
+        guest.says("Couldn't connect to server; check that the service runs and that no firewall is between")
+        guest.says("once more in 10 s; Enter: other answers")
+        guest.type("")
+        asked(strange.url, "0" * 64, "")
+        guest.says("doesn't show the certificate authority with the expected fingerprint")
+        guest.says("another token for small")
+        guest.type("")
+        asked("", fingerprint, "")
+        guest.says("token for small .*: ")
+        guest.type("1" * 64)
+        guest.says("this token is not known here")
+        guest.says("another token for small")
+        expires = site.ask("token", "create", "--kind", "target", "--name", name, "--valid", 1, "--file", strange.folder / "short-lived")
+        guest.wait(lambda: time.time_ns() > expires["expires_ns"], "the token's end", DEADLINE_S)
+        guest.type((strange.folder / "short-lived").read_text().strip())
+        guest.says("this token has expired")
+        guest.says("another token for small")
+        good = strange.token(name)[0]
+        guest.type(good)
+        guest.says("joined as target server small")
+        assert "1" * 64 not in guest.serial_text() and good not in guest.serial_text()      # typed, not shown
+        for to, said in (("auto", r"which device is disk vda .* There are: .*/dev/vdd \([^)]*, in use\)"),
+                         ("vda=/dev/vda", "/dev/vda is too small"), ("vda=/dev/vdc", "/dev/vdc holds something that is not disk vda"),
+                         ("vda=/tmp/disk", "/tmp/disk is not among the paths")):
+            run = site.lifeboat("failback", "restore", "db1", "--target", name, "--to", to, "--confirm", "db1", check=False)
+            assert run.returncode != 0 and re.search(said, run.stderr), run.stderr
+            guest.says(f"finish: .*{said}")
+        site.ask("failback", "boot", "db1", "--target", name, "--hook", "poweroff")
         guest.wait_end(DEADLINE_S)
     finally:
         guest.close()
-    assert digest(own) == digest(machine.at(last)), guest.serial_text()[-3000:]
-    guest = Guest(tmp_path / "own", [own], memory_mib=256, forwards=[CONTROL_PORT]).start()
-    try:
-        guest.wait_control(DEADLINE_S)
-        assert guest.run("hostname")[1].strip() == "protected"
-        tail = tmp_path / "tail"
-        tail.write_bytes(machine.at(last).read_bytes()[place.tail_at:])
-        said = guest.run(f"dd if=/dev/vda bs=1M skip={place.tail_at // MIB} 2>/dev/null | sha256sum")[1]
-        assert said.split()[0] == digest(tail)
-    finally:
-        guest.close()
+        nobody.close()
+    assert [digest(d) for d in disks] == before
