@@ -135,12 +135,19 @@ def test_the_servers_units_come_up_as_documented_write_disks_are_upgraded_and_pu
     host.wait(lambda: len(started(hosts)) == 3 and not set(started(hosts)) & set(old), "restart of the three servers")
     host.wait(lambda: lifeboat.healths() == ["ok"] * 5, "five servers that are well again",
               tell=lambda: f"{lifeboat('server list', check=False).stdout}{elsewhere.journal()}")
-    # removed, the state stays; purged, nothing but the vault and what was not ours
+    # removed, the state stays; purged, nothing but the vault, its passphrase, doubles, and what was not ours
     for h in hosts:
         h.run("dpkg --remove lifeboat")
     assert (host.root / "var/lib/lifeboat/config/config.db").exists()
+    double = host.root / "var/lib/lifeboat/vm/db1-double"
+    host.run("install -d -o lifeboat -m 700 /var/lib/lifeboat/vm/db1-double && touch /var/lib/lifeboat/vm/db1-double/failover.json")
+    said = [h.run("dpkg --purge lifeboat").stderr for h in hosts]
+    assert "doubles are left in /var/lib/lifeboat/vm (those that run go on): db1-double\n" in said[0] and (double / "failover.json").exists()
+    assert "its passphrase in /root/passphrase are left" in said[0] and (host.root / "root/passphrase").exists()
+    assert sorted(p.name for p in (host.root / "var/lib/lifeboat").iterdir()) == ["vm"] and "left" not in said[1]
+    host.run("rm -r /var/lib/lifeboat && userdel lifeboat")      # their owner until then
     for h, was in zip(hosts, before):
-        h.run("dpkg --purge lifeboat; rm -rf /srv/shared/* /srv/images /root/passphrase /root/token; userdel images 2>/dev/null; true")
+        h.run("rm -rf /srv/shared/* /srv/images /root/passphrase /root/token; userdel images 2>/dev/null; true")
         h.assert_listing(was)
 
 
