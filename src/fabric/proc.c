@@ -28,9 +28,29 @@ static int is_program(const char *path)
 	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
 }
 
+/* Of Debian's, in which the programs are that recovery uses. */
+static const struct {
+	const char *program, *package;
+} packages[] = {
+	{"qemu-system-x86_64", "qemu-system-x86"},
+	{"qemu-img", "qemu-utils"},
+	{"qemu-nbd", "qemu-utils"},
+	{"nbdkit", "nbdkit"},
+	{"lifeboat-segment", "lifeboat"},
+};
+
+/* NULL: not known. */
+static const char *package_of(const char *program)
+{
+	for (size_t i = 0; i < LB_ARRAY_LEN(packages); i++)
+		if (strcmp(packages[i].program, program) == 0)
+			return packages[i].package;
+	return NULL;
+}
+
 int lb_proc_which(const char *program, char **ret_path)
 {
-	const char *path = getenv("PATH");
+	const char *path = getenv("PATH"), *package;
 	_cleanup_free_ char *folders = NULL;
 	char *rest, *folder, full[PATH_BYTES_MAX];
 
@@ -52,7 +72,9 @@ int lb_proc_which(const char *program, char **ret_path)
 		*ret_path = strdup(full);
 		return *ret_path != NULL ? 0 : lb_fail(-ENOMEM, "out of memory");
 	}
-	return lb_fail(-ENOENT, "the program %s is not installed; `make doctor` names the package", program);
+	package = package_of(program);
+	return lb_fail(-ENOENT, "the program %s is not installed%s%s", program,
+		       package != NULL ? "; it is in the package " : "", package != NULL ? package : "");
 }
 
 struct child {

@@ -64,13 +64,17 @@ static void a_program_that_fails_is_told_with_its_last_line(void **s)
 	assert_non_null(strstr(lb_err_text(), "signal 9"));
 }
 
-static void a_program_that_is_missing_is_named(void **s)
+static void a_program_that_is_missing_is_named_and_its_package(void **s)
 {
 	const char *argv[] = {"no-such-program", NULL};
+	_cleanup_free_ char *path = NULL;
 
 	(void)s;
 	assert_int_equal(lb_proc_run(env, &(struct lb_proc_run){.argv = argv, .keep_fd = -1}, NULL), -ENOENT);
 	assert_non_null(strstr(lb_err_text(), "no-such-program"));
+	/* of what is looked for this is installed on no machine that only builds */
+	if (lb_proc_which("lifeboat-segment", &path) == -ENOENT)
+		assert_non_null(strstr(lb_err_text(), "in the package lifeboat"));
 }
 
 static void a_program_that_takes_too_long_is_killed(void **s)
@@ -635,7 +639,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_program_gives_its_output_up_to_the_ceiling),
 		cmocka_unit_test(a_program_that_fails_is_told_with_its_last_line),
-		cmocka_unit_test(a_program_that_is_missing_is_named),
+		cmocka_unit_test(a_program_that_is_missing_is_named_and_its_package),
 		cmocka_unit_test(a_program_that_takes_too_long_is_killed),
 		cmocka_unit_test(a_program_whose_output_is_refused_is_ended),
 		cmocka_unit_test(a_spawned_program_lives_on_is_found_by_its_argument_and_ended),
