@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/json.h"
 #include "process/throttle.h"
 
@@ -143,6 +144,9 @@ static int report_machine(struct lb_machine *m, int64_t mono_ns, json_t *j)
 	int r;
 	LB_LOCK_SCOPE(&m->lock);
 
+	if (m->assigned.fenced && m->state == LB_MACHINE_READY && lb_machine_drained(m))
+		lb_fault_server_place("process server, %s: fenced, and all is in the vault, not told",
+				      m->assigned.name);
 	advance_rate(m, mono_ns);
 	error = m->error[0] != '\0' ? m->error : m->damage;
 	r = lb_json_set_uuid(j, "id", &m->id);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From one point to another. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "target/internal.h"
 
 struct applying {
@@ -173,6 +175,9 @@ static int apply(struct applying *a, const struct lb_point *point, bool dry_run)
 	r = begin_step(a, point, forward);
 	r = r < 0 ? r : lb_target_batch_new(t, a->undo.fd >= 0 ? &a->undo : NULL, &a->batch);
 	r = r < 0 ? r : take_all(a);
+	if (r == 0)
+		lb_fault_server_place("target server, %s, epoch %" PRIu64 ": the disks are written, which is not noted",
+				      t->record.machine_name, point->position.epoch);
 	return r != 0 ? r : end_step(t);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -319,6 +320,9 @@ static void keep_outcome(struct lb_target_task *t, const char *state)
 			   lb_err_text());
 	else if (strcmp(state, DONE) == 0)
 		let_go(t);
+	if (r == 0)
+		lb_fault_server_place("target server, %s: %s %s, which is not told", t->order.machine_name,
+				      t->order.kind, state);
 }
 
 static void conclude(struct lb_target_task *t, int result)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site whose vault holds a machine's journal already, and target servers that join it: each a process of its own."""
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -24,6 +27,7 @@ class TargetServer(Daemon):
         self.program = build / "src/target/lifeboat-target"
         self.conf = folder / "target.conf"
         self.state = folder / "state"
+        self.env = {}                   # from its next start on
 
     def join(self, server=None, replace=False, **settings):
         """By one command and a token; `server`: by another address than the site's own."""
@@ -40,8 +44,26 @@ class TargetServer(Daemon):
     def start(self):
         with open(self.folder / "target.log", "ab") as log:
             self.process = subprocess.Popen([self.program, "--config", self.conf, "--verbose"], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+                                            stdout=log, stderr=log, env=dict(os.environ, **self.env))
         return self
+
+    @contextlib.contextmanager
+    def kept_running(self):
+        """As systemd would: started again whenever it was killed, until the block ends."""
+        ended = threading.Event()
+
+        def look():
+            while not ended.wait(0.1):
+                if self.process.poll() == -signal.SIGKILL:
+                    self.start()
+
+        keeper = threading.Thread(target=look)
+        keeper.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            keeper.join()
 
     def shown(self):
         return self.site.ask("server", "show", self.name)

@@ -31,11 +31,12 @@ PLAN = {"name": "shop", "groups": [
 
 
 class Faults:
-    """The files that say where the server has died, and at which steps jobs were cancelled."""
+    """The files that say where the server has died, where process and target servers have, and at which steps jobs were cancelled."""
 
     def __init__(self, folder, monkeypatch):  # noqa: F811
-        self.places, self.cancels = folder / "places", folder / "cancels"
+        self.places, self.servers, self.cancels = folder / "places", folder / "server-places", folder / "cancels"
         monkeypatch.setenv("LIFEBOAT_FAULT_PLACES", str(self.places))
+        monkeypatch.setenv("LIFEBOAT_FAULT_SERVER_PLACES", str(self.servers))
         monkeypatch.setenv("LIFEBOAT_FAULT_CANCELS", str(self.cancels))
 
     @contextlib.contextmanager

@@ -66,13 +66,8 @@ class Failed:
         self.site.lifeboat("failover", "start", "host", "--confirm", "host", "--memory", "64M")
         if commit:
             self.site.lifeboat("failover", "commit", "host-double")
-        self.agent.close()                      # the primary is lost, and its disk with it
-        content = self.disk.path.read_bytes()
+        self.agent.close()                      # the primary is lost: its disk is the double's from here on
         self.name = self.disk.name
-        self.disk.close()
-        self.disk = LoopDisk(self.folder / "double-disk", 1)
-        self.disk.path.write_bytes(content)
-        subprocess.run(["losetup", "--set-capacity", self.disk.device], check=True)
         self.double = DoubleAgent(self.agent, self.folder / "double", "host-double")
         return self
 
@@ -159,6 +154,18 @@ def test_a_double_replicates_back_as_a_machine_of_its_own_and_its_cancellation_l
     assert failed.double.own_identity() is None
 
 
+def protect_again(failed, site, folder, home):
+    """The machine starts from its own disk, as the target server has written it, and goes on in its own journal."""
+    with open(failed.disk.device, "r+b", buffering=0) as disk:
+        disk.write(home.read_bytes())
+        os.fsync(disk.fileno())
+    failed.agent.start()
+    write(failed.disk, MIB, b"at home again" * 1000)
+    failed.agent.wait_point_after(time.time_ns())
+    site.lifeboat("point", "export", "host", failed.name, folder / "again", "--vault", site.vault_url, server=False)
+    assert (folder / "again").read_bytes()[:failed.size_bytes] == failed.disk.path.read_bytes()
+
+
 def read_or_nothing(path):
     try:
         return path.read_bytes()
@@ -166,8 +173,9 @@ def read_or_nothing(path):
         return b""
 
 
-def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_temporary_goes(failed, site, folder, target):
-    failed.fail_over()
+def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_temporary_goes(failed, site, folder, target, faults):
+    """Meanwhile, and while the machine is protected again, process servers and target server die once at each of their places."""
+    failed.fail_over(content=os.urandom(failed.size_bytes))  # more than one segment holds
     failed.double.boot()
     failed.double.wait_text("waits for")
     site.stop(signal.SIGKILL)                               # what was told and asked is known again after a restart
@@ -182,27 +190,38 @@ def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_tempor
         refused = site.lifeboat("failover", "reprotect", "host-double", *words, check=False)
         assert refused.returncode != 0 and said in refused.stderr, refused.stderr
     assert failed.row() is None and failed.server() is None
-    failed.reprotect(*to)
-    assert target.is_reached()
-    write(failed.disk, 5 * MIB, b"the last order" * 4096)
-    write_in_double(site.folder / "state/vm/host-double", 0, 0x5a, 5 * MIB, 65536)
-    server = failed.server()
-    site.stop(signal.SIGKILL)                               # the temporary process server is a part of the site until then
-    site.start()
-    site.wait(lambda: (failed.server() or {}).get("health") == "ok", "the temporary process server after a restart", 180)
-    assert failed.server()["id"] == server["id"] and failed.server()["port"] == server["port"]
-    failed.double.wait(lambda: site.machine("host-back")["state"] == "protected", "protection after a restart")
-    done = site.ask("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double", "--hook", "power-on")
-    assert done["result"]["machine"] == "host-back" and done["result"]["target"]["epoch"] == done["result"]["epoch"]
-    assert (folder / "turned-on").read_text() == "on\n"
-    failed.double.close()
-    undo = site.lifeboat("failover", "reprotect", "host-double", "--cancel", check=False)
-    assert undo.returncode != 0 and "on its way home" in undo.stderr
-    same(home, site.folder / "state/vm/host-double/disk0.qcow2", "-f", "raw", "-F", "qcow2")
-    site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double")
-    failed.check_no_trace()
-    assert site.ask("failover", "list")["failovers"] == []
-    assert site.machine("host")["state"] != "failed over"
+    with faults.on(faults.servers) as died, target.kept_running():
+        failed.reprotect(*to)
+        site.wait(target.is_reached, "the target server, which may just have been killed, at the newest point", 180)
+        write(failed.disk, 5 * MIB, b"the last order" * 4096)
+        write_in_double(site.folder / "state/vm/host-double", 0, 0x5a, 5 * MIB, 65536)
+        server = failed.server()
+        site.stop(signal.SIGKILL)                               # the temporary process server is a part of the site until then
+        site.start()
+        site.wait(lambda: (failed.server() or {}).get("health") == "ok", "the temporary process server after a restart", 180)
+        assert failed.server()["id"] == server["id"] and failed.server()["port"] == server["port"]
+        failed.double.wait(lambda: site.machine("host-back")["state"] == "protected", "protection after a restart")
+        done = site.ask("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double", "--hook", "power-on")
+        assert done["result"]["machine"] == "host-back" and done["result"]["target"]["epoch"] == done["result"]["epoch"]
+        assert (folder / "turned-on").read_text() == "on\n"
+        failed.double.close()
+        undo = site.lifeboat("failover", "reprotect", "host-double", "--cancel", check=False)
+        assert undo.returncode != 0 and "on its way home" in undo.stderr
+        same(home, site.folder / "state/vm/host-double/disk0.qcow2", "-f", "raw", "-F", "qcow2")
+        site.lifeboat("failback", "commit", "host-double", "--confirm", "host-double")
+        failed.check_no_trace()
+        assert site.ask("failover", "list")["failovers"] == []
+        assert site.machine("host")["state"] != "failed over"
+        protect_again(failed, site, folder, home)
+        places = died()
+    epoch = done["result"]["epoch"]
+    for wanted in ("process server, host-back, epoch 1: a part of the scan", "process server, host-back, epoch 1: a point",
+                   "process server, host-back, epoch 1: in the vault", "process server, host-back: fenced", "target server, host-back, epoch 1: the disks are written",
+                   f"target server, host-back, epoch {epoch}: the disks are written", "target server, host-back: finish done",
+                   "boot done", "process server, host, epoch 2: a range is settled", "process server, host, epoch 2: a point",
+                   "process server, host, epoch 2: in the vault"):
+        assert any(wanted in place for place in places), "\n".join([f"not: {wanted}", *places])
+    print("\n".join(places))
 
 
 def test_who_lacks_the_secret_gets_no_identity_and_a_double_cant_write_into_its_sources_journal(failed, site, folder, api):
