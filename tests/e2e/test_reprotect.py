@@ -12,6 +12,7 @@ import pytest
 from double_agent import DoubleAgent, secret_of
 from host_agent import HostAgent, LoopDisk
 from lifeboat_site import Site
+from silent_link import SHORT, SilentLink, read_or_nothing
 from target_server import TargetServer
 from test_config import Api
 from test_failback import folder, write  # noqa: F401
@@ -159,24 +160,23 @@ def protect_again(failed, site, folder, home):
     with open(failed.disk.device, "r+b", buffering=0) as disk:
         disk.write(home.read_bytes())
         os.fsync(disk.fileno())
-    failed.agent.start()
+    with pytest.MonkeyPatch.context() as short:
+        short.setenv(*SHORT)
+        failed.agent.start()
     write(failed.disk, MIB, b"at home again" * 1000)
     failed.agent.wait_point_after(time.time_ns())
     site.lifeboat("point", "export", "host", failed.name, folder / "again", "--vault", site.vault_url, server=False)
     assert (folder / "again").read_bytes()[:failed.size_bytes] == failed.disk.path.read_bytes()
 
 
-def read_or_nothing(path):
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
 def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_temporary_goes(failed, site, folder, target, faults):
-    """Meanwhile, and while the machine is protected again, process servers and target server die once at each of their places."""
+    """Meanwhile, and while the machine is protected again, process servers and target server die once at each of their places, and the
+    link swallows everything until all time-outs have run out."""
     failed.fail_over(content=os.urandom(failed.size_bytes))  # more than one segment holds
-    failed.double.boot()
+    with pytest.MonkeyPatch.context() as short:
+        short.setenv(*SHORT)
+        failed.double.boot()
+    target.env = dict([SHORT])
     failed.double.wait_text("waits for")
     site.stop(signal.SIGKILL)                               # what was told and asked is known again after a restart
     site.start()
@@ -191,7 +191,9 @@ def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_tempor
         assert refused.returncode != 0 and said in refused.stderr, refused.stderr
     assert failed.row() is None and failed.server() is None
     with faults.on(faults.servers) as died, target.kept_running():
-        failed.reprotect(*to)
+        link = SilentLink(site, died)
+        with link.cut_after("host-back, epoch 1: in the vault", lambda: failed.server()["port"], failed.double.folder / "agent.log"):
+            failed.reprotect(*to)
         site.wait(target.is_reached, "the target server, which may just have been killed, at the newest point", 180)
         write(failed.disk, 5 * MIB, b"the last order" * 4096)
         write_in_double(site.folder / "state/vm/host-double", 0, 0x5a, 5 * MIB, 65536)
@@ -201,7 +203,8 @@ def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_tempor
         site.wait(lambda: (failed.server() or {}).get("health") == "ok", "the temporary process server after a restart", 180)
         assert failed.server()["id"] == server["id"] and failed.server()["port"] == server["port"]
         failed.double.wait(lambda: site.machine("host-back")["state"] == "protected", "protection after a restart")
-        done = site.ask("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double", "--hook", "power-on")
+        with link.cut_after("target server, host-back, epoch [2-9]: the disks", lambda: site.port, target.folder / "target.log"):
+            done = site.ask("failback", "start", "host-double", "--wait", 0, "--confirm", "host-double", "--hook", "power-on")
         assert done["result"]["machine"] == "host-back" and done["result"]["target"]["epoch"] == done["result"]["epoch"]
         assert (folder / "turned-on").read_text() == "on\n"
         failed.double.close()
@@ -212,7 +215,8 @@ def test_a_reprotected_double_goes_home_by_its_own_journal_and_everything_tempor
         failed.check_no_trace()
         assert site.ask("failover", "list")["failovers"] == []
         assert site.machine("host")["state"] != "failed over"
-        protect_again(failed, site, folder, home)
+        with link.cut_after("server, host, epoch 2: a range is settled", lambda: site.process_port, failed.agent.folder / "agent.log"):
+            protect_again(failed, site, folder, home)
         places = died()
     epoch = done["result"]["epoch"]
     for wanted in ("process server, host-back, epoch 1: a part of the scan", "process server, host-back, epoch 1: a point",
