@@ -29,7 +29,7 @@ MIB = 1 << 20
 STEP_FENCE, STEP_MEND, STEP_PULL, STEP_DONE = 1, 5, 8, 9
 STEPS = [s for s in range(STEP_FENCE, STEP_DONE) if s != STEP_MEND]  # without mending
 DEADLINE_S = 180
-BOOT_DEADLINE_S = 240
+BOOT_DEADLINE_S = 600
 
 for needed in (PLUGIN, MKVAULT, RECOVER):
     if not needed.exists():
@@ -115,7 +115,7 @@ def environment():
 
 def recover(verb, folder, name, *more, check=True):
     run = subprocess.run([RECOVER, verb, "--folder", str(folder), "--name", name, *map(str, more)], env=environment(),
-                         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+                         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900)
     if check:
         assert run.returncode == 0, f"recover {verb} ended with {run.returncode}: {run.stderr}"
         return json.loads(run.stdout) if run.stdout.strip() else None
