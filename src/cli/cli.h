@@ -117,6 +117,15 @@ bool cli_is_direct(const struct cli *c);
 int cli_vault_open(struct cli *c);
 /* Opens the vault and looks a machine up in it, by name or id. */
 int cli_vault_machine(struct cli *c, const char *name, struct lb_catalog_item *ret_item);
+/* What a person calls the machine by whose id the vault speaks. The last one is kept: they come in rows. */
+struct cli_machine_name {
+	bool known;
+	struct lb_uuid machine;
+	char id[LB_UUID_TEXT_BYTES];
+	char name[LB_MACHINE_NAME_BYTES]; /* "": the vault has none that is authentic */
+	char label[LB_MACHINE_LABEL_BYTES];
+};
+void cli_machine_name(struct cli *c, const struct lb_uuid *machine, struct cli_machine_name *name);
 /* A disk of a machine by its name or number; -ENOENT tells those there are. */
 int cli_disk_find(const struct lb_catalog_item *item, const char *text, const struct lb_catalog_disk **ret_disk);
 /* For the commands that only a vault can answer: $LIFEBOAT_VAULT counts also when a server is known. */

@@ -108,26 +108,27 @@ static int fold_rounds(struct folding *f, const struct lb_uuid *machine, const s
 static int fold_machine(void *arg, const struct lb_uuid *machine)
 {
 	struct folding *f = arg;
-	char id[LB_UUID_TEXT_BYTES], size[LB_SIZE_TEXT_BYTES], freed[LB_SIZE_TEXT_BYTES];
+	char size[LB_SIZE_TEXT_BYTES], freed[LB_SIZE_TEXT_BYTES];
+	struct cli_machine_name name = {0};
 	struct lb_fold_options options;
 	struct lb_fold_report all = {0};
 	int r;
 
-	lb_uuid_format(machine, id);
-	r = make_options(f, id, &options);
+	cli_machine_name(f->c, machine, &name);
+	r = make_options(f, name.id, &options);
 	if (r == 0)
 		r = fold_rounds(f, machine, &options, &all);
 	if (r < 0)
 		return r;
 	if (all.repaired && !f->c->json) {
-		printf("machine %s: its journal was repaired, and is kept as it is\n", id);
+		printf("machine %s: its journal was repaired, and is kept as it is\n", name.label);
 		return 0;
 	}
 	if (f->c->json)
 		return json_array_append_new(
 			f->machines,
-			json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "machine", id, "points",
-				  (json_int_t)all.points, "points_pruned",
+			json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "machine", name.id,
+				  "machine_name", name.name, "points", (json_int_t)all.points, "points_pruned",
 				  (json_int_t)(f->c->dry_run ? all.points_doomed : all.points_pruned), "objects_folded",
 				  (json_int_t)(f->c->dry_run ? all.objects_to_fold : all.objects_folded),
 				  "rewritten_bytes", (json_int_t)all.rewritten_bytes, "map_bytes",
@@ -138,11 +139,11 @@ static int fold_machine(void *arg, const struct lb_uuid *machine)
 	if (f->c->dry_run)
 		printf("machine %s: would keep %" PRIu64 " points, prune %" PRIu64 " and fold %" PRIu64
 		       " journal objects first\n",
-		       id, all.points, all.points_doomed, all.objects_to_fold);
+		       name.label, all.points, all.points_doomed, all.objects_to_fold);
 	else
 		printf("machine %s: %" PRIu64 " points kept; %" PRIu64 " journal objects folded, %s rewritten, %" PRIu64
 		       " objects (%s) deleted\n",
-		       id, all.points, all.objects_folded, lb_size_format(all.rewritten_bytes, size),
+		       name.label, all.points, all.objects_folded, lb_size_format(all.rewritten_bytes, size),
 		       all.deleted_objects, lb_size_format(all.deleted_bytes, freed));
 	if (all.sizes.needed_bytes > 0)
 		printf("  since the beginning %.2f bytes were written for each of the journal; %.2f are kept for each "

@@ -20,6 +20,7 @@ struct verify {
 	json_t *findings; /* at most FINDINGS_MAX */
 	uint64_t anchor_findings;
 	const char *freshness;
+	struct cli_machine_name machine; /* of the newest finding */
 };
 
 static void verify_progress(void *arg, const struct lb_verify_progress *p)
@@ -31,11 +32,11 @@ static void verify_progress(void *arg, const struct lb_verify_progress *p)
 
 static void verify_finding(void *arg, const struct lb_verify_finding *f)
 {
-	const struct verify *verify = arg;
-	char machine[LB_UUID_TEXT_BYTES] = "";
+	struct verify *verify = arg;
+	bool of_a_machine = !lb_uuid_equal(&f->machine, &(struct lb_uuid){{0}});
 
-	if (!lb_uuid_equal(&f->machine, &(struct lb_uuid){{0}}))
-		lb_uuid_format(&f->machine, machine);
+	if (of_a_machine)
+		cli_machine_name(verify->c, &f->machine, &verify->machine);
 	verify->c->degraded |= !f->is_note && !f->is_recorded;
 	cli_progress_end(verify->c);
 	if (!verify->c->json)
@@ -43,12 +44,14 @@ static void verify_finding(void *arg, const struct lb_verify_finding *f)
 		       f->is_note       ? "note: "
 		       : f->is_recorded ? "recorded loss: "
 					: "",
-		       machine[0] != '\0' ? "machine " : "", machine, machine[0] != '\0' ? ", " : "", f->object,
-		       f->text);
+		       of_a_machine ? "machine " : "", of_a_machine ? verify->machine.label : "",
+		       of_a_machine ? ", " : "", f->object, f->text);
 	else if (json_array_size(verify->findings) < FINDINGS_MAX)
 		json_array_append_new(verify->findings,
-				      json_pack("{s:s,s:s,s:s,s:b,s:b}", "machine", machine, "object", f->object,
-						"text", f->text, "note", f->is_note, "recorded", f->is_recorded));
+				      json_pack("{s:s,s:s,s:s,s:s,s:b,s:b}", "machine",
+						of_a_machine ? verify->machine.id : "", "machine_name",
+						of_a_machine ? verify->machine.name : "", "object", f->object, "text",
+						f->text, "note", f->is_note, "recorded", f->is_recorded));
 }
 
 /* ---- anchors ------------------------------------------------------------------------------------------- */

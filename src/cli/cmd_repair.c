@@ -16,6 +16,7 @@
 struct repair {
 	struct cli *c;
 	json_t *told;
+	struct cli_machine_name machine; /* of what was told last */
 };
 
 static json_t *ranges_json(const struct lb_repair *record)
@@ -34,21 +35,21 @@ static json_t *ranges_json(const struct lb_repair *record)
 
 static void tell(void *arg, const struct lb_repair_told *t)
 {
-	const struct repair *repair = arg;
-	char machine[LB_UUID_TEXT_BYTES];
+	struct repair *repair = arg;
 	json_t *one;
 
-	lb_uuid_format(&t->machine, machine);
+	cli_machine_name(repair->c, &t->machine, &repair->machine);
 	repair->c->degraded = true;
 	if (!repair->c->json) {
-		printf("%smachine %s, object %s: %s\n", t->is_repaired ? "" : "BEYOND REPAIR: ", machine, t->object,
-		       t->text);
+		printf("%smachine %s, object %s: %s\n", t->is_repaired ? "" : "BEYOND REPAIR: ", repair->machine.label,
+		       t->object, t->text);
 		return;
 	}
 	if (json_array_size(repair->told) >= TOLD_MAX)
 		return;
-	one = json_pack("{s:s,s:s,s:s,s:b,s:o}", "machine", machine, "object", t->object, "text", t->text, "repaired",
-			t->is_repaired, "ranges", ranges_json(t->record));
+	one = json_pack("{s:s,s:s,s:s,s:s,s:b,s:o}", "machine", repair->machine.id, "machine_name",
+			repair->machine.name, "object", t->object, "text", t->text, "repaired", t->is_repaired,
+			"ranges", ranges_json(t->record));
 	if (t->record != NULL)
 		json_object_update_missing_new(
 			one, json_pack("{s:[I,I],s:[I,I]}", "from", (json_int_t)t->record->from.epoch,

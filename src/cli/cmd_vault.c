@@ -91,7 +91,7 @@ struct new_keys {
 static int rotate_machine(void *arg, const struct lb_uuid *machine)
 {
 	struct new_keys *n = arg;
-	char uuid[LB_UUID_TEXT_BYTES];
+	struct cli_machine_name name = {0};
 	uint32_t generation;
 	int r;
 
@@ -104,9 +104,9 @@ static int rotate_machine(void *arg, const struct lb_uuid *machine)
 	if (r < 0)
 		return lb_wrap(r, "%u machines have new keys; run this for the others", n->done);
 	n->done++;
-	lb_uuid_format(machine, uuid);
-	json_array_append_new(n->machines,
-			      json_pack("{s:s,s:I}", "machine", uuid, "generation", (json_int_t)generation));
+	cli_machine_name(n->c, machine, &name);
+	json_array_append_new(n->machines, json_pack("{s:s,s:s,s:I}", "machine", name.id, "machine_name", name.name,
+						     "generation", (json_int_t)generation));
 	return 0;
 }
 

@@ -65,3 +65,16 @@ int cli_vault_machine(struct cli *c, const char *name, struct lb_catalog_item *r
 	r = cli_vault_open(c);
 	return r < 0 ? r : lb_catalog_find(c->vault, name, ret_item);
 }
+
+void cli_machine_name(struct cli *c, const struct lb_uuid *machine, struct cli_machine_name *name)
+{
+	if (name->known && lb_uuid_equal(&name->machine, machine))
+		return;
+	*name = (struct cli_machine_name){.known = true, .machine = *machine};
+	lb_uuid_format(machine, name->id);
+	lb_catalog_name(c->vault, machine, name->name);
+	if (name->name[0] != '\0')
+		snprintf(name->label, sizeof(name->label), "%s (%s)", name->name, name->id);
+	else
+		snprintf(name->label, sizeof(name->label), "%s", name->id);
+}

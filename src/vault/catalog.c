@@ -11,6 +11,7 @@
 
 #define PUT_ATTEMPTS_MAX 16 /* other writers of the same entry */
 #define VERSION_MAX 99999999
+#define NAME_VERSIONS_MAX 8 /* that are tried for a name, where the newest ones are damaged */
 
 static int disk_parse(const json_t *object, struct lb_catalog_disk *d)
 {
@@ -213,4 +214,48 @@ int lb_catalog_get(struct lb_vault *v, const struct lb_uuid *machine, struct lb_
 			       (unsigned long long)version, uuid);
 	*ret_item = item;
 	return 0;
+}
+
+static int name_of_version(struct lb_vault *v, const struct lb_uuid *machine, uint64_t version,
+			   struct lb_catalog_item *item)
+{
+	_cleanup_buf_ struct lb_buf text = LB_BUF(LB_CATALOG_BYTES_MAX);
+	char object[LB_OBJECT_NAME_BYTES];
+	int r;
+
+	r = version_name(object, machine, version);
+	r = r < 0 ? r : lb_small_get(v, machine, object, &text);
+	r = r < 0 ? r : item_parse(text.data, text.size_bytes, item);
+	r = r < 0 ? r : lb_name_check("machine name", item->name);
+	if (r == 0 && !lb_uuid_equal(&item->machine, machine))
+		r = lb_fail(-EBADMSG, "it names another machine");
+	return r;
+}
+
+void lb_catalog_name(struct lb_vault *v, const struct lb_uuid *machine, char ret_name[LB_MACHINE_NAME_BYTES])
+{
+	_cleanup_free_ struct lb_catalog_item *item = calloc(1, sizeof(*item));
+	char before[LB_ERR_TEXT_BYTES_MAX];
+	uint64_t version = 0;
+
+	ret_name[0] = '\0';
+	snprintf(before, sizeof(before), "%s", lb_err_text());
+	if (item != NULL && lb_catalog_version(v, machine, &version) == 0)
+		for (int i = 0; i < NAME_VERSIONS_MAX && version > 0 && ret_name[0] == '\0'; i++, version--)
+			if (name_of_version(v, machine, version, item) == 0)
+				snprintf(ret_name, LB_MACHINE_NAME_BYTES, "%s", item->name);
+	lb_fail_text(-EIO, "%s", before);
+}
+
+const char *lb_catalog_label(struct lb_vault *v, const struct lb_uuid *machine, char label[LB_MACHINE_LABEL_BYTES])
+{
+	char uuid[LB_UUID_TEXT_BYTES], name[LB_MACHINE_NAME_BYTES];
+
+	lb_uuid_format(machine, uuid);
+	lb_catalog_name(v, machine, name);
+	if (name[0] != '\0')
+		snprintf(label, LB_MACHINE_LABEL_BYTES, "%s (%s)", name, uuid);
+	else
+		snprintf(label, LB_MACHINE_LABEL_BYTES, "%s", uuid);
+	return label;
 }

@@ -40,5 +40,11 @@ int lb_catalog_put(struct lb_vault *v, const struct lb_catalog_item *item);
 int lb_catalog_get(struct lb_vault *v, const struct lb_uuid *machine, struct lb_catalog_item *ret_item);
 /* By name or UUID text; -ENOENT, -EEXIST when several have the name (the text lists their ids). */
 int lb_catalog_find(struct lb_vault *v, const char *name_or_id, struct lb_catalog_item *ret_item);
+/* The machine's name for a person, from the newest entry that is authentic; "" where there is none. Keeps the thread's
+ * error text. */
+void lb_catalog_name(struct lb_vault *v, const struct lb_uuid *machine, char ret_name[LB_MACHINE_NAME_BYTES]);
+/* "NAME (ID)", or the id alone where the name is not known. Keeps the thread's error text, and returns `label`. */
+#define LB_MACHINE_LABEL_BYTES (LB_MACHINE_NAME_BYTES + LB_UUID_TEXT_BYTES + 3)
+const char *lb_catalog_label(struct lb_vault *v, const struct lb_uuid *machine, char label[LB_MACHINE_LABEL_BYTES]);
 /* The number of the newest version, 0 when there is none. */
 int lb_catalog_version(struct lb_vault *v, const struct lb_uuid *machine, uint64_t *ret_version);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "vault/catalog.h"
 #include "vault/chain.h"
 #include "vault/manifest.h"
 #include "vault/pins.h"
@@ -348,14 +349,13 @@ static int note_oldest(void *arg, const struct lb_point *point)
 /* -ENOENT with what there is instead. */
 static int no_point(struct lb_vault *v, const struct lb_uuid *machine, const char *text)
 {
-	char uuid[LB_UUID_TEXT_BYTES], from[LB_TIME_TEXT_BYTES], to[LB_TIME_TEXT_BYTES];
+	char label[LB_MACHINE_LABEL_BYTES], from[LB_TIME_TEXT_BYTES], to[LB_TIME_TEXT_BYTES];
 	struct oldest oldest = {0};
 	_cleanup_(walk_free) struct walk w = {
 		.v = v, .machine = machine, .to_ns = INT64_MAX, .fn = note_oldest, .arg = &oldest};
 	struct lb_point newest;
 	int r;
 
-	lb_uuid_format(machine, uuid);
 	r = find_newest(v, machine, INT64_MAX, 0, &newest);
 	if (r == 0)
 		r = walk_open(&w, NULL);
@@ -369,9 +369,9 @@ static int no_point(struct lb_vault *v, const struct lb_uuid *machine, const cha
 		return lb_fail(-ENOENT,
 			       "machine %s has no recovery point in %s yet; its first one comes when its initial "
 			       "replication ends",
-			       uuid, v->store->url);
+			       lb_catalog_label(v, machine, label), v->store->url);
 	return lb_fail(-ENOENT, "machine %s has no point \"%s\"; its points go from %s (%llu:%llu) to %s (%llu:%llu)",
-		       uuid, text, lb_time_format(oldest.point.time_ns, from),
+		       lb_catalog_label(v, machine, label), text, lb_time_format(oldest.point.time_ns, from),
 		       (unsigned long long)oldest.point.position.epoch, (unsigned long long)oldest.point.position.seq,
 		       lb_time_format(newest.time_ns, to), (unsigned long long)newest.position.epoch,
 		       (unsigned long long)newest.position.seq);

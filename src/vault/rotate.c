@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "vault/catalog.h"
 #include "vault/internal.h"
 #include "vault/slots.h"
 
@@ -67,10 +68,9 @@ struct walk {
 static int rewrap_machine(void *arg, const struct lb_uuid *machine)
 {
 	struct walk *w = arg;
-	char uuid[LB_UUID_TEXT_BYTES];
+	char label[LB_MACHINE_LABEL_BYTES];
 	int r = lb_vault_machine_key_rewrap(w->v, machine);
 
-	lb_uuid_format(machine, uuid);
 	if (r == -ENOENT) {
 		w->rotation->keyless++;
 		return 0;
@@ -80,7 +80,7 @@ static int rewrap_machine(void *arg, const struct lb_uuid *machine)
 			r,
 			"the key of machine %s can't be wrapped anew, so the old vault key stays in use; put its "
 			"key back from a copy or destroy it, and run this again",
-			uuid);
+			lb_catalog_label(w->v, machine, label));
 	w->rotation->machines++;
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "vault/catalog.h"
 #include "vault/journal.h"
 #include "vault/key_wrap.h"
 #include "vault/site.h"
@@ -53,7 +54,7 @@ static int tell(struct lb_vault *v)
 int lb_vault_machine_key_rotate(struct lb_vault *v, const struct lb_uuid *machine, uint32_t *ret_generation)
 {
 	_cleanup_(lb_keyring_wipe) struct lb_keyring ring = {0};
-	char uuid[LB_UUID_TEXT_BYTES];
+	char label[LB_MACHINE_LABEL_BYTES];
 	int r;
 
 	if (!v->has_key)
@@ -61,17 +62,16 @@ int lb_vault_machine_key_rotate(struct lb_vault *v, const struct lb_uuid *machin
 	if (v->has_previous)
 		return lb_fail(-EBUSY, "the vault key is being changed; finish that first, with `lifeboat vault rotate "
 				       "--vault-key`");
-	lb_uuid_format(machine, uuid);
 	r = lb_vault_prove(v);
 	if (r == 0)
 		r = make_next(v, machine, &ring);
 	if (r < 0)
-		return lb_wrap(r, "the key of machine %s was not changed", uuid);
+		return lb_wrap(r, "the key of machine %s was not changed", lb_catalog_label(v, machine, label));
 	r = tell(v);
 	if (r < 0)
 		return lb_wrap(
 			r, "machine %s has a new key, but the site could not be told: it takes it up within the hour",
-			uuid);
+			lb_catalog_label(v, machine, label));
 	*ret_generation = ring.n;
 	return 0;
 }

@@ -196,7 +196,10 @@ def test_a_vault_is_proven_whole_and_damage_is_degraded(cli, site, tmp_path):
     assert p.returncode == DEGRADED, p.stderr
     report = json.loads(p.stdout)["data"]
     assert report["found"] == len(report["findings"]) > 0 and journal.name in report["findings"][0]["object"]
-    assert "NOT WHOLE" in cli.run("vault", "verify", "--deep", "--vault", f"dir:{copy}", server=False).stdout
+    finding, machine = report["findings"][0], journal.relative_to(copy).parts[1]
+    assert (finding["machine"], finding["machine_name"]) == (machine, "db1")
+    said = cli.run("vault", "verify", "--deep", "--vault", f"dir:{copy}", server=False).stdout
+    assert "NOT WHOLE" in said and f"machine db1 ({machine}), object m/{machine}/e/" in said
 
 
 def test_a_receipt_tells_a_vault_that_was_rolled_back(cli, site, tmp_path):
@@ -238,10 +241,11 @@ def test_a_vault_that_lost_an_object_is_repaired_and_damaged_points_are_offered_
 
     before = tree(copy)
     p = run("vault", "repair", "--dry-run")
-    assert p.returncode == DEGRADED and "are lost" in p.stdout and tree(copy) == before
+    assert p.returncode == DEGRADED and "are lost" in p.stdout and "machine db1 (" in p.stdout and tree(copy) == before
     p = run("vault", "repair", "-o", "json")
     report = json.loads(p.stdout)["data"]
     assert p.returncode == DEGRADED and report["repaired"] == 1 and report["beyond"] == 0 and report["told"][0]["ranges"]
+    assert (report["told"][0]["machine"], report["told"][0]["machine_name"]) == (journal[-1].relative_to(copy).parts[1], "db1")
     points = json.loads(run("point", "list", "db1", "-o", "json").stdout)["data"]["points"]
     assert [x["damaged"] for x in points].count(True) == 1 and points[-1]["damaged"]
     assert "(damaged" in run("point", "list", "db1").stdout

@@ -524,6 +524,32 @@ static void machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids(voi
 	assert_true(lb_uuid_equal(&got.machine, &other));
 }
 
+static void a_machine_is_called_by_the_newest_name_that_is_authentic_and_by_its_id_where_there_is_none(void **state)
+{
+	struct lb_catalog_item item = an_item(s.machine, "db1");
+	struct site_names *names = calloc(1, sizeof(*names));
+	char uuid[LB_UUID_TEXT_BYTES], label[LB_MACHINE_LABEL_BYTES], should[LB_MACHINE_LABEL_BYTES];
+
+	(void)state;
+	lb_uuid_format(&s.machine, uuid);
+	assert_string_equal(lb_catalog_label(s.vault, &s.machine, label), uuid);
+	ok(lb_catalog_put(s.vault, &item));
+	snprintf(item.name, sizeof(item.name), "%s", "db2");
+	ok(lb_catalog_put(s.vault, &item));
+	snprintf(should, sizeof(should), "db2 (%s)", uuid);
+	assert_string_equal(lb_catalog_label(s.vault, &s.machine, label), should);
+	site_names(&s, "/item/", names);
+	assert_int_equal(names->n, 2);
+	site_flip(&s, names->name[1], 40);
+	snprintf(should, sizeof(should), "db1 (%s)", uuid);
+	(void)lb_fail(-EIO, "what went wrong");
+	assert_string_equal(lb_catalog_label(s.vault, &s.machine, label), should);
+	site_flip(&s, names->name[0], 40);
+	assert_string_equal(lb_catalog_label(s.vault, &s.machine, label), uuid);
+	assert_string_equal(lb_err_text(), "what went wrong");
+	free(names);
+}
+
 static void a_word_of_proof_is_its_machines_own_and_of_its_time(void **state)
 {
 	struct lb_uuid other = {.bytes = {1, 2, 3}};
@@ -568,6 +594,7 @@ int main(void)
 		with_site(a_pinned_point_is_found_by_its_name_until_it_is_unpinned),
 		with_site(the_newest_catalog_entry_wins_and_an_unchanged_one_is_not_written_again),
 		with_site(machines_are_found_by_name_or_id_and_a_shared_name_tells_the_ids),
+		with_site(a_machine_is_called_by_the_newest_name_that_is_authentic_and_by_its_id_where_there_is_none),
 		with_site(a_word_of_proof_is_its_machines_own_and_of_its_time),
 	};
 
