@@ -189,13 +189,33 @@ static int go_on(struct run *run)
 	return 0;
 }
 
+/* What it kept in the vault, and then the record, which has the name of that. */
+static int let_go(struct run *run)
+{
+	cli_plan_unpin(run->m.c, &run->record);
+	return cli_plan_record_remove(&run->record);
+}
+
 static int run_groups(struct run *run)
 {
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < lb_plan_groups(run->m.plan); i++)
 		r = run_group(run, i);
-	return r < 0 ? r : cli_plan_record_remove(&run->record);
+	return r < 0 ? r : let_go(run);
+}
+
+/* Before the first group: of what can't be kept nothing is begun. */
+static int pin_points(struct run *run)
+{
+	char said[LB_ERR_TEXT_BYTES_MAX];
+	int r = cli_plan_pin(run->m.c, &run->record, run->m.live);
+
+	if (r == 0)
+		return 0;
+	snprintf(said, sizeof(said), "%s", lb_err_text());
+	(void)let_go(run);
+	return lb_fail(r, "nothing was begun: %s", said);
 }
 
 static void run_close(struct run *run)
@@ -246,6 +266,7 @@ int cli_plan_run_direct(struct cli *c, bool live)
 		r = lb_plan_each(plan, look_up, &run);
 		r = r < 0 ? r : cli_plan_record_begin(&run.record, plan, run.m.point, points);
 	}
+	r = r < 0 ? r : pin_points(&run);
 	r = r < 0 ? r : run_groups(&run);
 	return r < 0 ? r : tell(&run, "is done");
 }
@@ -275,12 +296,14 @@ static int for_all(struct cli *c, enum cli_plan_work work, bool live, const char
 	}
 	if (r < 0)
 		return r;
+	if (json_array_size(run.m.done) == 0 && work == CLI_PLAN_CLEANUP)
+		let_go(&run); /* it was ended before its first double */
 	if (json_array_size(run.m.done) == 0)
 		return lb_fail(-ENOENT, "plan %s has no %s double in %s", c->args[0], live ? "live" : "test",
 			       run.m.vm_folder);
 	if (there > 0)
 		return lb_fail(-EIO, "%u doubles of plan %s: %s", there, c->args[0], run.m.told);
-	r = cli_plan_record_remove(&run.record);
+	r = let_go(&run);
 	return r < 0 ? r : tell(&run, said);
 }
 

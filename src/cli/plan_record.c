@@ -14,8 +14,10 @@
 #include "base/fault.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/text.h"
 
 #define RECORD_BYTES_MAX (1u << 20)
+#define PIN_RANDOM_BYTES 16
 #define LOCK_TRIES_MAX 8 /* its owner removes it when it ends */
 
 static int lock(struct cli_plan_record *record)
@@ -94,9 +96,25 @@ static int save(struct cli_plan_record *record)
 
 int cli_plan_record_begin(struct cli_plan_record *record, const json_t *plan, const char *point, const json_t *points)
 {
-	record->body = json_pack("{s:O,s:s,s:O,s:{},s:I}", "plan", plan, "point", point, "points", points, "done",
-				 "begun_ns", (json_int_t)lb_now_ns(record->env));
+	uint8_t random[PIN_RANDOM_BYTES];
+	char hex[2 * PIN_RANDOM_BYTES + 1];
+	int r;
+
+	r = record->env->ops->random(record->env, random, sizeof(random));
+	if (r < 0)
+		return lb_fail(r, "there are no random numbers for a name: %s", strerror(-r));
+	lb_hex_encode(random, sizeof(random), hex);
+	record->body = json_pack("{s:O,s:s,s:O,s:o,s:b,s:{},s:I}", "plan", plan, "point", point, "points", points,
+				 "pin", json_sprintf("plan-%s", hex), "pinned", 0, "done", "begun_ns",
+				 (json_int_t)lb_now_ns(record->env));
 	return record->body == NULL ? lb_fail(-ENOMEM, "out of memory") : save(record);
+}
+
+int cli_plan_record_pinned(struct cli_plan_record *record)
+{
+	if (json_object_set_new(record->body, "pinned", json_true()) < 0)
+		return lb_fail(-ENOMEM, "out of memory");
+	return save(record);
 }
 
 int cli_plan_record_done(struct cli_plan_record *record, const char *action)

@@ -17,7 +17,8 @@ struct cli_plan_record {
 	struct lb_env *env;
 	char path[PATH_MAX], lock_path[PATH_MAX];
 	int lock_fd;  /* -1: not locked */
-	json_t *body; /* {"plan", "point", "points": {MACHINE: "E:S"}, "done": {ACTION: true}, "begun_ns"} */
+	json_t *body; /* {"plan", "point", "points": {MACHINE: "E:S"}, "pin", "pinned", "done": {ACTION: true},
+			 "begun_ns"} */
 	bool goes_on; /* it was there */
 };
 
@@ -25,6 +26,8 @@ struct cli_plan_record {
 int cli_plan_record_open(struct lb_env *env, const char *vm_folder, const char *plan, bool live,
 			 struct cli_plan_record *ret_record);
 int cli_plan_record_begin(struct cli_plan_record *record, const json_t *plan, const char *point, const json_t *points);
+/* The points are kept in the vault, by the name "pin". Durable at return. */
+int cli_plan_record_pinned(struct cli_plan_record *record);
 /* "2-before-1": durable at return. */
 int cli_plan_record_done(struct cli_plan_record *record, const char *action);
 bool cli_plan_record_is_done(const struct cli_plan_record *record, const char *action);

@@ -166,6 +166,11 @@ def alone(site, folder, *words, check=True, **kw):  # noqa: F811
     return site.lifeboat(*words, *where, server=False, check=check, **kw)
 
 
+def pinned(site):
+    """{machine: name} of what a plan without a server keeps in the vault."""
+    return {p.parts[-3]: p.name for p in pathlib.Path(site.vault_url.removeprefix("dir:")).glob("m/*/p/plan-*")}
+
+
 def test_a_plan_runs_from_the_vault_alone(site, api, folder):  # noqa: F811
     site.lifeboat("plan", "create", plan_file(folder))
     site.stop()
@@ -173,11 +178,15 @@ def test_a_plan_runs_from_the_vault_alone(site, api, folder):  # noqa: F811
     assert len(site.vault_ask("plan", "show", "shop")["groups"]) == 2
     no = alone(site, folder, "plan", "failover", "shop", "--confirm", "shop", check=False, input="no\n")
     assert no.returncode == 5 and "run it again" in no.stderr
+    # the machines of later groups have no doubles yet that keep their points
+    kept = pinned(site)
+    assert len(kept) == 3 and len(set(kept.values())) == 1
     other = alone(site, folder, "plan", "failover", "shop", "--confirm", "shop", "--point", "latest-app", check=False)
     assert other.returncode == 2 and "was begun from latest" in other.stderr
     p = alone(site, folder, "plan", "failover", "shop", "--confirm", "shop", "-o", "json", input="yes\n")
     done = json.loads(p.stdout)["data"]
     assert [m["double"] for m in done["machines"]] == ["db1-double", "web1-double", "web2-double"] and done["failed"] == 0
+    assert pinned(site) == {}
     # what was done is not done again
     assert (folder / "said").read_text().splitlines() == ["databases failover", "front failover"]
     committed = json.loads(alone(site, folder, "plan", "commit", "shop", "-o", "json").stdout)["data"]
@@ -206,6 +215,7 @@ def test_a_plan_from_the_vault_alone_bears_kills_and_two_at_once_and_its_cleanup
             deaths += 1
 
     to_the_end("plan", "test", "shop")
+    assert pinned(site) == {}
     assert sorted(p.name for p in (folder / "state/vm").iterdir()) == ["db1-test", "web1-test", "web2-test"]
     # an action is in the record before the next one begins: it is not done twice
     assert (folder / "said").read_text() == "databases test\nfront test\n"
