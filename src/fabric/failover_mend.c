@@ -13,6 +13,8 @@
 #include "fabric/mender.h"
 
 #define UNMENDED "it is not mended: "
+#define UNMENDED_PART "it is not mended in part: "
+#define UNMENDED_ALL "it is not mended" /* how both begin */
 
 int lb_failover_unmend(struct lb_failover *f)
 {
@@ -64,7 +66,7 @@ static int set_text(char **text, const char *before, const char *words)
 /* What an earlier try, from another point, has left: it is the last of the warnings. */
 static void forget(struct lb_failover *f)
 {
-	char *at = f->warning != NULL ? strstr(f->warning, UNMENDED) : NULL;
+	char *at = f->warning != NULL ? strstr(f->warning, UNMENDED_ALL) : NULL;
 
 	free(f->mended);
 	f->mended = NULL;
@@ -95,9 +97,19 @@ static int put_back(struct lb_failover *f, int error)
 	return set_text(&f->warning, f->warning, words);
 }
 
+static int note_result(struct lb_failover *f, const struct lb_mender_result *result)
+{
+	char words[LB_MENDER_TEXT_BYTES + 32];
+
+	snprintf(words, sizeof(words), UNMENDED_PART "%s", result->left);
+	if (result->left[0] != '\0' && set_text(&f->warning, f->warning, words) < 0)
+		return -ENOMEM;
+	return set_text(&f->mended, NULL, result->done);
+}
+
 int lb_failover_mend(struct lb_failover *f)
 {
-	char text[LB_MENDER_TEXT_BYTES];
+	struct lb_mender_result result = {0};
 	int r;
 
 	if (!f->mend || f->mend_done)
@@ -106,13 +118,13 @@ int lb_failover_mend(struct lb_failover *f)
 	r = overlays_anew(f);
 	if (r < 0)
 		return r;
-	r = lb_mender_run(f->env, &f->vm, idle, f, text);
+	r = lb_mender_run(f->env, &f->vm, idle, f, &result);
 	if (r == 0)
 		r = overlays_sync(f);
 	lb_fault_place("double %s: the mender has ended, which is not noted", f->vm.name);
 	if (r == -ECANCELED || r == -ESHUTDOWN)
 		return r;
-	r = r < 0 ? put_back(f, r) : set_text(&f->mended, NULL, text);
+	r = r < 0 ? put_back(f, r) : note_result(f, &result);
 	f->mend_done = r == 0;
 	return r;
 }

@@ -17,13 +17,20 @@
 
 /* -ENOENT: there is none on this host, with what makes one. */
 int lb_mender_check(void);
+/* What was done, also when nothing was to be; and what was not though the rest was: "" if there is no such thing. */
+struct lb_mender_result {
+	char done[LB_MENDER_TEXT_BYTES];
+	char left[LB_MENDER_TEXT_BYTES];
+};
+
 /*
- * Mends the disks of a VM that does not run. `text` tells what was done, also when nothing was to be. A failure may
+ * Mends the disks of a VM that does not run. A failure may
  * leave them half mended: make the overlays anew. `idle` is asked about once a second; non-zero ends it and is passed
  * on. The mender never outlives us.
  */
 int lb_mender_run(struct lb_env *env, const struct lb_vm_spec *vm, int (*idle)(void *arg), void *arg,
-		  char text[LB_MENDER_TEXT_BYTES]);
+		  struct lb_mender_result *ret_result);
 
-/* What the mender prints, read: "say TEXT" and "warn TEXT" a line, then "end ok", "end nothing" or "end failed". */
-int lb_mender_outcome(const char *output, size_t size_bytes, char text[LB_MENDER_TEXT_BYTES]);
+/* What the mender prints, read: "say TEXT", "left TEXT" and "warn TEXT" a line, then "end ok", "end nothing" or "end
+ * failed". */
+int lb_mender_outcome(const char *output, size_t size_bytes, struct lb_mender_result *ret_result);

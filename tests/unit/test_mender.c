@@ -17,42 +17,54 @@
 #include "fabric/double_settings.h"
 #include "fabric/failover.h"
 
-static int outcome(const char *output, char text[LB_MENDER_TEXT_BYTES])
+static int outcome(const char *output, struct lb_mender_result *result)
 {
-	return lb_mender_outcome(output, strlen(output), text);
+	return lb_mender_outcome(output, strlen(output), result);
 }
 
 static void what_was_mended_is_told_in_its_order(void **s)
 {
-	char text[LB_MENDER_TEXT_BYTES] = "";
+	struct lb_mender_result result = {0};
 
 	(void)s;
-	assert_int_equal(outcome("noise\r\nsay one\r\nsay two\nend ok\n", text), 0);
-	assert_string_equal(text, "one; two");
-	assert_int_equal(outcome("say one\nend nothing\n", text), 0);
-	assert_string_equal(text, "nothing to mend: one");
+	assert_int_equal(outcome("noise\r\nsay one\r\nsay two\nend ok\n", &result), 0);
+	assert_string_equal(result.done, "one; two");
+	assert_int_equal(outcome("say one\nend nothing\n", &result), 0);
+	assert_string_equal(result.done, "nothing to mend: one");
+	assert_string_equal(result.left, "");
+}
+
+static void what_could_not_be_mended_beside_the_rest_is_told_apart(void **s)
+{
+	struct lb_mender_result result = {0};
+
+	(void)s;
+	assert_int_equal(outcome("left two\nsay one\nleft three\nend ok\n", &result), 0);
+	assert_string_equal(result.done, "one");
+	assert_string_equal(result.left, "two; three");
 }
 
 static void a_mender_that_fails_or_ends_early_is_an_error_with_its_words(void **s)
 {
-	char text[LB_MENDER_TEXT_BYTES] = "untouched";
+	struct lb_mender_result result = {.done = "untouched", .left = "as well"};
 
 	(void)s;
-	assert_int_equal(outcome("say one\nwarn no room\nwarn nor time\nend failed\n", text), -EOPNOTSUPP);
+	assert_int_equal(outcome("say one\nwarn no room\nwarn nor time\nend failed\n", &result), -EOPNOTSUPP);
 	assert_string_equal(lb_err_text(), "no room; nor time");
-	assert_int_equal(outcome("end failed\n", text), -EOPNOTSUPP);
-	assert_int_equal(outcome("say one\n", text), -EIO);
-	assert_int_equal(outcome("say one\nend ok", text), -EIO);
-	assert_int_equal(outcome("end okay then\n", text), -EIO);
-	assert_int_equal(outcome("", text), -EIO);
-	assert_string_equal(text, "untouched");
+	assert_int_equal(outcome("end failed\n", &result), -EOPNOTSUPP);
+	assert_int_equal(outcome("say one\n", &result), -EIO);
+	assert_int_equal(outcome("say one\nend ok", &result), -EIO);
+	assert_int_equal(outcome("end okay then\n", &result), -EIO);
+	assert_int_equal(outcome("", &result), -EIO);
+	assert_string_equal(result.done, "untouched");
+	assert_string_equal(result.left, "as well");
 }
 
 /* It has looked at a stranger's disks. */
 static void what_it_says_is_bounded_and_printable(void **s)
 {
 	static char output[256 << 10];
-	char text[LB_MENDER_TEXT_BYTES];
+	struct lb_mender_result result;
 	size_t n = 0;
 
 	(void)s;
@@ -63,9 +75,9 @@ static void what_it_says_is_bounded_and_printable(void **s)
 		n += 705;
 	}
 	memcpy(output + n, "end ok\n", 7);
-	assert_int_equal(lb_mender_outcome(output, n + 7, text), 0);
-	assert_true(strlen(text) < LB_MENDER_TEXT_BYTES);
-	assert_null(strchr(text, '\033'));
+	assert_int_equal(lb_mender_outcome(output, n + 7, &result), 0);
+	assert_true(strlen(result.done) < LB_MENDER_TEXT_BYTES);
+	assert_null(strchr(result.done, '\033'));
 }
 
 static void an_order_takes_the_machines_setting_unless_it_says_otherwise(void **s)
@@ -129,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_mended_is_told_in_its_order),
+		cmocka_unit_test(what_could_not_be_mended_beside_the_rest_is_told_apart),
 		cmocka_unit_test(a_mender_that_fails_or_ends_early_is_an_error_with_its_words),
 		cmocka_unit_test(what_it_says_is_bounded_and_printable),
 		cmocka_unit_test(an_order_takes_the_machines_setting_unless_it_says_otherwise),
