@@ -126,6 +126,19 @@ static void print_proof(const json_t *proof)
 		       cli_text(one, "text"));
 }
 
+/* How its double was, of a drill or of a plan's. */
+static void print_double(const json_t *drill)
+{
+	const json_t *one;
+	size_t i;
+
+	if (cli_text(drill, "mended")[0] != '\0')
+		printf("  mended: %s\n", cli_text(drill, "mended"));
+	if (cli_text(drill, "warning")[0] != '\0')
+		printf("  mind: %s\n", cli_text(drill, "warning"));
+	json_array_foreach(json_object_get(drill, "warnings"), i, one) printf("  mind: %s\n", json_string_value(one));
+}
+
 int cmd_drill_start(struct cli *c)
 {
 	_cleanup_json_ json_t *body = NULL, *reply = NULL, *job = NULL;
@@ -141,8 +154,10 @@ int cmd_drill_start(struct cli *c)
 	r = r < 0 ? r : cli_order_follow(c, reply, &job);
 	if (r != 0)
 		return r < 0 ? r : 0; /* without waiting */
-	if (!c->json)
+	if (!c->json) {
 		print_proof(json_object_get(json_object_get(job, "result"), "proof"));
+		print_double(json_object_get(job, "result"));
+	}
 	return cli_did(c, "job", json_incref(job), "%s is proven; its double is gone again.", c->args[0]);
 }
 
@@ -167,8 +182,10 @@ int cmd_drill_list(struct cli *c)
 	{
 		char when[LB_TIME_TEXT_BYTES];
 
-		printf("%s  %-20s %-9s %s %s%s%s\n", lb_time_format(cli_number(d, "started_ns"), when),
+		printf("%s  %-20s %-9s %s %s%s%s%s%s\n", lb_time_format(cli_number(d, "started_ns"), when),
 		       cli_text(d, "machine_name"), cli_text(d, "state"), cli_text(d, "id"), cli_text(d, "error"),
+		       cli_text(d, "error")[0] == '\0' && cli_text(d, "warning")[0] != '\0' ? "but " : "",
+		       cli_text(d, "error")[0] == '\0' ? cli_text(d, "warning") : "",
 		       cli_text(d, "note")[0] != '\0' ? "  # " : "", cli_text(d, "note"));
 	}
 	return 0;
@@ -215,6 +232,7 @@ int cmd_drill_show(struct cli *c)
 	       lb_time_format(cli_number(d, "started_ns"), when), lb_time_format(cli_number(d, "point_ns"), point),
 	       cli_text(d, "error")[0] != '\0' ? ": " : "", cli_text(d, "error"));
 	print_proof(json_object_get(d, "proof"));
+	print_double(d);
 	if (cli_text(d, "note")[0] != '\0')
 		printf("  note    %s\n", cli_text(d, "note"));
 	return 0;

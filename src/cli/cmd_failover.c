@@ -187,8 +187,10 @@ static void print_preview(struct cli *c, const json_t *p)
 	if (loses_ns > 0)
 		printf("The vault holds %s more than this point.\n", cli_age(loses_ns, known));
 	if (proven_ns > 0)
-		printf("Last proven %s ago, from the point of %s.\n", cli_age(now_ns - proven_ns, age),
-		       lb_time_format(cli_number(p, "proven_point_ns"), when));
+		printf("Last proven %s ago, from the point of %s%s%s.\n", cli_age(now_ns - proven_ns, age),
+		       lb_time_format(cli_number(p, "proven_point_ns"), when),
+		       cli_text(p, "proven_warning")[0] != '\0' ? "; of its double: " : "",
+		       cli_text(p, "proven_warning"));
 	else
 		printf("Its recovery was never proven; `lifeboat drill start %s` does.\n", c->args[0]);
 	if (cli_text(p, "network")[0] != '\0')

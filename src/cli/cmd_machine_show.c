@@ -49,6 +49,17 @@ static void show_state(const json_t *m)
 	}
 }
 
+static void show_proof(const struct cli *c, const json_t *m)
+{
+	char age[CLI_AGE_BYTES], when[LB_TIME_TEXT_BYTES];
+	int64_t proven_ns = cli_number(m, "proven_ns");
+
+	if (proven_ns <= 0)
+		return;
+	printf("  %-14s %s ago, from the point of %s\n", "proven", cli_age(lb_now_ns(c->env) - proven_ns, age),
+	       lb_time_format(cli_number(m, "proven_point_ns"), when));
+}
+
 static void show_hardware(const json_t *inventory)
 {
 	if (!json_is_object(inventory))
@@ -108,6 +119,7 @@ int cmd_machine_show(struct cli *c)
 		return cli_print_json("machine", json_incref(m));
 	printf("%s (%s)\n", cli_text(m, "name"), cli_text(m, "id"));
 	show_state(m);
+	show_proof(c, m);
 	line("double of", cli_text(m, "double_of"));
 	line("back as", cli_text(m, "replicates_back_as"));
 	line("policy", cli_text(m, "policy"));

@@ -78,14 +78,14 @@ int lb_api_failover_preview(void *arg, const struct lb_http_call *call, struct l
 	if (lb_reg_machine_find(site->db, id, &m) < 0)
 		lb_err_clear();
 	known_ns = newest_known(site, id, &newest);
-	reply->json = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b}", "machine", id, "machine_name",
+	reply->json = json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:b}", "machine", id, "machine_name",
 				item->name, "epoch", (json_int_t)point.position.epoch, "seq",
 				(json_int_t)point.position.seq, "point_ns", (json_int_t)point.time_ns, "until_ns",
 				(json_int_t)holds_until(&point), "newest_ns", (json_int_t)known_ns, "loses_known_ns",
 				(json_int_t)LB_MAX(known_ns - holds_until(&point), (int64_t)0), "loses_at_most_ns",
 				(json_int_t)LB_MAX(now_ns - holds_until(&point), (int64_t)0), "proven_ns",
 				(json_int_t)m.proven_ns, "proven_point_ns", (json_int_t)m.proven_point_ns,
-				"has_live_double", (int)doubled);
+				"proven_warning", m.proven_warning, "has_live_double", (int)doubled);
 	if (reply->json != NULL && add_network(site, call, item->name, reply->json) < 0)
 		return lb_fail(-ENOMEM, "out of memory for an answer");
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");

@@ -14,7 +14,7 @@
 
 #include "base/cleanup.h"
 
-#define LB_DB_SCHEMA_VERSION 10
+#define LB_DB_SCHEMA_VERSION 11
 #define LB_DB_BUSY_MS 10000
 
 struct lb_db {

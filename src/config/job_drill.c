@@ -160,10 +160,11 @@ static int keep_report(struct drill *d, const struct lb_failover_report *report)
 	json_t *j;
 
 	lb_uuid_format(&report->machine, id);
-	j = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "machine", id, "machine_name", report->machine_name, "double",
-		      report->vm_name, "point_ns", (json_int_t)report->point_time_ns, "epoch",
+	j = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s}", "machine", id, "machine_name", report->machine_name,
+		      "double", report->vm_name, "point_ns", (json_int_t)report->point_time_ns, "epoch",
 		      (json_int_t)report->position.epoch, "seq", (json_int_t)report->position.seq, "rto_ms",
-		      (json_int_t)report->rto_ms);
+		      (json_int_t)report->rto_ms, "mended", report->mended, "warning",
+		      report->warning != NULL ? report->warning : "");
 	if (j == NULL || json_object_update_new(d->job->result, j) < 0)
 		return lb_fail(-ENOMEM, "out of memory for a drill");
 	return lb_job_keep(d->job);
@@ -250,6 +251,8 @@ static int rehearse(struct drill *d)
 	if (r != -ENODATA)
 		return r;
 	first_missing(json_object_get(d->job->result, "proof"), text);
+	if (report.warning != NULL && report.warning[0] != '\0')
+		return lb_fail(-EREMOTEIO, "%s (%s)", text, report.warning);
 	return lb_fail(-EREMOTEIO, "%s", text);
 }
 
@@ -327,6 +330,7 @@ static int write_row(struct lb_job *job, const char *state, const char *error)
 	_cleanup_json_ json_t *body = json_deep_copy(job->result);
 	const char *machine = json_string_value(json_object_get(body, "machine"));
 	const char *note = json_string_value(json_object_get(job->request, "note"));
+	const char *warning = json_string_value(json_object_get(body, "warning"));
 	int64_t now_ns = lb_now_ns(job->site->env), started_ns = now_ns;
 	int r;
 
@@ -347,8 +351,9 @@ static int write_row(struct lb_job *job, const char *state, const char *error)
 			      "INSERT OR REPLACE INTO drill (id, machine, started_ns, body) VALUES (?,?,?,?)", "ssij",
 			      job->id, machine, started_ns, body);
 	if (r == 0 && strcmp(state, "passed") == 0)
-		r = lb_db_run(job->site->db, "UPDATE machine SET proven_ns = ?, proven_point_ns = ? WHERE id = ?",
-			      "iis", now_ns, (int64_t)json_integer_value(json_object_get(body, "point_ns")), machine);
+		r = lb_reg_machine_proven(job->site->db, machine, now_ns,
+					  (int64_t)json_integer_value(json_object_get(body, "point_ns")),
+					  warning != NULL ? warning : "");
 	r = r < 0 ? r : prune(job->site, machine);
 	return r < 0 ? r : lb_db_commit(&txn);
 }

@@ -170,9 +170,9 @@ static int note_proof(struct lb_job *job, const struct lb_failover_report *repor
 	if (!report->probed)
 		return 0;
 	lb_uuid_format(&report->machine, id);
-	return lb_db_run(job->site->db, "UPDATE machine SET proven_ns = ?, proven_point_ns = ? WHERE id = ?", "iis",
-			 report->running_ns > 0 ? report->running_ns : lb_now_ns(job->site->env), report->point_time_ns,
-			 id);
+	return lb_reg_machine_proven(job->site->db, id,
+				     report->running_ns > 0 ? report->running_ns : lb_now_ns(job->site->env),
+				     report->point_time_ns, report->warning != NULL ? report->warning : "");
 }
 
 /* Whether the vault is as new as this server knows that it was: told with the result; never in the way of a recovery.

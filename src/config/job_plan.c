@@ -89,11 +89,34 @@ static int begin_machine(struct lb_plan_job *run, const json_t *machine)
 	return r < 0 ? r : lb_plan_job_submit(run, "failover", name, s.there ? s.name : target, body);
 }
 
+/* What came up otherwise than it was ordered: a double that is not mended. */
+static int tell_warnings(struct lb_plan_job *run, const json_t *group)
+{
+	const json_t *table = json_object_get(run->job->result, run->table), *one;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(json_object_get(group, "machines"), i, one)
+	{
+		const char *name = json_string_value(json_object_get(one, "machine")), *warning;
+		const char *id = json_string_value(json_object_get(json_object_get(table, name), "job"));
+		_cleanup_json_ json_t *result = NULL;
+
+		r = r < 0 || id == NULL ? r : lb_plan_job_child_result(run, id, &result);
+		warning = json_string_value(json_object_get(result, "warning"));
+		if (r == 0 && warning != NULL && warning[0] != '\0')
+			r = lb_plan_job_warn(run, "%s: %s", name, warning);
+	}
+	return r;
+}
+
 static int machines_ended(struct lb_plan_job *run, const json_t *group, size_t n, const struct lb_plan_count *count)
 {
 	bool goes_on = strcmp(json_string_value(json_object_get(group, "on_failure")), "continue") == 0;
-	int r = 0;
+	int r = tell_warnings(run, group);
 
+	if (r < 0)
+		return r;
 	if (count->failed > 0 && !goes_on)
 		return lb_fail(-EIO, "%s: %u of its machines failed, and later groups were not begun (%s)%s",
 			       run->group_name, count->failed, count->told,

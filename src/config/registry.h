@@ -11,6 +11,7 @@
 #include "wire/policy.h"
 
 #define LB_REG_NAME_BYTES 65
+#define LB_REG_WARNING_BYTES 512
 #define LB_REG_HEX_BYTES (2 * LB_DIGEST_BYTES + 1)
 #define LB_REG_MACHINES_MAX 4096
 
@@ -26,6 +27,7 @@ struct lb_reg_machine {
 	json_t *disks;     /* every disk that was ever protected; "retired": true on those that are no more */
 	json_t *inventory; /* last report of its agent, or NULL */
 	int64_t created_ns, enabled_ns, seen_ns, proven_ns, proven_point_ns; /* 0: never */
+	char proven_warning[LB_REG_WARNING_BYTES]; /* of the double that proved it, "" or "it is not mended: ..." */
 };
 void lb_reg_machine_clear(struct lb_reg_machine *m); /* for _cleanup_() */
 
@@ -34,8 +36,10 @@ int lb_reg_machine_find(struct lb_db *db, const char *name_or_id, struct lb_reg_
 int lb_reg_machine_find_hardware(struct lb_db *db, const char *hardware, struct lb_reg_machine *ret_machine);
 /* In the order of names; a non-zero return ends it and is passed on. Called with the database's lock held. */
 int lb_reg_machines(struct lb_db *db, int (*fn)(void *arg, const struct lb_reg_machine *machine), void *arg);
-/* Writes all members; a new one by its id. */
+/* Writes all members but proven_warning; a new one by its id. */
 int lb_reg_machine_put(struct lb_db *db, const struct lb_reg_machine *machine);
+/* A double of this point answered, then. */
+int lb_reg_machine_proven(struct lb_db *db, const char *id, int64_t proven_ns, int64_t point_ns, const char *warning);
 /*
  * From here on its agent is refused and its certificates are worth nothing. 0 also when the machine is not known here:
  * nobody replicates it through us.

@@ -9,6 +9,7 @@
 	"id, name, hardware, policy, process, enabled, fenced, resync_generation, disks, inventory, created_ns, "      \
 	"enabled_ns,"                                                                                                  \
 	" seen_ns, proven_ns, proven_point_ns"
+#define SELECT_MACHINE "SELECT " COLUMNS ", proven_warning FROM machine"
 
 void lb_reg_machine_clear(struct lb_reg_machine *m)
 {
@@ -40,6 +41,7 @@ static void read_row(lb_db_rows *rows, struct lb_reg_machine *m)
 	m->seen_ns = lb_db_int(rows, 12);
 	m->proven_ns = lb_db_int(rows, 13);
 	m->proven_point_ns = lb_db_int(rows, 14);
+	copy_text(m->proven_warning, sizeof(m->proven_warning), lb_db_text(rows, 15));
 	if (!json_is_array(m->disks)) {
 		json_decref(m->disks);
 		m->disks = json_array();
@@ -72,9 +74,9 @@ int lb_reg_machine_find(struct lb_db *db, const char *name_or_id, struct lb_reg_
 		char id[LB_UUID_TEXT_BYTES];
 
 		lb_uuid_format(&uuid, id); /* in lower case, as it is kept */
-		r = find(db, "SELECT " COLUMNS " FROM machine WHERE id = ?", id, ret_machine);
+		r = find(db, SELECT_MACHINE " WHERE id = ?", id, ret_machine);
 	} else {
-		r = find(db, "SELECT " COLUMNS " FROM machine WHERE name = ?", name_or_id, ret_machine);
+		r = find(db, SELECT_MACHINE " WHERE name = ?", name_or_id, ret_machine);
 	}
 	if (r == -ENOENT)
 		return lb_fail(r, "there is no machine \"%.80s\"; `lifeboat machine list` shows them", name_or_id);
@@ -83,7 +85,7 @@ int lb_reg_machine_find(struct lb_db *db, const char *name_or_id, struct lb_reg_
 
 int lb_reg_machine_find_hardware(struct lb_db *db, const char *hardware, struct lb_reg_machine *ret_machine)
 {
-	int r = find(db, "SELECT " COLUMNS " FROM machine WHERE hardware = ? LIMIT 1", hardware, ret_machine);
+	int r = find(db, SELECT_MACHINE " WHERE hardware = ? LIMIT 1", hardware, ret_machine);
 
 	return r == -ENOENT ? lb_fail(r, "no machine has this hardware") : r;
 }
@@ -94,7 +96,7 @@ int lb_reg_machines(struct lb_db *db, int (*fn)(void *arg, const struct lb_reg_m
 	int r;
 
 	LB_DB_SCOPE(db);
-	r = lb_db_query(db, &rows, "SELECT " COLUMNS " FROM machine ORDER BY name", "");
+	r = lb_db_query(db, &rows, SELECT_MACHINE " ORDER BY name", "");
 	while (r == 0 && (r = lb_db_next(db, rows)) == 1) {
 		_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m;
 
@@ -121,6 +123,12 @@ int lb_reg_machine_put(struct lb_db *db, const struct lb_reg_machine *m)
 		(int64_t)m->enabled, (int64_t)m->fenced, m->resync_generation, m->disks, m->inventory, m->created_ns,
 		m->enabled_ns, m->seen_ns, m->proven_ns, m->proven_point_ns);
 	return r == -EEXIST ? lb_fail(r, "there is another machine \"%s\"", m->name) : r;
+}
+
+int lb_reg_machine_proven(struct lb_db *db, const char *id, int64_t proven_ns, int64_t point_ns, const char *warning)
+{
+	return lb_db_run(db, "UPDATE machine SET proven_ns = ?, proven_point_ns = ?, proven_warning = ? WHERE id = ?",
+			 "iiss", proven_ns, point_ns, warning, id);
 }
 
 int lb_reg_machine_remove(struct lb_db *db, const char *id)

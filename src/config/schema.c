@@ -115,6 +115,9 @@ static const char *const steps[] = {
 
 	/* which doubles are of which plan is found by their machines */
 	"DROP TABLE plan_double;",
+
+	/* what was not well with the double that proved a machine */
+	"ALTER TABLE machine ADD COLUMN proven_warning TEXT NOT NULL DEFAULT '';",
 };
 
 static int step_up(struct lb_db *db, int64_t version)

@@ -217,6 +217,10 @@ static void judge_proof(struct view *v)
 		reason(v, HEALTH_WARNING, cure, "its last drill, %s ago, failed: %s",
 		       age_text(v->now_ns - failed_ns, age), text);
 	}
+	if (v->m->proven_warning[0] != '\0') {
+		snprintf(cure, sizeof(cure), "lifeboat machine check %s", v->m->name);
+		reason(v, HEALTH_OK, cure, "the double that proved it last: %s", v->m->proven_warning);
+	}
 	if (v->point_ns == 0 || v->m->proven_ns > 0)
 		return;
 	snprintf(cure, sizeof(cure), "lifeboat drill start %s", v->m->name);
@@ -396,11 +400,11 @@ static json_t *view_json(const struct view *v)
 		v->point_ns > 0 ? json_integer((v->now_ns - v->point_ns) / LB_NS_PER_S) : json_null(), "state",
 		v->state, "progress", progress_of(v), "proven_ns", time_or_null(m->proven_ns), "reasons", v->reasons);
 	json_t *more =
-		json_pack("{s:s?,s:s,s:b,s:b,s:s,s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "error", v->error, "policy", m->policy,
-			  "enabled", m->enabled, "fenced", m->fenced, "process", m->process, "disks", active_disks(m),
-			  "seen_ns", time_or_null(seen_ns), "proven_point_ns", time_or_null(m->proven_point_ns),
-			  "resync_generation", (json_int_t)m->resync_generation, "backlog_bytes",
-			  (json_int_t)number_of(v->live.process, "backlog_bytes"), "churn_bytes_per_s",
+		json_pack("{s:s?,s:s,s:s,s:b,s:b,s:s,s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "error", v->error, "proven_warning",
+			  m->proven_warning, "policy", m->policy, "enabled", m->enabled, "fenced", m->fenced, "process",
+			  m->process, "disks", active_disks(m), "seen_ns", time_or_null(seen_ns), "proven_point_ns",
+			  time_or_null(m->proven_point_ns), "resync_generation", (json_int_t)m->resync_generation,
+			  "backlog_bytes", (json_int_t)number_of(v->live.process, "backlog_bytes"), "churn_bytes_per_s",
 			  (json_int_t)number_of(v->live.process, "churn_bytes_per_s"), "bandwidth_bytes_per_s",
 			  (json_int_t)number_of(v->live.process, "bandwidth_bytes_per_s"));
 

@@ -80,6 +80,25 @@ def test_a_drill_proves_a_double_by_what_its_disk_carries_and_leaves_a_picture_a
     assert "tiny login:" in (folder / "console").read_text() and "lifeboat-proof" in (folder / "console").read_text()
 
 
+def test_a_drill_whose_double_was_to_be_mended_and_is_not_says_so_wherever_it_is_told(site, api, folder):  # noqa: F811
+    """No mender is on the hosts of tests."""
+    plan = {"name": "shop", "groups": [{"machines": [{"machine": "db1", "mend": True}, {"machine": "mute"}]}]}
+    assert api.ask("POST", "/v1/plan", plan)[0] == 200
+    done = site.ask("drill", "start", "shop", "--plan", "--login", "login:", "--limit", "30m")
+    told, = done["result"]["warnings"]
+    assert told.startswith("db1: it is not mended: ") and "`lifeboat rescue mender` makes it" in told
+    drill, = api.ask("GET", "/v1/drill?machine=db1")[1]["drills"]
+    assert drill["state"] == "passed" and f"db1: {drill['warning']}" == told and drill["mended"] == ""
+    other, = api.ask("GET", "/v1/drill?machine=mute")[1]["drills"]
+    assert other["state"] == "passed" and other["warning"] == ""
+    assert f"  mind: {drill['warning']}" in site.lifeboat("drill", "show", drill["id"]).stdout
+    # one that is not proven says it with what failed
+    name = order(api, "/v1/drill", {"machine": "mute", "mend": True, "check": {"script": "discontent"}, "limit_s": 1800})
+    p = site.lifeboat("job", "watch", name, check=False)
+    assert p.returncode == 1 and "the shop is empty (it is not mended: " in p.stderr, p.stderr
+    no_trace(api, folder)
+
+
 def test_a_drill_through_libvirt_reads_the_second_serial_port_and_takes_a_picture(libvirt, site, api, folder):  # noqa: F811
     done = site.ask("drill", "start", "db1", "--nonce", "--login", "login:")
     assert done["result"]["proof"]["passed"] and done["result"]["screen"] in ("png", "ppm")

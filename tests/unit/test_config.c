@@ -441,6 +441,32 @@ static void status_says_what_is_in_the_way_and_what_mends_it(void **state)
 	assert_string_equal(json_string_value(json_object_get(reason, "cure")), "lifeboat machine protect web1");
 }
 
+static void what_was_not_well_with_the_double_that_proved_a_machine_is_told_until_another_did(void **state)
+{
+	static const char *const text = "it is not mended: there is no mender";
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	_cleanup_json_ json_t *status = NULL, *later = NULL;
+	char id[LB_UUID_TEXT_BYTES];
+	const json_t *one;
+
+	(void)state;
+	enrol_machine("web1", HARDWARE_A, "a", false, id);
+	assert_int_equal(lb_reg_machine_proven(site->db, id, lb_now_ns(env), 7, text), 0);
+	assert_int_equal(call(lb_api_status, "r", LB_ROLE_READER, NULL, NULL, &status), 0);
+	one = json_array_get(json_object_get(status, "machines"), 0);
+	assert_string_equal(json_string_value(json_object_get(one, "proven_warning")), text);
+	/* what writes the machine's other members leaves it */
+	assert_int_equal(lb_reg_machine_find(site->db, "web1", &m), 0);
+	assert_int_equal(lb_reg_machine_put(site->db, &m), 0);
+	lb_reg_machine_clear(&m);
+	assert_int_equal(lb_reg_machine_find(site->db, "web1", &m), 0);
+	assert_string_equal(m.proven_warning, text);
+	assert_int_equal(lb_reg_machine_proven(site->db, id, lb_now_ns(env), 8, ""), 0);
+	assert_int_equal(call(lb_api_status, "r", LB_ROLE_READER, NULL, NULL, &later), 0);
+	one = json_array_get(json_object_get(later, "machines"), 0);
+	assert_string_equal(json_string_value(json_object_get(one, "proven_warning")), "");
+}
+
 static void the_worst_machine_is_told_first(void **state)
 {
 	_cleanup_json_ json_t *status = NULL;
@@ -728,6 +754,7 @@ int main(void)
 		T(windows_in_a_zone_that_is_none_are_refused),
 		T(a_lost_registry_comes_back_from_the_vault),
 		T(status_says_what_is_in_the_way_and_what_mends_it),
+		T(what_was_not_well_with_the_double_that_proved_a_machine_is_told_until_another_did),
 		T(the_worst_machine_is_told_first),
 		T(a_change_of_health_is_told_once),
 		T(a_machine_whose_double_would_not_come_up_is_protected_only_by_force),
