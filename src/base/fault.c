@@ -16,8 +16,11 @@
 #define PLACE_BYTES 256
 #define PLACES_BYTES_MAX 65536
 
-/* Whether `place` is not in the file named by `variable`; then it is now. One at a time, over all processes. */
-static bool is_new(const char *variable, const char *place)
+/*
+ * Whether `place` is not in the file named by `variable`; then it is now. One at a time, over all processes. One that
+ * is to die of it does so before another thread of it can come to a place: each place noted is a death.
+ */
+static bool is_new(const char *variable, const char *place, bool die)
 {
 	const char *path = getenv(variable);
 	_cleanup_close_ int fd = path != NULL ? open(path, O_RDWR | O_APPEND | O_CLOEXEC) : -1;
@@ -36,7 +39,11 @@ static bool is_new(const char *variable, const char *place)
 	if (strncmp(text + 1, "only ", 5) == 0 && end != NULL &&
 	    strncmp(place, text + 6, (size_t)(end - text) - 6) != 0)
 		return false;
-	return write(fd, line + 1, strlen(line + 1)) == (ssize_t)strlen(line + 1);
+	if (write(fd, line + 1, strlen(line + 1)) != (ssize_t)strlen(line + 1))
+		return false;
+	if (die)
+		raise(SIGKILL);
+	return true;
 }
 
 void lb_fault_place(const char *fmt, ...)
@@ -47,8 +54,7 @@ void lb_fault_place(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(place, sizeof(place), fmt, ap);
 	va_end(ap);
-	if (is_new("LIFEBOAT_FAULT_PLACES", place))
-		raise(SIGKILL);
+	is_new("LIFEBOAT_FAULT_PLACES", place, true);
 }
 
 void lb_fault_server_place(const char *fmt, ...)
@@ -59,8 +65,7 @@ void lb_fault_server_place(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(place, sizeof(place), fmt, ap);
 	va_end(ap);
-	if (is_new("LIFEBOAT_FAULT_SERVER_PLACES", place))
-		raise(SIGKILL);
+	is_new("LIFEBOAT_FAULT_SERVER_PLACES", place, true);
 }
 
 bool lb_fault_new(const char *variable, const char *fmt, ...)
@@ -71,6 +76,6 @@ bool lb_fault_new(const char *variable, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(place, sizeof(place), fmt, ap);
 	va_end(ap);
-	return is_new(variable, place);
+	return is_new(variable, place, false);
 }
 #endif
