@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -72,7 +73,7 @@ static void misfortune(struct sim_agent *a)
 	if (sim_chance(40)) {
 		lb_session_free(a->session);
 		sim_reboot();
-		a->confirm_path[0] = '\0';
+		unlink(a->confirm_path);
 		sim_agent_start(a);
 		seen.reboots++;
 	}

@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -359,7 +360,7 @@ static void a_lost_cache_and_a_lost_bitmap_mean_a_comparison(void **state)
 	sim_process_vault(1);
 	sim_process_lose_cache();
 	lb_session_free(agent.session);
-	agent.confirm_path[0] = '\0';
+	unlink(agent.confirm_path);
 	sim_agent_start(&agent);
 	catch_up();
 	assert_true(sim->process.settled > 0);
@@ -376,7 +377,7 @@ static void reboot_with_changes(void)
 	bytes = sim->process.data_bytes;
 	lb_session_free(agent.session);
 	sim_reboot();
-	agent.confirm_path[0] = '\0';
+	unlink(agent.confirm_path);
 	/* written before the agent is back, unseen by anybody */
 	write_some(3);
 	sim_agent_start(&agent);
@@ -411,7 +412,7 @@ static void a_resync_that_is_killed_at_every_step_misses_nothing(void **state)
 	for (unsigned int i = 0; i < 40; i++) {
 		lb_session_free(agent.session);
 		sim_reboot();
-		agent.confirm_path[0] = '\0';
+		unlink(agent.confirm_path);
 		write_some(1);
 		sim_agent_start(&agent);
 		for (unsigned int k = 0; k < 6; k++) {
