@@ -208,6 +208,23 @@ static int check_machine(struct cli *c)
 	return cli_callf(c, "GET", NULL, NULL, "/v1/machine/%s/point?limit=1", c->args[0]);
 }
 
+/* The latest of all that was received comes by a job. */
+static int pin_by_server(struct cli *c, const json_t *body, json_t **ret_point)
+{
+	_cleanup_json_ json_t *reply = NULL, *job = NULL;
+	int r;
+
+	r = cli_callf(c, "POST", body, &reply, "/v1/machine/%s/point", c->args[0]);
+	if (r == 0 && json_object_get(reply, "job") != NULL) {
+		r = cli_order_follow(c, reply, &job);
+		if (r == 0)
+			*ret_point = json_incref(json_object_get(job, "result"));
+	} else if (r == 0) {
+		*ret_point = lb_steal_ptr(reply);
+	}
+	return r;
+}
+
 int cmd_point_pin(struct cli *c)
 {
 	_cleanup_json_ json_t *body = json_pack("{s:s,s:s}", "point", point_text(c), "name", c->args[1]);
@@ -219,7 +236,7 @@ int cmd_point_pin(struct cli *c)
 	else if (c->dry_run)
 		r = check_machine(c);
 	else
-		r = cli_callf(c, "POST", body, &point, "/v1/machine/%s/point", c->args[0]);
+		r = pin_by_server(c, body, &point);
 	if (r < 0)
 		return r;
 	if (c->dry_run)

@@ -8,6 +8,8 @@
 #include "base/json.h"
 #include "config/anchors.h"
 #include "config/api.h"
+#include "config/flush.h"
+#include "config/jobs.h"
 #include "config/point_orders.h"
 #include "vault/catalog.h"
 #include "vault/points.h"
@@ -30,30 +32,6 @@ static int keep(void *arg, const struct lb_point *point)
 		return 0;
 	newest->points[newest->n++ % newest->room] = *point;
 	return 0;
-}
-
-static json_t *point_json(struct lb_site *site, const struct lb_uuid *machine, const struct lb_point *p)
-{
-	char id[LB_UUID_TEXT_BYTES];
-	json_t *json;
-
-	const char *kind = "crash";
-
-	if (p->flags & LB_HRL_MARK_GROUP)
-		kind = "multi-vm";
-	else if (p->flags & LB_HRL_MARK_APP)
-		kind = "app";
-	json = json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s,s:b,s:b}", "epoch", (json_int_t)p->position.epoch, "seq",
-			 (json_int_t)p->position.seq, "time_ns", (json_int_t)p->time_ns, "until_ns",
-			 (json_int_t)p->until_ns, "kinds", kind, "name", p->name, "held", p->held, "damaged",
-			 p->is_damaged);
-	lb_uuid_format(machine, id);
-	if (json != NULL && (p->flags & (LB_HRL_MARK_APP | LB_HRL_MARK_GROUP)) != 0 &&
-	    lb_point_note_add(site, id, p->position.epoch, p->position.seq, json) < 0) {
-		json_decref(json);
-		return NULL;
-	}
-	return json;
 }
 
 static int find_machine(struct lb_site *site, const char *name_or_id, struct lb_uuid *ret_id)
@@ -86,7 +64,7 @@ static int points_json(struct lb_site *site, const struct lb_uuid *machine, cons
 	for (size_t i = 0; i < n; i++) {
 		const struct lb_point *p = &newest->points[(newest->n - n + i) % newest->room];
 
-		if (json_array_append_new(list, point_json(site, machine, p)) < 0) {
+		if (json_array_append_new(list, lb_point_json(site, machine, p)) < 0) {
 			json_decref(list);
 			return lb_fail(-ENOMEM, "out of memory for the list of points");
 		}
@@ -151,13 +129,73 @@ int lb_api_point_list(void *arg, const struct lb_http_call *call, struct lb_http
 	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
 }
 
+/* A name that is taken is refused before anything is made for it. */
+static int check_point_name(struct lb_site *site, const struct lb_reg_machine *m, const char *name)
+{
+	struct lb_point point;
+	struct lb_uuid id;
+	int r;
+
+	r = lb_name_check("point", name);
+	if (r == 0)
+		r = lb_uuid_parse(m->id, &id);
+	if (r < 0)
+		return r;
+	r = lb_point_find(site->vault, &id, name, &point);
+	return r == 0 ? lb_fail(-EEXIST, "%s has a point \"%s\" already", m->name, name) : 0;
+}
+
+/* What the process server still holds comes first, by a job; 1: there is nobody to wait for. */
+static int pin_latest(struct lb_site *site, const struct lb_http_call *call, const char *name,
+		      struct lb_http_reply *reply)
+{
+	_cleanup_(lb_reg_machine_clear) struct lb_reg_machine m = {0};
+	_cleanup_json_ json_t *request = json_pack("{s:s}", "name", name);
+	char job[LB_UUID_TEXT_BYTES];
+	int r;
+
+	r = lb_reg_machine_find(site->db, call->params[0], &m);
+	if (r == -ENOENT || (r == 0 && (!m.enabled || m.fenced))) {
+		lb_err_clear();
+		return 1;
+	}
+	r = r < 0 ? r : check_point_name(site, &m, name);
+	if (r < 0)
+		return r;
+	if (request == NULL)
+		return lb_fail(-ENOMEM, "out of memory for a job");
+	r = lb_job_submit(site, "pin", m.id, request, call->peer.name, job);
+	if (r < 0)
+		return r;
+	reply->status = 202;
+	reply->json = json_pack("{s:s,s:s}", "job", job, "machine", m.name);
+	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+}
+
+static int pin_now(struct lb_site *site, const char *machine, const char *text, const char *name,
+		   struct lb_http_reply *reply)
+{
+	struct lb_point point;
+	struct lb_uuid id;
+	int r;
+
+	r = find_machine(site, machine, &id);
+	if (r == 0)
+		r = lb_point_find(site->vault, &id, text, &point);
+	if (r == 0)
+		r = lb_point_pin(site->vault, &id, &point, name);
+	if (r != 0)
+		return r;
+	snprintf(point.name, sizeof(point.name), "%s", name);
+	reply->json = lb_point_json(site, &id, &point);
+	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+}
+
 int lb_api_point_pin(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
 {
 	struct lb_site *site = arg;
 	_cleanup_json_ json_t *body = NULL;
 	const char *text, *name;
-	struct lb_point point;
-	struct lb_uuid id;
 	int r;
 
 	r = lb_api_body(call, &body);
@@ -167,17 +205,14 @@ int lb_api_point_pin(void *arg, const struct lb_http_call *call, struct lb_http_
 		r = lb_api_optional_str(body, "point", &text);
 	if (r == 0)
 		r = lb_name_check("point", name);
-	if (r == 0)
-		r = find_machine(site, call->params[0], &id);
-	if (r == 0)
-		r = lb_point_find(site->vault, &id, text != NULL ? text : "latest", &point);
-	if (r == 0)
-		r = lb_point_pin(site->vault, &id, &point, name);
 	if (r != 0)
 		return r;
-	snprintf(point.name, sizeof(point.name), "%s", name);
-	reply->json = point_json(site, &id, &point);
-	return reply->json != NULL ? 0 : lb_fail(-ENOMEM, "out of memory for an answer");
+	if (lb_flush_is_for(text)) {
+		r = pin_latest(site, call, name, reply);
+		if (r <= 0)
+			return r;
+	}
+	return pin_now(site, call->params[0], text != NULL ? text : "latest", name, reply);
 }
 
 int lb_api_point_unpin(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)
@@ -193,22 +228,6 @@ int lb_api_point_unpin(void *arg, const struct lb_http_call *call, struct lb_htt
 		return r;
 	reply->json = json_object();
 	return 0;
-}
-
-/* A name that is taken is refused before anything is made for it. */
-static int check_point_name(struct lb_site *site, const struct lb_reg_machine *m, const char *name)
-{
-	struct lb_point point;
-	struct lb_uuid id;
-	int r;
-
-	r = lb_name_check("point", name);
-	if (r == 0)
-		r = lb_uuid_parse(m->id, &id);
-	if (r < 0)
-		return r;
-	r = lb_point_find(site->vault, &id, name, &point);
-	return r == 0 ? lb_fail(-EEXIST, "%s has a point \"%s\" already", m->name, name) : 0;
 }
 
 int lb_api_point_create(void *arg, const struct lb_http_call *call, struct lb_http_reply *reply)

@@ -33,6 +33,7 @@ const struct lb_job_kind lb_job_kinds[] = {
 	{"plan-failback-commit", lb_plan_run_failback_commit},
 	{"point", lb_point_job_run},
 	{"group-point", lb_group_point_job_run},
+	{"pin", lb_pin_job_run},
 	{"move", lb_move_run},
 	{"install", lb_job_install_run},
 	{"target", lb_job_target_run},

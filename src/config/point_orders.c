@@ -68,6 +68,30 @@ int lb_point_note_add(struct lb_site *site, const char *machine, uint64_t epoch,
 	return r < 0 ? lb_fail(-ENOMEM, "out of memory for a point") : 0;
 }
 
+json_t *lb_point_json(struct lb_site *site, const struct lb_uuid *machine, const struct lb_point *p)
+{
+	char id[LB_UUID_TEXT_BYTES];
+	json_t *json;
+
+	const char *kind = "crash";
+
+	if (p->flags & LB_HRL_MARK_GROUP)
+		kind = "multi-vm";
+	else if (p->flags & LB_HRL_MARK_APP)
+		kind = "app";
+	json = json_pack("{s:I,s:I,s:I,s:I,s:[s],s:s,s:b,s:b}", "epoch", (json_int_t)p->position.epoch, "seq",
+			 (json_int_t)p->position.seq, "time_ns", (json_int_t)p->time_ns, "until_ns",
+			 (json_int_t)p->until_ns, "kinds", kind, "name", p->name, "held", p->held, "damaged",
+			 p->is_damaged);
+	lb_uuid_format(machine, id);
+	if (json != NULL && (p->flags & (LB_HRL_MARK_APP | LB_HRL_MARK_GROUP)) != 0 &&
+	    lb_point_note_add(site, id, p->position.epoch, p->position.seq, json) < 0) {
+		json_decref(json);
+		return NULL;
+	}
+	return json;
+}
+
 /* ---- what agents tell ----------------------------------------------------------------------------------------------
  */
 

@@ -8,6 +8,7 @@
 
 #include "config/jobs.h"
 #include "config/registry.h"
+#include "vault/points.h"
 
 #define LB_POINT_AGENT_S 300    /* how long a job waits for the agent's point: scripts, freeze, the process server */
 #define LB_POINT_VAULT_S 600    /* and for it to be in the vault */
@@ -21,6 +22,8 @@ int lb_point_report(struct lb_site *site, const struct lb_reg_machine *machine, 
 int lb_point_note_add(struct lb_site *site, const char *machine, uint64_t epoch, uint64_t seq, json_t *point);
 int lb_point_note_put(struct lb_site *site, const char *machine, uint64_t epoch, uint64_t seq, int64_t frozen_ns,
 		      const char *shared);
+/* A point as the API shows it, with what is known of it; NULL: out of memory. */
+json_t *lb_point_json(struct lb_site *site, const struct lb_uuid *machine, const struct lb_point *point);
 /* The process server says that the vault holds the machine's journal up to there. */
 bool lb_point_in_vault(struct lb_site *site, const char *machine, uint64_t epoch, uint64_t seq);
 /* Until the process server says that the vault holds the machine's journal up to there. */
@@ -28,3 +31,5 @@ int lb_point_wait_vault(struct lb_job *job, const char *machine, uint64_t epoch,
 
 /* The job of one machine's point: target the machine's id, request {"app", "name"}. */
 int lb_point_job_run(struct lb_job *job);
+/* Keeps the latest of all that was received under a name: target the machine's id, request {"name"}. job_pin.c */
+int lb_pin_job_run(struct lb_job *job);

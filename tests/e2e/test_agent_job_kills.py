@@ -50,6 +50,10 @@ def test_a_server_that_dies_at_each_place_of_a_point_or_a_move_carries_it_out(si
     # an idle machine's points are listed as one
     kept, = [p for p in site.points(agent.name) if p.get("name") == "kept"]
     assert kept["epoch"] == done["result"]["epoch"] and kept["seq"] <= done["result"]["seq"]
+    site.lifeboat("point", "unpin", agent.name, "kept", "--confirm", "kept")
+    done = deadly(site, api, site.faults, f"/v1/machine/{machine}/point", {"name": "pinned"})
+    pinned, = [p for p in site.points(agent.name) if p.get("name") == "pinned"]
+    assert pinned["epoch"] == done["result"]["epoch"] and pinned["seq"] <= done["result"]["seq"]
     to = "local" if process_of(site, agent) == "ps2" else "ps2"
     deadly(site, api, site.faults, f"/v1/machine/{machine}/move", {"to": to})
     assert process_of(site, agent) == to

@@ -115,3 +115,9 @@ def test_the_latest_point_has_all_that_was_received_unless_the_process_server_do
     failed = drilled(site)
     assert steps(failed)["bring what was received into the vault"] == "everything received is in the vault"
     assert beginning(site, agent, disk, folder, failed["result"]) == data
+    # and for a pin, of which a plan's or an upgrade's way back may depend
+    data = received()
+    pinned = site.ask("point", "pin", agent.name, "kept")
+    assert pinned["name"] == "kept" and beginning(site, agent, disk, folder, pinned) == data
+    again = site.lifeboat("point", "pin", agent.name, "kept", check=False)
+    assert again.returncode != 0 and 'has a point "kept" already' in again.stderr
