@@ -2,26 +2,16 @@
 #include "fabric/dhcp_table.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <libxml/parser.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
-#include "base/cleanup.h"
-#include "base/err.h"
 #include "base/text.h"
-
-LB_DEFINE_CLEANUP(xmlDoc *, xmlFreeDoc);
-
-static bool is(const xmlNode *node, const char *name)
-{
-	return node->type == XML_ELEMENT_NODE && strcmp((const char *)node->name, name) == 0;
-}
+#include "fabric/description.h"
 
 static void attribute(const xmlNode *node, const char *name, char text[LB_DHCP_WHO_BYTES / 2])
 {
-	xmlChar *value = xmlGetNoNsProp((xmlNode *)(uintptr_t)node, (const xmlChar *)name);
+	xmlChar *value = lb_description_attribute(node, name);
 
 	snprintf(text, LB_DHCP_WHO_BYTES / 2, "%s", value != NULL ? (const char *)value : "");
 	xmlFree(value);
@@ -85,11 +75,11 @@ static void look_at_ip(const xmlNode *ip, const char *mac, uint32_t address, str
 	if (!read_range(ip, &own, &mask) || ((own ^ address) & mask) != 0)
 		return;
 	for (const xmlNode *dhcp = ip->children; dhcp != NULL; dhcp = dhcp->next) {
-		if (!is(dhcp, "dhcp"))
+		if (!lb_description_is(dhcp, "dhcp"))
 			continue;
 		look->serves = true;
 		for (const xmlNode *host = dhcp->children; host != NULL; host = host->next)
-			if (is(host, "host"))
+			if (lb_description_is(host, "host"))
 				look_at_host(host, mac, address, look);
 	}
 	if (look->serves && own == address)
@@ -100,19 +90,13 @@ int lb_dhcp_look(const char *xml, const char *mac, uint32_t address, struct lb_d
 {
 	_cleanup_(xmlFreeDocp) xmlDoc *doc = NULL;
 	struct lb_dhcp_look look = {0};
-	const xmlNode *root;
-	size_t size_bytes = strlen(xml);
+	int r;
 
-	if (size_bytes > LB_DHCP_TEXT_BYTES_MAX)
-		return lb_fail(-E2BIG, "the description of a network has %zu bytes", size_bytes);
-	if (strstr(xml, "<!DOCTYPE") == NULL && strstr(xml, "<!ENTITY") == NULL)
-		doc = xmlReadMemory(xml, (int)size_bytes, NULL, "UTF-8",
-				    XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_COMPACT);
-	root = doc != NULL ? xmlDocGetRootElement(doc) : NULL;
-	if (root == NULL || !is(root, "network"))
-		return lb_fail(-EBADMSG, "libvirt describes a network by what is none");
-	for (const xmlNode *ip = root->children; ip != NULL; ip = ip->next)
-		if (is(ip, "ip"))
+	r = lb_description_parse(xml, "network", &doc);
+	if (r < 0)
+		return r;
+	for (const xmlNode *ip = xmlDocGetRootElement(doc)->children; ip != NULL; ip = ip->next)
+		if (lb_description_is(ip, "ip"))
 			look_at_ip(ip, mac, address, &look);
 	*ret_look = look;
 	return 0;

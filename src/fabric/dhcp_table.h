@@ -7,7 +7,6 @@
 
 #include "fabric/network.h"
 
-#define LB_DHCP_TEXT_BYTES_MAX (4u << 20)
 #define LB_DHCP_WHO_BYTES 160
 
 struct lb_dhcp_look {

@@ -2,8 +2,6 @@
 #pragma once
 /* What a libvirt domain's description says about its disks. Pure: text in, paths out. */
 
-#define LB_DOMAIN_TEXT_BYTES_MAX (4u << 20)
-
 /* Each disk's file or device; NULL: a volume of a pool, or of the network. A non-zero return is passed on. */
 typedef int (*lb_domain_disk_fn)(void *arg, const char *path);
 
