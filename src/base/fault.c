@@ -17,19 +17,20 @@
 #define PLACES_BYTES_MAX 65536
 
 /*
- * Whether `place` is not in the file named by `variable`; then it is now. One at a time, over all processes. One that
- * is to die of it does so before another thread of it can come to a place: each place noted is a death.
+ * Whether this place is not in the file named by `variable`; then it is now. One at a time, over all processes. One
+ * that is to die of it does so before another thread of it can come to a place: each place noted is a death.
  */
-static bool is_new(const char *variable, const char *place, bool die)
+static __attribute__((format(printf, 3, 0))) bool is_new(const char *variable, bool die, const char *fmt, va_list ap)
 {
 	const char *path = getenv(variable);
 	_cleanup_close_ int fd = path != NULL ? open(path, O_RDWR | O_APPEND | O_CLOEXEC) : -1;
 	_cleanup_free_ char *text = calloc(1, PLACES_BYTES_MAX + 1);
-	char line[PLACE_BYTES + 2], *end;
+	char place[PLACE_BYTES], line[PLACE_BYTES + 2], *end;
 	ssize_t n;
 
 	if (fd < 0 || text == NULL || flock(fd, LOCK_EX) < 0)
 		return false;
+	vsnprintf(place, sizeof(place), fmt, ap);
 	text[0] = '\n';
 	n = pread(fd, text + 1, PLACES_BYTES_MAX - 1, 0);
 	snprintf(line, sizeof(line), "\n%s\n", place);
@@ -48,34 +49,30 @@ static bool is_new(const char *variable, const char *place, bool die)
 
 void lb_fault_place(const char *fmt, ...)
 {
-	char place[PLACE_BYTES];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(place, sizeof(place), fmt, ap);
+	is_new("LIFEBOAT_FAULT_PLACES", true, fmt, ap);
 	va_end(ap);
-	is_new("LIFEBOAT_FAULT_PLACES", place, true);
 }
 
 void lb_fault_server_place(const char *fmt, ...)
 {
-	char place[PLACE_BYTES];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(place, sizeof(place), fmt, ap);
+	is_new("LIFEBOAT_FAULT_SERVER_PLACES", true, fmt, ap);
 	va_end(ap);
-	is_new("LIFEBOAT_FAULT_SERVER_PLACES", place, true);
 }
 
 bool lb_fault_new(const char *variable, const char *fmt, ...)
 {
-	char place[PLACE_BYTES];
 	va_list ap;
+	bool is;
 
 	va_start(ap, fmt);
-	vsnprintf(place, sizeof(place), fmt, ap);
+	is = is_new(variable, false, fmt, ap);
 	va_end(ap);
-	return is_new(variable, place, false);
+	return is;
 }
 #endif
