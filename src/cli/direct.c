@@ -73,8 +73,5 @@ void cli_machine_name(struct cli *c, const struct lb_uuid *machine, struct cli_m
 	*name = (struct cli_machine_name){.known = true, .machine = *machine};
 	lb_uuid_format(machine, name->id);
 	lb_catalog_name(c->vault, machine, name->name);
-	if (name->name[0] != '\0')
-		snprintf(name->label, sizeof(name->label), "%s (%s)", name->name, name->id);
-	else
-		snprintf(name->label, sizeof(name->label), "%s", name->id);
+	lb_machine_label(machine, name->name, name->label);
 }

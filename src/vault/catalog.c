@@ -247,15 +247,22 @@ void lb_catalog_name(struct lb_vault *v, const struct lb_uuid *machine, char ret
 	lb_fail_text(-EIO, "%s", before);
 }
 
-const char *lb_catalog_label(struct lb_vault *v, const struct lb_uuid *machine, char label[LB_MACHINE_LABEL_BYTES])
+const char *lb_machine_label(const struct lb_uuid *machine, const char *name, char label[LB_MACHINE_LABEL_BYTES])
 {
-	char uuid[LB_UUID_TEXT_BYTES], name[LB_MACHINE_NAME_BYTES];
+	char uuid[LB_UUID_TEXT_BYTES];
 
 	lb_uuid_format(machine, uuid);
-	lb_catalog_name(v, machine, name);
 	if (name[0] != '\0')
 		snprintf(label, LB_MACHINE_LABEL_BYTES, "%s (%s)", name, uuid);
 	else
 		snprintf(label, LB_MACHINE_LABEL_BYTES, "%s", uuid);
 	return label;
+}
+
+const char *lb_catalog_label(struct lb_vault *v, const struct lb_uuid *machine, char label[LB_MACHINE_LABEL_BYTES])
+{
+	char name[LB_MACHINE_NAME_BYTES];
+
+	lb_catalog_name(v, machine, name);
+	return lb_machine_label(machine, name, label);
 }

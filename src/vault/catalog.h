@@ -43,8 +43,10 @@ int lb_catalog_find(struct lb_vault *v, const char *name_or_id, struct lb_catalo
 /* The machine's name for a person, from the newest entry that is authentic; "" where there is none. Keeps the thread's
  * error text. */
 void lb_catalog_name(struct lb_vault *v, const struct lb_uuid *machine, char ret_name[LB_MACHINE_NAME_BYTES]);
-/* "NAME (ID)", or the id alone where the name is not known. Keeps the thread's error text, and returns `label`. */
+/* "NAME (ID)", or the id alone where the name is "": not known. Returns `label`. */
 #define LB_MACHINE_LABEL_BYTES (LB_MACHINE_NAME_BYTES + LB_UUID_TEXT_BYTES + 3)
+const char *lb_machine_label(const struct lb_uuid *machine, const char *name, char label[LB_MACHINE_LABEL_BYTES]);
+/* The same by the name of lb_catalog_name(). Keeps the thread's error text. */
 const char *lb_catalog_label(struct lb_vault *v, const struct lb_uuid *machine, char label[LB_MACHINE_LABEL_BYTES]);
 /* The number of the newest version, 0 when there is none. */
 int lb_catalog_version(struct lb_vault *v, const struct lb_uuid *machine, uint64_t *ret_version);
