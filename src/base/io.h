@@ -24,6 +24,7 @@ int lb_file_write_new(struct lb_env *env, const char *path, const void *data, si
  * Until no other program has a lock in a file, for at most `wait_ms`: one that was killed has its locks a moment longer
  * than its arguments. Whoever needs the file finds out for itself when somebody still has one then.
  */
+#define LB_FILE_RELEASE_MS 10000 /* what an image is given, whose QEMU is just ending */
 void lb_file_wait_released(struct lb_env *env, const char *path, uint32_t wait_ms);
 
 /* fsync of the folder that holds `path`. */

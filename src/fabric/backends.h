@@ -48,8 +48,6 @@ int lb_qemu_argv(struct lb_env *env, const struct lb_vm_spec *vm, int tap_fd, st
 
 /* fsync of an image that a VM uses. */
 int lb_overlay_sync(struct lb_env *env, const char *path);
-/* For the locks of a QEMU that is just ending. */
-#define LB_OVERLAY_RELEASE_MS 10000
 
 /* Whether an image rests on another file, by qemu-img, also while a VM uses it. */
 int lb_overlay_rests(struct lb_env *env, const char *path, bool *ret_rests);

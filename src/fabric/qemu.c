@@ -111,7 +111,7 @@ static int qemu_start(struct lb_fabric *f, const struct lb_vm_spec *vm)
 		return lb_fail(-ENOMEM, "out of memory");
 	if (find_process(f, vm) == 0) {
 		for (uint32_t i = 0; i < vm->n_disks; i++)
-			lb_file_wait_released(f->env, vm->disks[i].path, LB_OVERLAY_RELEASE_MS);
+			lb_file_wait_released(f->env, vm->disks[i].path, LB_FILE_RELEASE_MS);
 		r = open_tap(f, vm, &tap);
 		r = r < 0 ? r : lb_qemu_argv(f->env, vm, tap, &argv);
 		if (r == 0)

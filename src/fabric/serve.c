@@ -284,7 +284,7 @@ int lb_overlay_reattach(struct lb_env *env, const char *path, const char *socket
 	int r;
 
 	r = backing_text(socket_path, &backing);
-	lb_file_wait_released(env, path, LB_OVERLAY_RELEASE_MS);
+	lb_file_wait_released(env, path, LB_FILE_RELEASE_MS);
 	return r < 0 ? r
 		     : run_qemu_img(env,
 				    (const char *[]){"qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b",

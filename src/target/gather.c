@@ -13,7 +13,6 @@
 
 #define DATA_BYTES LB_HRL_DATA_BYTES_NOMINAL
 #define ZSTD_LEVEL 3
-#define RELEASE_MS 10000 /* for the locks of a QEMU that is just ending */
 
 struct gathering {
 	struct lb_env *env;
@@ -51,7 +50,7 @@ static int open_disks(struct gathering *g, const char *const *paths)
 	int r = 0;
 
 	for (uint32_t i = 0; r == 0 && i < g->item->n_disks; i++) {
-		lb_file_wait_released(g->env, paths[i], RELEASE_MS);
+		lb_file_wait_released(g->env, paths[i], LB_FILE_RELEASE_MS);
 		r = lb_target_disk_open(g->env, paths[i], g->item->disks[i].size_bytes, &g->disks[i]);
 		if (r < 0)
 			return lb_wrap(r, "disk %s of %s", g->item->disks[i].name, g->item->name);
