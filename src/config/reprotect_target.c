@@ -117,8 +117,11 @@ static int ready_body(const struct lb_reprotect *p, const json_t *boot, json_t *
 
 	if (body == NULL || disks == NULL || json_object_set_new(body, "disks", disks) < 0)
 		return lb_fail(-ENOMEM, "out of memory for an order");
-	json_object_foreach(json_object_get(p->request, "to"), disk, path) if (json_array_append(disks, path) < 0) r =
-		lb_fail(-ENOMEM, "out of memory for an order");
+	json_object_foreach(json_object_get(p->request, "to"), disk, path)
+	{
+		if (json_array_append(disks, path) < 0)
+			r = lb_fail(-ENOMEM, "out of memory for an order");
+	}
 	if (r == 0)
 		*ret_body = lb_steal_ptr(body);
 	return r;
